@@ -1,2 +1,35 @@
-//! main
-fn main() {}
+//! The project's automation: `cargo xtask COMMAND`. One module a command.
+
+mod deps;
+mod skips;
+mod test;
+mod vm;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+
+/// The project's automation.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Hold the crates to the dependency table of ARCHITECTURE.md
+    Deps,
+    /// Run every suite and count what passed, failed and was skipped
+    Test(test::Args),
+    /// Boot a Debian cloud kernel under qemu and run a suite in it as init
+    Vm(vm::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().command {
+        Command::Deps => deps::run(),
+        Command::Test(args) => test::run(&args),
+        Command::Vm(args) => vm::run(&args),
+    }
+}
