@@ -1,0 +1,196 @@
+//! The tests' vocabulary: programs that end with the test, free ports, waiting, and telling why a suite cannot run.
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Says that a suite does not run, and why; counted by `cargo xtask test`.
+pub fn skip(need: &str, suite: &str, reason: &str) {
+    println!("SKIPPED {suite}: {reason}");
+    let Some(path) = std::env::var_os("CRESSET_SKIPS") else { return };
+    let file = std::fs::OpenOptions::new().append(true).open(path);
+    if let Ok(mut file) = file {
+        let _ = writeln!(file, "{need}\t{suite}\t{reason}");
+    }
+}
+
+/// Whether this machine can run the native sensor; if not, the suite is counted as skipped.
+pub fn can_watch(suite: &str) -> bool {
+    if std::env::var_os("CRESSET_QUICK").is_some() {
+        skip("full", suite, "make test-quick leaves out what needs root");
+        return false;
+    }
+    // SAFETY: geteuid has no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        skip("root", suite, "needs root");
+        return false;
+    }
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        skip("bpf", suite, "the kernel has no type information (/sys/kernel/btf/vmlinux)");
+        return false;
+    }
+    true
+}
+
+/// The folder of the programs under test.
+pub fn programs() -> PathBuf {
+    if std::env::var_os("CRESSET_GUEST").is_some() {
+        return PathBuf::from("/bin");
+    }
+    let cresset = Path::new(env!("CARGO_BIN_EXE_cresset"));
+    cresset.parent().expect("a program stands in a folder").to_path_buf()
+}
+
+/// A program of ours by name.
+pub fn program(name: &str) -> Command {
+    let path = programs().join(name);
+    assert!(path.exists(), "{} is not built: run `cargo build` first", path.display());
+    let mut command = Command::new(path);
+    for variable in ["CRESSET_RELAY", "KUBEARMOR_SERVICE", "CRESSET_SENSOR", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Lines that a program has printed so far.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    fn gather(from: impl Read + Send + 'static) -> Self {
+        let lines = Self::default();
+        let into = lines.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(from).lines() {
+                let Ok(line) = line else { break };
+                into.0.lock().expect("lines").push(line);
+            }
+        });
+        lines
+    }
+
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().expect("lines").clone()
+    }
+
+    pub fn text(&self) -> String {
+        self.all().join("\n")
+    }
+}
+
+/// A program that runs beside the test and is killed with it.
+pub struct Running {
+    child: Child,
+    pub stdout: Lines,
+    pub stderr: Lines,
+}
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let stdout = Lines::gather(child.stdout.take().expect("piped"));
+        let stderr = Lines::gather(child.stderr.take().expect("piped"));
+        Self { child, stdout, stderr }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: the pid is of a child that this value has not reaped.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
+    pub fn exited(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().expect("wait")
+    }
+
+    /// Waits for the end; a program that does not end in time fails the test with what it said.
+    pub fn wait(&mut self, limit: Duration) -> std::process::ExitStatus {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.exited() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "did not end in {limit:?}:\n{}", self.stderr.text());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits for a line on stderr that holds `word`.
+    pub fn line(&mut self, word: &str, limit: Duration) -> String {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(line) = self.stderr.all().into_iter().find(|line| line.contains(word)) {
+                return line;
+            }
+            let ended = self.exited();
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "no line with {word:?} ({ended:?}):\n{}\n{}",
+                self.stderr.text(),
+                self.stdout.text()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The value of `key=` in a `ready …` line.
+pub fn word(line: &str, key: &str) -> String {
+    line.split_whitespace()
+        .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+        .unwrap_or_else(|| panic!("no {key}= in {line:?}"))
+        .to_owned()
+}
+
+/// Asks until the answer is there; fails the test with `what` when it never is.
+pub fn eventually<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").port()
+}
+
+/// GET over plain HTTP/1.1: status and body.
+pub fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.split_whitespace().nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    Ok((status, body))
+}
