@@ -1,1 +1,3 @@
 //! sensor-bpf
+
+pub mod observe;
