@@ -1,0 +1,202 @@
+//! An event as JSON: the form of Go's `encoding/json` over KubeArmor's generated structs, byte for byte.
+//!
+//! Written straight from the protobuf bytes by the field table; no message is built. The form, where it differs from
+//! what one would expect (Go 1.22+ `encoding/json`, and not protojson):
+//!
+//! - declaration order; zero values left out, but for PPID and UID; messages present when set, so `"ExecEvent":{}`
+//! - 64-bit numbers are numbers
+//! - `<`, `>`, `&`, U+2028 and U+2029 are escaped as `\u003c` …; backspace and form feed as `\b`, `\f`; `/` and DEL are not
+//! - map keys in byte order
+
+mod escape;
+
+use crate::check::Malformed;
+use crate::decimal;
+use crate::event::Kind;
+use crate::fields::{self, Field, FieldSet, FieldType, Table};
+use crate::ids::{EventId, push_hex};
+use crate::slots::{EventSlots, Slots, bits};
+
+/// Appends one event as one line of compact JSON, without the newline.
+///
+/// With [`FieldSet::All`], `EventID` is `id`; without one it is field 100 of the payload, if that is there.
+///
+/// # Errors
+/// The payload is not what [`check`](crate::check()) accepts; `out` is then as it was.
+pub fn write(
+    kind: Kind,
+    payload: &[u8],
+    id: Option<EventId>,
+    set: FieldSet,
+    out: &mut Vec<u8>,
+) -> Result<(), Malformed> {
+    let start = out.len();
+    let written = event(fields::table(kind), payload, id, set, out);
+    if written.is_err() {
+        out.truncate(start);
+    }
+    written
+}
+
+fn event(
+    table: &'static Table,
+    payload: &[u8],
+    id: Option<EventId>,
+    set: FieldSet,
+    out: &mut Vec<u8>,
+) -> Result<(), Malformed> {
+    let slots = EventSlots::read(table, payload)?;
+    // Keys and quotes of an ordinary event take some 600 bytes more than the payload has.
+    out.reserve(payload.len() + 768);
+    let start = out.len();
+    let mut mask = (slots.present() | table.kept()) & table.mask(set);
+    let id_at = match id {
+        Some(_) => table
+            .position(crate::check::ID_FIELD)
+            .filter(|_| set == FieldSet::All),
+        None => None,
+    };
+    if let Some(at) = id_at {
+        mask |= 1 << at;
+    }
+    for at in bits(mask) {
+        let field = &table.fields()[at];
+        out.extend_from_slice(field.key.as_bytes());
+        match (field.ty, id) {
+            (_, Some(id)) if Some(at) == id_at => hex(&id.to_bytes(), out),
+            (FieldType::TextList, _) => list(&slots, at, field, out)?,
+            (FieldType::TextMap, _) => map(&slots, at, field, out)?,
+            (FieldType::Message(nested), _) => {
+                let slots = slots.nested(at, field, nested)?;
+                let start = out.len();
+                for at in bits(slots.present()) {
+                    let field = &nested.fields()[at];
+                    out.extend_from_slice(field.key.as_bytes());
+                    scalar(&slots, at, field, out)?;
+                }
+                close_object(start, out);
+            }
+            _ => scalar(&slots, at, field, out)?,
+        }
+    }
+    close_object(start, out);
+    Ok(())
+}
+
+/// Each member came with a comma before it; the first of them becomes the opening brace.
+fn close_object(start: usize, out: &mut Vec<u8>) {
+    match out.get_mut(start) {
+        Some(comma) => *comma = b'{',
+        None => out.push(b'{'),
+    }
+    out.push(b'}');
+}
+
+#[inline]
+fn scalar<const N: usize>(
+    slots: &Slots<'_, N>,
+    at: usize,
+    field: &Field,
+    out: &mut Vec<u8>,
+) -> Result<(), Malformed> {
+    use FieldType as T;
+    match field.ty {
+        T::Text => escape::quoted(slots.bytes(at), field.name, out)?,
+        // An i64 travels as the same 64 bits.
+        T::Int32 | T::Int64 => decimal::push_signed(slots.number(at) as i64, out),
+        T::Uint32 | T::OptionalUint32 | T::Uint64 => decimal::push(slots.number(at), out),
+        T::Name64 => hex(&slots.number(at).to_be_bytes(), out),
+        T::Bytes => hex(slots.bytes(at), out),
+        // Those have no one value; `event` prints them, and no nested message has any.
+        T::TextList | T::TextMap | T::Message(_) => out.extend_from_slice(b"null"),
+    }
+    Ok(())
+}
+
+fn list(
+    slots: &EventSlots<'_>,
+    at: usize,
+    field: &Field,
+    out: &mut Vec<u8>,
+) -> Result<(), Malformed> {
+    let start = out.len();
+    slots.list(at, field, |text| {
+        out.push(b',');
+        escape::quoted(text, field.name, out)
+    })?;
+    // A list is only there with an element, so this is the first comma.
+    out[start] = b'[';
+    out.push(b']');
+    Ok(())
+}
+
+fn map(
+    slots: &EventSlots<'_>,
+    at: usize,
+    field: &Field,
+    out: &mut Vec<u8>,
+) -> Result<(), Malformed> {
+    let start = out.len();
+    slots.entries(at, field, |key, value| {
+        out.push(b',');
+        escape::quoted(key, field.name, out)?;
+        out.push(b':');
+        escape::quoted(value, field.name, out)
+    })?;
+    close_object(start, out);
+    Ok(())
+}
+
+fn hex(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    push_hex(bytes, out);
+    out.push(b'"');
+}
+
+/// Re-indents compact JSON by two spaces, as Go's `json.Indent(…, "", "  ")` does: empty objects and arrays stay on
+/// their line, no newline at the end.
+#[must_use]
+pub fn pretty(compact: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(compact.len() * 5 / 4);
+    let (mut depth, mut in_text, mut escaped, mut opened) = (0, false, false, false);
+    for &byte in compact {
+        if in_text {
+            out.push(byte);
+            (in_text, escaped) = (escaped || byte != b'"', !escaped && byte == b'\\');
+            continue;
+        }
+        let closes = matches!(byte, b'}' | b']');
+        if opened && !closes {
+            new_line(depth, &mut out);
+        }
+        match byte {
+            b'{' | b'[' => {
+                depth += 1;
+                out.push(byte);
+            }
+            b'}' | b']' => {
+                depth = usize::saturating_sub(depth, 1);
+                if !opened {
+                    new_line(depth, &mut out);
+                }
+                out.push(byte);
+            }
+            b',' => {
+                out.push(byte);
+                new_line(depth, &mut out);
+            }
+            b':' => out.extend_from_slice(b": "),
+            _ => {
+                in_text = byte == b'"';
+                out.push(byte);
+            }
+        }
+        opened = matches!(byte, b'{' | b'[');
+    }
+    out
+}
+
+fn new_line(depth: usize, out: &mut Vec<u8>) {
+    out.push(b'\n');
+    out.resize(out.len() + 2 * depth, b' ');
+}

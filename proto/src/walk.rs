@@ -1,0 +1,194 @@
+//! Goes over the fields of encoded protobuf bytes without building anything.
+//!
+//! Accepts exactly what the prost decoder accepts (encoding.rs of prost 0.14: keys of at most 32 bits, field number 0
+//! refused, 64-bit varints, unknown groups skipped to a depth of 100), so that bytes stored after a walk never fail to
+//! decode for a reader.
+
+use crate::check::Malformed;
+
+/// How deep prost follows nested messages and groups.
+pub(crate) const RECURSION: u32 = 100;
+
+/// The value of one field as it is on the wire.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Value<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    Bytes(&'a [u8]),
+    /// Checked and skipped: proto3 has no groups, so only unknown fields may be one.
+    Group,
+    Fixed32,
+}
+
+impl Value<'_> {
+    /// The name of the wire type, for errors.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Value::Varint(_) => "varint",
+            Value::Fixed64(_) => "64-bit",
+            Value::Bytes(_) => "bytes",
+            Value::Group => "group",
+            Value::Fixed32 => "32-bit",
+        }
+    }
+}
+
+/// A position in encoded fields. Offsets are those of the whole event, nested or not.
+pub(crate) struct Walk<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    depth: u32,
+}
+
+impl<'a> Walk<'a> {
+    /// Over a whole event.
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Walk {
+            bytes,
+            at: 0,
+            depth: RECURSION,
+        }
+    }
+
+    /// Over `event[from..to]`, the fields of a message nested `level` deep. Empty if the range is not inside.
+    pub(crate) fn inside(event: &'a [u8], from: usize, to: usize, level: u32) -> Self {
+        Walk {
+            bytes: event.get(..to).unwrap_or_default(),
+            at: from,
+            depth: RECURSION - level,
+        }
+    }
+
+    /// The offset of the next unread byte.
+    #[inline]
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The next field, or none at the end.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, Malformed> {
+        if self.at >= self.bytes.len() {
+            return Ok(None);
+        }
+        let (number, wire) = self.key()?;
+        let value = match wire {
+            0 => Value::Varint(self.varint()?),
+            1 => Value::Fixed64(self.fixed64()?),
+            2 => Value::Bytes(self.length_delimited()?),
+            3 => {
+                self.skip_group(number, self.depth)?;
+                Value::Group
+            }
+            5 => {
+                self.take(4)?;
+                Value::Fixed32
+            }
+            _ => return Err(Malformed::Group { at: self.at }),
+        };
+        Ok(Some((number, value)))
+    }
+
+    #[inline]
+    fn key(&mut self) -> Result<(u32, u8), Malformed> {
+        let at = self.at;
+        let key = u32::try_from(self.varint()?).map_err(|_| Malformed::Key { at })?;
+        let wire = (key & 7) as u8;
+        if key >> 3 == 0 || wire > 5 {
+            return Err(Malformed::Key { at });
+        }
+        Ok((key >> 3, wire))
+    }
+
+    #[inline]
+    fn varint(&mut self) -> Result<u64, Malformed> {
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(u64::from(byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, Malformed> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let mut value = 0;
+        for (n, &byte) in rest.iter().take(10).enumerate() {
+            value |= u64::from(byte & 0x7f) << (7 * n);
+            if byte < 0x80 {
+                // The tenth byte holds the 64th bit alone.
+                if n == 9 && byte > 1 {
+                    break;
+                }
+                self.at += n + 1;
+                return Ok(value);
+            }
+        }
+        if rest.len() < 10 {
+            return Err(Malformed::Truncated {
+                at: self.bytes.len(),
+            });
+        }
+        Err(Malformed::Varint { at: self.at })
+    }
+
+    #[inline]
+    fn length_delimited(&mut self) -> Result<&'a [u8], Malformed> {
+        let length = self.varint()?;
+        match usize::try_from(length) {
+            Ok(length) => self.take(length),
+            Err(_) => Err(Malformed::Truncated {
+                at: self.bytes.len(),
+            }),
+        }
+    }
+
+    #[inline]
+    fn fixed64(&mut self) -> Result<u64, Malformed> {
+        let bytes = self.take(8)?;
+        Ok(bytes
+            .iter()
+            .rev()
+            .fold(0, |value, &byte| value << 8 | u64::from(byte)))
+    }
+
+    #[inline]
+    fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
+        let end = self.at.checked_add(length);
+        match end.and_then(|end| self.bytes.get(self.at..end)) {
+            Some(bytes) => {
+                self.at += length;
+                Ok(bytes)
+            }
+            None => Err(Malformed::Truncated {
+                at: self.bytes.len(),
+            }),
+        }
+    }
+
+    /// After the start of group `number`: to its end. `depth` is what prost has left at the group itself.
+    fn skip_group(&mut self, number: u32, depth: u32) -> Result<(), Malformed> {
+        loop {
+            let at = self.at;
+            let (inner, wire) = self.key()?;
+            if wire == 4 {
+                return if inner == number {
+                    Ok(())
+                } else {
+                    Err(Malformed::Group { at })
+                };
+            }
+            let Some(depth) = depth.checked_sub(1).filter(|&depth| depth > 0) else {
+                return Err(Malformed::Depth { at });
+            };
+            match wire {
+                0 => self.varint().map(drop)?,
+                1 => self.take(8).map(drop)?,
+                2 => self.length_delimited().map(drop)?,
+                3 => self.skip_group(inner, depth)?,
+                _ => self.take(4).map(drop)?,
+            }
+        }
+    }
+}
