@@ -1,1 +1,187 @@
-//! exporters
+//! Where events go: one trait, one module a destination.
+//!
+//! ```text
+//! journal ─▶ fan-out (a task a sink) ─ filter, batch ─▶ Sink::send(batch) ─▶ Done | Retry | Reject, one an event
+//!                 ▲                                              │           or Unavailable for the whole sink
+//!                 └──── cursor, back-off, dead letters ◀─────────┘
+//! ```
+//!
+//! A sink only knows how to hand over one batch and to say what became of each event. It keeps no queue, starts no
+//! retries, counts nothing and never drops: all of that is done once, by the fan-out, for every sink alike. A sink that is
+//! slow or away therefore hurts nobody but itself: it is a cursor that lags.
+//!
+//! # How to write a sink
+//!
+//! 1. **Module.** `src/NAME.rs`, or a folder with the pure halves apart (`request.rs`: batch → body; `response.rs`: answer →
+//!    outcomes), so that they can be tested without a server.
+//! 2. **Settings.** `config! { pub struct Config { … } }` with the sink's own keys; the macro adds the keys that all sinks
+//!    have. `DEFAULTS` says the batch size and how many batches may be in flight; `Config::check` reports what the types
+//!    cannot.
+//! 3. **Sink.** A struct with `fn build(name, &Config, &Context) -> Result<Self, BuildError>`. Building must not need the
+//!    destination: a server that is away at start is met at the first `send`.
+//! 4. **`send`.** Answer one [`Outcome`] for every event of the batch, in its order. Events may come again after a crash
+//!    (at least once), so hand [`Encoded::id`] on where the destination can use it.
+//!    - the destination has it, and keeps it → [`Outcome::Done`]; before that the cursor does not move, so never say it early
+//!    - it would take it later → [`Outcome::Retry`]
+//!    - it will never take *this event* → [`Outcome::Reject`] with the reason: the event becomes a dead letter
+//!    - it takes nothing at all (away, wrong password, no such index) → [`Unavailable`]: everything waits, nothing is rejected
+//! 5. **Name it** in [`SinkConfig`] and in [`build`]: the two places that know all sinks.
+//! 6. **Tests** through the real door: a real file, a real pipe, a real server.
+//!
+//! `send` runs on the relay's runtime and must not block it. A destination that can only block (a pipe, a disk) gets a
+//! thread of its own: see `blocking.rs`, which `stdout` and `file` use.
+
+#[macro_use]
+mod config;
+mod batch;
+mod blocking;
+mod filter;
+#[cfg(test)]
+mod fixtures;
+mod lines;
+
+pub mod file;
+pub mod prometheus;
+pub mod stdout;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use batch::{Batch, Encoded};
+pub use config::{
+    BatchConfig, BatchLimits, Common, DeadLettersConfig, Defaults, Fields, Retry, RetryConfig,
+    SinkConfig, Start, WhenFull, name_problem,
+};
+pub use filter::{Filter, FilterConfig, KindName};
+pub use lines::Format;
+
+/// One destination.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Hands over one batch and waits until the destination has it: one outcome for each event, in the batch's order.
+    ///
+    /// Up to [`Common::concurrency`] calls run at once.
+    ///
+    /// # Errors
+    /// The destination takes nothing at present. The same events come again later; some may then come twice.
+    async fn send(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Unavailable>;
+
+    /// Called once before the sink is let go: what a destination holds back goes out now.
+    ///
+    /// # Errors
+    /// As for [`send`](Sink::send).
+    async fn flush(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+
+    /// Closes and opens what has a name (SIGUSR1, after somebody moved a log file away). Takes effect before the next batch.
+    fn reopen(&self) {}
+
+    /// All events that were waiting when the program started have been sent: from here on the sink shows the present.
+    fn caught_up(&self) {}
+
+    /// What the sink must remember of the events sent so far. It is stored with the cursor's position in one atomic write,
+    /// so a sink with a snapshot is given one batch at a time.
+    fn snapshot(&self) -> Option<Bytes> {
+        None
+    }
+
+    /// Takes up a snapshot of an earlier life, before the first `send`.
+    ///
+    /// # Errors
+    /// The bytes are no snapshot of this sink; it starts from nothing then.
+    fn restore(&self, _snapshot: &[u8]) -> Result<(), BadSnapshot> {
+        Ok(())
+    }
+}
+
+/// What became of one event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The destination has it and keeps it.
+    Done,
+    /// Not now; again after `after`, or when the fan-out's own back-off says so.
+    Retry {
+        /// What the destination asked for.
+        after: Option<Duration>,
+        /// Why, for status and logs.
+        reason: String,
+    },
+    /// Never: this event becomes a dead letter.
+    Reject {
+        /// Why, in the destination's words.
+        reason: String,
+    },
+}
+
+/// The destination takes nothing at present.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unavailable {
+    /// What is wrong and what to do.
+    pub reason: String,
+    /// How long the destination asked to be left alone.
+    pub after: Option<Duration>,
+}
+
+impl Unavailable {
+    /// Away, for as long as the fan-out's back-off says.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Unavailable {
+            reason: reason.into(),
+            after: None,
+        }
+    }
+}
+
+/// Bytes that are no snapshot of this sink.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the saved state of the sink cannot be read: {0}")]
+pub struct BadSnapshot(pub String);
+
+/// What a sink may use of the program around it.
+#[derive(Clone, Default)]
+pub struct Context {
+    /// What `/metrics` shows.
+    pub registry: ::prometheus::Registry,
+}
+
+/// A sink that cannot be made from its settings.
+#[derive(Debug, thiserror::Error)]
+#[error("sink {name}: {reason}")]
+pub struct BuildError {
+    /// The sink's name in the settings.
+    pub name: String,
+    /// What is wrong and what to do.
+    pub reason: String,
+}
+
+impl BuildError {
+    pub(crate) fn new(name: &str, reason: impl std::fmt::Display) -> Self {
+        BuildError {
+            name: name.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// Makes the sink that the settings describe. Its destination need not be there yet.
+///
+/// # Errors
+/// The settings cannot work in this program: two sinks claim the same metrics, say.
+pub fn build(
+    name: &str,
+    config: &SinkConfig,
+    context: &Context,
+) -> Result<Box<dyn Sink>, BuildError> {
+    Ok(match config {
+        SinkConfig::Stdout(config) => Box::new(stdout::Stdout::build(name, config, context)?),
+        SinkConfig::File(config) => Box::new(file::File::build(name, config, context)?),
+        SinkConfig::Prometheus(config) => {
+            Box::new(prometheus::Prometheus::build(name, config, context)?)
+        }
+    })
+}
