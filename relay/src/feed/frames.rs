@@ -1,0 +1,201 @@
+//! Events as they lie on the wire of a gRPC stream, encoded once for everybody.
+//!
+//! ```text
+//! ┌─────────┬────────────┬────────────────────────────┬──────────────────────┐
+//! │ 0 (u8)  │ length u32 │ the sender's bytes         │ field 100: the id    │  × events of the block
+//! └─────────┴────────────┴────────────────────────────┴──────────────────────┘
+//!  not compressed, big-endian  (gRPC over HTTP/2: Length-Prefixed-Message)
+//! ```
+//! Nothing is decoded: the journal's payload is the id followed by the sender's bytes, and the frame is the same
+//! bytes in another order.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::Stream;
+use http_body::{Body, Frame};
+use journal::{Entry, Seq};
+use proto::{Event, Kind};
+use tonic::Status;
+use tonic::codegen::http;
+
+use super::ring::Content;
+
+/// One event in a block of frames.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Mark {
+    seq: Seq,
+    /// When it was journaled, in unix nanoseconds.
+    time: u64,
+    /// Where its frame begins.
+    at: usize,
+}
+
+/// The frames of one kind of event in a block of the journal.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    bytes: Bytes,
+    marks: Vec<Mark>,
+}
+
+impl Frames {
+    /// Encodes the events of one kind.
+    pub(crate) fn encode(kind: Kind, entries: &[Entry]) -> Frames {
+        let of_kind = entries.iter().filter(|entry| entry.kind == u8::from(kind));
+        let size = of_kind.clone().map(|entry| entry.payload.len() + 8).sum();
+        let mut bytes = BytesMut::with_capacity(size);
+        let mut marks = Vec::new();
+        for entry in of_kind {
+            let Ok(event) = Event::from_journal(entry.kind, entry.payload.clone()) else {
+                continue;
+            };
+            marks.push(Mark {
+                seq: entry.seq,
+                time: entry.time,
+                at: bytes.len(),
+            });
+            put_frame(&mut bytes, &event.with_id());
+        }
+        Frames {
+            bytes: bytes.freeze(),
+            marks,
+        }
+    }
+
+    /// How many events from `seq` on, and when the first of them was journaled.
+    pub(crate) fn count_from(&self, seq: Seq) -> (u64, Option<u64>) {
+        let first = self.first(seq);
+        let count = self.marks.len() - first;
+        (count as u64, self.marks.get(first).map(|mark| mark.time)) // usize is at most 64 bits
+    }
+
+    /// The frames of the events from `seq` on; shares the block's memory.
+    pub(crate) fn from(&self, seq: Seq) -> Bytes {
+        match self.marks.get(self.first(seq)) {
+            Some(mark) => self.bytes.slice(mark.at..),
+            None => Bytes::new(),
+        }
+    }
+
+    fn first(&self, seq: Seq) -> usize {
+        self.marks.partition_point(|mark| mark.seq < seq)
+    }
+}
+
+impl Content for Frames {
+    fn is_empty(&self) -> bool {
+        self.marks.is_empty()
+    }
+
+    fn size(&self) -> usize {
+        self.bytes.len() + self.marks.len() * size_of::<Mark>()
+    }
+}
+
+/// Appends one message with gRPC's header.
+pub(crate) fn put_frame(out: &mut BytesMut, message: &[u8]) {
+    out.reserve(5 + message.len());
+    out.put_u8(0);
+    // An event is at most 1 MiB when it is let in.
+    out.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    out.put_slice(message);
+}
+
+/// A gRPC response whose messages are already framed.
+pub(crate) fn response<S>(frames: S) -> http::Response<tonic::body::Body>
+where
+    S: Stream<Item = Result<Bytes, Status>> + Send + 'static,
+{
+    let body = FrameBody {
+        frames: Some(Box::pin(frames)),
+    };
+    let mut response = http::Response::new(tonic::body::Body::new(body));
+    let grpc = http::HeaderValue::from_static("application/grpc");
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, grpc);
+    response
+}
+
+/// Blocks of frames, then the status as trailers.
+struct FrameBody<S> {
+    frames: Option<Pin<Box<S>>>,
+}
+
+impl<S> Body for FrameBody<S>
+where
+    S: Stream<Item = Result<Bytes, Status>> + Send + 'static,
+{
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(frames) = &mut self.frames else {
+            return Poll::Ready(None);
+        };
+        let end = match frames.as_mut().poll_next(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Some(Ok(bytes))) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Poll::Ready(Some(Err(status))) => status,
+            Poll::Ready(None) => Status::ok(""),
+        };
+        self.frames = None;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers(&end)))))
+    }
+}
+
+fn trailers(status: &Status) -> http::HeaderMap {
+    let mut trailers = http::HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        // The message does not fit a header: the code alone does.
+        trailers.insert("grpc-status", http::HeaderValue::from(status.code() as u16));
+    }
+    trailers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(seq: u64, kind: u8, payload: &[u8]) -> Entry {
+        let payload = [&[9; 16], payload].concat();
+        Entry {
+            seq: Seq(seq),
+            kind,
+            time: seq * 10,
+            payload: payload.into(),
+        }
+    }
+
+    #[test]
+    fn a_frame_is_the_senders_bytes_and_the_id_as_field_100() {
+        let frames = Frames::encode(
+            Kind::Alert,
+            &[entry(1, 1, b"abc"), entry(2, 2, b"log"), entry(4, 1, b"d")],
+        );
+        let id = [9; 16];
+        let first = [&[0, 0, 0, 0, 22][..], b"abc", &[0xa2, 0x06, 16], &id].concat();
+        let second = [&[0, 0, 0, 0, 20][..], b"d", &[0xa2, 0x06, 16], &id].concat();
+        assert_eq!(frames.from(Seq(1)), [first, second.clone()].concat());
+        assert_eq!(frames.from(Seq(2)), second);
+        assert_eq!(frames.from(Seq(5)), Bytes::new());
+        assert_eq!(frames.count_from(Seq(2)), (1, Some(40)));
+        assert_eq!(frames.count_from(Seq(5)), (0, None));
+    }
+
+    #[test]
+    fn records_that_are_no_events_are_left_out() {
+        let short = Entry {
+            seq: Seq(1),
+            kind: 1,
+            time: 0,
+            payload: Bytes::from_static(b"short"),
+        };
+        assert!(Frames::encode(Kind::Alert, &[short]).is_empty());
+    }
+}

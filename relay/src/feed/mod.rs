@@ -1,0 +1,149 @@
+//! The readers' door: `feeder.LogService` as KubeArmor's clients know it.
+//!
+//! ```text
+//! karmor, relays, exporters ─▶ WatchAlerts / WatchLogs / WatchMessages ─▶ reader ─▶ tail ─▶ journal
+//! ```
+//! A stream begins with the event after the subscription, stays open however long nothing happens, and is never ended
+//! by the server but when the relay stops. Filter words are the ones of KubeArmor's server; any other ends the stream
+//! at once with status OK. HealthCheck echoes its nonce; KubeArmor's relay and karmor ask it, and so does its Kafka client.
+//!
+//! The three watches send blocks of frames that were encoded once for all readers, so they are served here by hand
+//! and not by generated code, which would copy and frame each event again for each reader.
+
+mod frames;
+mod reader;
+mod ring;
+mod services;
+mod tail;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use proto::{Kind, feeder};
+use tonic::codec::Codec;
+use tonic::codegen::http;
+use tonic::server::{Grpc, NamedService};
+use tonic::transport::Server;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
+use tower::Service;
+
+use crate::filter::accepts;
+
+pub use services::services;
+pub use tail::{Config, Tail};
+
+pub(crate) use reader::{Place, unreadable};
+pub(crate) use ring::{Counts, Found};
+pub(crate) use tail::{Lane, kind_index};
+
+/// What a request may weigh, in bytes: it holds one word.
+const MAX_REQUEST: usize = 64 << 10;
+/// How often a connection on which nothing happens is asked whether it is still there, and how long the answer may take.
+const PING: Duration = Duration::from_secs(30);
+const PONG: Duration = Duration::from_secs(20);
+
+/// A server with the keepalive that the feed's clients need. It asks silent clients itself, and answers every ping of
+/// theirs: hyper sets no limit to them, where grpc-go's server ends the connection of a client that asks more often
+/// than every five minutes (GOAWAY `too_many_pings`).
+pub fn server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(PING))
+        .http2_keepalive_timeout(Some(PONG))
+        .tcp_nodelay(true)
+}
+
+/// `feeder.LogService` over a journal's tail.
+#[derive(Clone)]
+pub struct LogService {
+    tail: Tail,
+}
+
+impl LogService {
+    /// Serves what `tail` reads.
+    pub fn new(tail: Tail) -> LogService {
+        LogService { tail }
+    }
+}
+
+impl NamedService for LogService {
+    const NAME: &'static str = "feeder.LogService";
+}
+
+type Answer =
+    Pin<Box<dyn Future<Output = Result<http::Response<tonic::body::Body>, Infallible>> + Send>>;
+
+impl Service<http::Request<tonic::body::Body>> for LogService {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Answer {
+        let tail = self.tail.clone();
+        Box::pin(async move {
+            Ok(match request.uri().path() {
+                "/feeder.LogService/WatchAlerts" => watch(tail, Kind::Alert, request).await,
+                "/feeder.LogService/WatchLogs" => watch(tail, Kind::Log, request).await,
+                "/feeder.LogService/WatchMessages" => watch(tail, Kind::Message, request).await,
+                "/feeder.LogService/HealthCheck" => health_check(request).await,
+                path => {
+                    Status::unimplemented(format!("feeder.LogService has no {path}")).into_http()
+                }
+            })
+        })
+    }
+}
+
+async fn watch(
+    tail: Tail,
+    kind: Kind,
+    request: http::Request<tonic::body::Body>,
+) -> http::Response<tonic::body::Body> {
+    let peer = peer(&request);
+    match filter_word(request).await {
+        Ok(word) if accepts(kind, &word) => frames::response(reader::feed(&tail, kind, peer)),
+        Ok(_) => frames::response(futures::stream::empty()),
+        Err(status) => status.into_http(),
+    }
+}
+
+async fn filter_word(request: http::Request<tonic::body::Body>) -> Result<String, Status> {
+    let decoder = ProstCodec::<(), feeder::RequestMessage>::default().decoder();
+    let mut messages =
+        Streaming::new_request(decoder, request.into_body(), None, Some(MAX_REQUEST));
+    match messages.message().await? {
+        Some(message) => Ok(message.filter),
+        None => Err(Status::invalid_argument("the request has no message")),
+    }
+}
+
+async fn health_check(
+    request: http::Request<tonic::body::Body>,
+) -> http::Response<tonic::body::Body> {
+    let echo = tower::service_fn(|request: Request<feeder::NonceMessage>| async move {
+        let retval = request.into_inner().nonce;
+        Ok::<_, Status>(Response::new(feeder::ReplyMessage { retval }))
+    });
+    Grpc::new(ProstCodec::default()).unary(echo, request).await
+}
+
+/// Who asks, which is what the watches of one client have in common.
+fn peer<B>(request: &http::Request<B>) -> Option<SocketAddr> {
+    let extensions = request.extensions();
+    let plain = extensions.get::<TcpConnectInfo>();
+    let info = plain.or_else(|| {
+        extensions
+            .get::<TlsConnectInfo<TcpConnectInfo>>()
+            .map(TlsConnectInfo::get_ref)
+    });
+    info.and_then(TcpConnectInfo::remote_addr)
+}

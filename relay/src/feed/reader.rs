@@ -1,0 +1,291 @@
+//! One client of the feed: a position, and what it has been told.
+//!
+//! ```text
+//!            position                     pump
+//!   ─────────────┬───────────────┬──────────┬──────▶ journal
+//!    delivered   │ read from the │  shared  │
+//!                │ journal       │  blocks  │
+//! ```
+//! A reader that falls further behind than `max_lag` jumps to the pump's position. What it missed is known exactly:
+//! the pump has counted every event, the reader those it has passed, and the difference is what lies between.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use futures::Stream;
+use journal::{ReadError, Reader as JournalReader, Seq};
+use prost::Message;
+use proto::{Kind, feeder};
+use tokio::sync::{mpsc, watch};
+use tonic::Status;
+
+use super::frames::{Frames, put_frame};
+use super::ring::{Counts, Found};
+use super::tail::{Lane, Tail, class, count, kind_index};
+
+/// How much a reader that is behind reads at a time, in bytes.
+const READ: usize = 256 << 10;
+
+/// A reader's place in the journal and the events it has passed since it came.
+pub(crate) struct Place {
+    tail: Tail,
+    lane: Lane,
+    /// The next number to look at.
+    pub(crate) position: Seq,
+    /// What lies before is not delivered.
+    pub(crate) from: Seq,
+    /// What lies before was not counted by the pump either.
+    counted_from: Seq,
+    seen: Counts,
+    own: Option<JournalReader>,
+}
+
+impl Place {
+    /// A place at the live end, or at `from` where the reader has already read up to there.
+    pub(crate) fn new(tail: &Tail, lane: Lane, from: Option<Seq>) -> Place {
+        let start = tail.join(lane);
+        let from = from.unwrap_or(start.live);
+        Place {
+            tail: tail.clone(),
+            lane,
+            position: from.min(start.pump),
+            from,
+            counted_from: start.pump,
+            seen: start.totals,
+            own: None,
+        }
+    }
+
+    /// Is something journaled at `time` (unix nanoseconds) older than a live reader may get it?
+    pub(crate) fn is_late(&self, time: u64) -> bool {
+        // Before `counted_from` nothing is known of what a jump would miss; it is a moment after the start.
+        self.position >= self.counted_from && age(time) > self.tail.config().max_lag
+    }
+
+    /// Has retention taken what this reader had still to read?
+    pub(crate) fn is_expired(&self) -> bool {
+        self.position >= self.counted_from && self.position < self.tail.journal().first()
+    }
+
+    /// Goes to fresh events; how many of each kind lie between.
+    pub(crate) fn jump(&mut self) -> Counts {
+        let (position, totals) = self.tail.fresh();
+        let missed = std::array::from_fn(|kind| totals[kind].saturating_sub(self.seen[kind]));
+        self.seen = totals;
+        self.position = position;
+        missed
+    }
+
+    /// Passes `events` of one kind on the way to `next`.
+    fn pass(&mut self, kind: Kind, events: u64, next: Seq) {
+        self.seen[kind_index(kind)] += events;
+        self.position = next;
+    }
+
+    /// Passes these records on the way to `next`.
+    pub(crate) fn pass_records(&mut self, entries: &[journal::Entry], next: Seq) {
+        let counted =
+            entries.partition_point(|entry| entry.seq < self.counted_from.max(self.position));
+        entries[counted..]
+            .iter()
+            .for_each(|entry| count(&mut self.seen, entry));
+        self.position = next;
+    }
+
+    /// Reads the journal at the reader's own expense, off the threads that serve everybody.
+    pub(crate) async fn read_own(&mut self) -> Result<journal::Block, ReadError> {
+        let mut reader = match self.own.take() {
+            Some(reader) if reader.position() == self.position => reader,
+            _ => self.tail.journal().reader(self.position),
+        };
+        let read = tokio::task::spawn_blocking(move || {
+            let block = reader.next(READ);
+            (reader, block)
+        });
+        // The task only ends early when the runtime does, and this one with it.
+        let Ok((reader, block)) = read.await else {
+            return std::future::pending().await;
+        };
+        self.own = Some(reader);
+        block
+    }
+
+    /// The reader is back among the shared blocks.
+    pub(crate) fn caught_up(&mut self) {
+        self.own = None;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.tail.leave(self.lane);
+    }
+}
+
+/// A stream of one kind for `feeder.LogService`: blocks of ready frames.
+pub(crate) struct Feed {
+    tail: Tail,
+    kind: Kind,
+    peer: Option<SocketAddr>,
+    place: Place,
+    end: watch::Receiver<Seq>,
+    stopped: watch::Receiver<bool>,
+    notices: Option<mpsc::Receiver<Bytes>>,
+}
+
+/// The feed of one kind from now on, for the client at `peer`.
+pub(crate) fn feed(
+    tail: &Tail,
+    kind: Kind,
+    peer: Option<SocketAddr>,
+) -> impl Stream<Item = Result<Bytes, Status>> + Send + use<> {
+    let lane = Lane::Frames(kind);
+    let feed = Feed {
+        tail: tail.clone(),
+        kind,
+        peer,
+        end: tail.end(lane),
+        place: Place::new(tail, lane, None),
+        stopped: tail.stopped(),
+        notices: peer
+            .filter(|_| kind == Kind::Message)
+            .map(|peer| tail.notices(peer)),
+    };
+    futures::stream::unfold(Some(feed), |feed| async move {
+        let mut feed = feed?;
+        match feed.next().await {
+            Ok(bytes) => Some((Ok(bytes), Some(feed))),
+            Err(status) => Some((Err(status), None)),
+        }
+    })
+}
+
+impl Feed {
+    /// The next frames, as soon as there are some.
+    async fn next(&mut self) -> Result<Bytes, Status> {
+        loop {
+            if *self.stopped.borrow() {
+                return Err(Status::unavailable("the relay is stopping"));
+            }
+            self.end.borrow_and_update(); // before looking: what comes after the look wakes the wait
+            let taken = match self.tail.frames(self.kind, self.place.position) {
+                Found::Block(block) => {
+                    self.place.caught_up();
+                    self.take(&block.content, block.next)
+                }
+                Found::TooOld => self.take_own().await?,
+                Found::Nothing(end) => {
+                    self.place.position = end;
+                    self.wait().await
+                }
+            };
+            if let Some(bytes) = taken {
+                return Ok(bytes);
+            }
+        }
+    }
+
+    /// Waits for something new; a notice for this connection is something new, too.
+    async fn wait(&mut self) -> Option<Bytes> {
+        let notice = async {
+            match &mut self.notices {
+                Some(notices) => notices.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.end.changed() => None,
+            _ = self.stopped.changed() => None,
+            notice = notice => notice,
+        }
+    }
+
+    /// What of a block is still to be sent, or the jump if it is too old.
+    fn take(&mut self, frames: &Frames, next: Seq) -> Option<Bytes> {
+        let position = self.place.position.max(self.place.from);
+        let (count, time) = frames.count_from(position);
+        if time.is_some_and(|time| self.place.is_late(time)) {
+            return self.jump();
+        }
+        let passed = frames.count_from(self.place.position).0;
+        self.place.pass(self.kind, passed, next);
+        self.tail.count_sent(self.kind, count);
+        Some(frames.from(position)).filter(|bytes| !bytes.is_empty())
+    }
+
+    async fn take_own(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.place.is_expired() {
+            return Ok(self.jump());
+        }
+        let position = self.place.position;
+        let block = self.place.read_own().await.map_err(unreadable)?;
+        if block.next <= position {
+            // The pump is ahead of what is committed for this reader: it cannot be, but must not spin if it is.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            return Ok(None);
+        }
+        let frames = Frames::encode(self.kind, &block.entries);
+        Ok(self.take(&frames, block.next))
+    }
+
+    /// Goes to fresh events and tells the connection's `WatchMessages` streams.
+    fn jump(&mut self) -> Option<Bytes> {
+        let missed = self.place.jump()[kind_index(self.kind)];
+        if missed == 0 {
+            return None;
+        }
+        self.tail.count_missed(self.kind, missed);
+        let lag = self.tail.config().max_lag;
+        tracing::warn!(peer = ?self.peer, kind = class(self.kind), missed, ?lag, "a reader of the feed was too slow");
+        let frame = notice(&self.tail, self.kind, missed);
+        match self.peer {
+            _ if self.kind == Kind::Message => return Some(frame),
+            Some(peer) => self.tail.notify(peer, &frame),
+            None => {}
+        }
+        None
+    }
+}
+
+pub(crate) fn unreadable(error: ReadError) -> Status {
+    Status::data_loss(format!("cannot read the journal: {error}"))
+}
+
+/// The framed `feeder.Message` that tells of a loss at the feed.
+fn notice(tail: &Tail, kind: Kind, missed: u64) -> Bytes {
+    let config = tail.config();
+    let class = class(kind);
+    let now = jiff::Timestamp::now();
+    let reason = format!("more than {:?} behind", config.max_lag);
+    let message = feeder::Message {
+        timestamp: now.as_second(),
+        updated_time: now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string(),
+        cluster_name: config.cluster.clone(),
+        host_name: config.host.clone(),
+        r#type: "Message".to_string(),
+        level: "WARN".to_string(),
+        message: format!(
+            "feed: this client missed {missed} events of kind {class}: it was {reason}"
+        ),
+        lost: Some(feeder::Lost {
+            r#where: "feed".to_string(),
+            class: class.to_string(),
+            count: missed,
+            reason,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let mut frame = BytesMut::new();
+    put_frame(&mut frame, &message.encode_to_vec());
+    frame.freeze()
+}
+
+/// How long ago a unix time in nanoseconds was; nothing for one to come.
+fn age(time: u64) -> Duration {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    now.saturating_sub(Duration::from_nanos(time))
+}

@@ -1,0 +1,431 @@
+//! The end of the journal, read once for everybody.
+//!
+//! ```text
+//! journal ──▶ pump ──┬─▶ ring of alerts   (frames) ─┬─▶ reader: a position
+//!                    ├─▶ ring of logs     (frames)  ├─▶ reader: a position
+//!                    ├─▶ ring of messages (frames)  └─▶ …
+//!                    └─▶ ring of records            ───▶ readers with a filter
+//! ```
+//! One task reads what was committed while there is at least one reader, encodes for the lanes that have readers and
+//! wakes them. A reader is only a position: it takes the block it is in and goes on behind it. One that is too slow
+//! for the rings reads the journal itself, at nobody's expense but its own. There are no queues and nothing to drop.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use journal::{Entry, Journal, Seq};
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use proto::Kind;
+use tokio::sync::{mpsc, watch};
+
+use super::frames::Frames;
+use super::ring::{Counts, Found, Ring};
+
+/// How much of the journal the pump reads at a time, in bytes.
+const READ: usize = 256 << 10;
+/// Notices that wait for one `WatchMessages` stream; more than that at once say nothing new.
+const NOTICES: usize = 16;
+
+/// What the feeds need.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A live reader that is further behind jumps to fresh events and is told how many it missed.
+    pub max_lag: Duration,
+    /// Memory of each of the four rings, in bytes.
+    pub ring: usize,
+    /// The cluster's name, for messages that the relay itself writes.
+    pub cluster: String,
+    /// This machine's name, likewise.
+    pub host: String,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            max_lag: Duration::from_secs(60),
+            ring: 4 << 20,
+            cluster: "default".to_string(),
+            host: String::new(),
+        }
+    }
+}
+
+/// What a reader reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Ready frames of one kind.
+    Frames(Kind),
+    /// Records of every kind.
+    Records,
+}
+
+impl Lane {
+    const COUNT: usize = 4;
+
+    fn index(self) -> usize {
+        match self {
+            Lane::Frames(kind) => kind_index(kind),
+            Lane::Records => 3,
+        }
+    }
+}
+
+/// The place of a kind in [`Counts`].
+pub(crate) fn kind_index(kind: Kind) -> usize {
+    usize::from(u8::from(kind)) - 1
+}
+
+/// Adds one event of the entry's kind, if it is one.
+pub(crate) fn count(counts: &mut Counts, entry: &Entry) {
+    // What is shorter than an id is no event, and nobody is sent it.
+    if let Ok(kind) = Kind::try_from(entry.kind)
+        && entry.payload.len() >= proto::EventId::LEN
+    {
+        counts[kind_index(kind)] += 1;
+    }
+}
+
+/// The journal's end for any number of readers; a cheap handle.
+#[derive(Clone)]
+pub struct Tail {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    journal: Journal,
+    config: Config,
+    metrics: Metrics,
+    rings: Mutex<Rings>,
+    /// One a lane: where its newest block ends. Readers of that lane wait on it.
+    ends: [watch::Sender<Seq>; Lane::COUNT],
+    /// Tells the pump that the first reader came or the last one went.
+    readers: watch::Sender<()>,
+    stopped: watch::Sender<bool>,
+    notices: Mutex<HashMap<SocketAddr, Vec<mpsc::Sender<Bytes>>>>,
+}
+
+/// What pump and readers share under one lock, held for a look-up or a push only.
+struct Rings {
+    /// Counts the pump's runs: one that was overtaken publishes nothing.
+    run: u64,
+    /// The next number that the pump will read.
+    position: Seq,
+    /// Events that this run has read, by kind.
+    totals: Counts,
+    readers: [usize; Lane::COUNT],
+    frames: [Ring<Frames>; 3],
+    records: Ring<Vec<Entry>>,
+}
+
+/// Where a new reader stands.
+pub(crate) struct Start {
+    /// The pump's position: what lies before it was not counted in `totals`.
+    pub(crate) pump: Seq,
+    /// Counts of the pump's run up to there.
+    pub(crate) totals: Counts,
+    /// The first number that was not committed when the reader came.
+    pub(crate) live: Seq,
+}
+
+impl Tail {
+    /// Starts the task that reads the journal's end; it ends with [`Tail::stop`].
+    pub fn start(
+        journal: Journal,
+        config: Config,
+        registry: &Registry,
+    ) -> Result<Tail, prometheus::Error> {
+        let ring = config.ring;
+        let rings = Rings {
+            run: 0,
+            position: Seq(1),
+            totals: [0; 3],
+            readers: [0; Lane::COUNT],
+            frames: std::array::from_fn(|_| Ring::new(ring)),
+            records: Ring::new(ring),
+        };
+        let inner = Arc::new(Inner {
+            journal,
+            config,
+            metrics: Metrics::new(registry)?,
+            rings: Mutex::new(rings),
+            ends: std::array::from_fn(|_| watch::Sender::new(Seq(0))),
+            readers: watch::Sender::new(()),
+            stopped: watch::Sender::new(false),
+            notices: Mutex::default(),
+        });
+        tokio::spawn(inner.clone().pump());
+        Ok(Tail { inner })
+    }
+
+    /// Ends every reader's stream and the task.
+    pub fn stop(&self) {
+        self.inner.stopped.send_replace(true);
+    }
+
+    /// How many readers there are: streams of `feeder.LogService` and `Watch` calls.
+    pub fn clients(&self) -> u64 {
+        self.inner.lock().readers.iter().sum::<usize>() as u64 // usize is at most 64 bits
+    }
+
+    /// Events that readers missed since the start because they were too slow, by kind.
+    pub fn missed(&self) -> [(Kind, u64); 3] {
+        Kind::ALL.map(|kind| (kind, self.inner.metrics.missed(kind).get()))
+    }
+
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.inner.journal
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    pub(crate) fn stopped(&self) -> watch::Receiver<bool> {
+        self.inner.stopped.subscribe()
+    }
+
+    /// Becomes a reader of a lane, until [`Tail::leave`].
+    pub(crate) fn join(&self, lane: Lane) -> Start {
+        let mut rings = self.inner.lock();
+        let live = Seq(self.inner.journal.committed().0 + 1);
+        if rings.readers.iter().all(|readers| *readers == 0) {
+            rings.restart(live);
+        }
+        rings.readers[lane.index()] += 1;
+        self.inner.readers.send_replace(());
+        self.inner.metrics.clients.inc();
+        Start {
+            pump: rings.position,
+            totals: rings.totals,
+            live,
+        }
+    }
+
+    pub(crate) fn leave(&self, lane: Lane) {
+        let mut rings = self.inner.lock();
+        rings.readers[lane.index()] -= 1;
+        self.inner.readers.send_replace(());
+        self.inner.metrics.clients.dec();
+    }
+
+    /// Changes when the lane has something new.
+    pub(crate) fn end(&self, lane: Lane) -> watch::Receiver<Seq> {
+        self.inner.ends[lane.index()].subscribe()
+    }
+
+    pub(crate) fn frames(&self, kind: Kind, position: Seq) -> Found<Frames> {
+        self.inner.lock().frames[kind_index(kind)].find(position)
+    }
+
+    pub(crate) fn records(&self, position: Seq) -> Found<Vec<Entry>> {
+        self.inner.lock().records.find(position)
+    }
+
+    /// Where fresh events begin, and what was counted up to there.
+    pub(crate) fn fresh(&self) -> (Seq, Counts) {
+        let rings = self.inner.lock();
+        (rings.position, rings.totals)
+    }
+
+    pub(crate) fn count_sent(&self, kind: Kind, events: u64) {
+        self.inner.metrics.sent[kind_index(kind)].inc_by(events);
+    }
+
+    pub(crate) fn count_missed(&self, kind: Kind, events: u64) {
+        self.inner.metrics.missed(kind).inc_by(events);
+    }
+
+    /// Notices for the `WatchMessages` streams of one connection.
+    pub(crate) fn notices(&self, peer: SocketAddr) -> mpsc::Receiver<Bytes> {
+        let (sender, receiver) = mpsc::channel(NOTICES);
+        let mut notices = self
+            .inner
+            .notices
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        notices.retain(|_, senders| {
+            senders.retain(|sender| !sender.is_closed());
+            !senders.is_empty()
+        });
+        notices.entry(peer).or_default().push(sender);
+        receiver
+    }
+
+    /// Puts a framed message into the `WatchMessages` streams of one connection.
+    pub(crate) fn notify(&self, peer: SocketAddr, frame: &Bytes) {
+        let notices = self
+            .inner
+            .notices
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for sender in notices.get(&peer).into_iter().flatten() {
+            let _ = sender.try_send(frame.clone()); // full: a reader that reads nothing at all
+        }
+    }
+}
+
+impl Rings {
+    /// Begins a run of the pump: what was before is of no use, for nobody counted what came after it.
+    fn restart(&mut self, at: Seq) {
+        self.run += 1;
+        self.position = at;
+        self.totals = [0; 3];
+        self.frames.iter_mut().for_each(|ring| ring.restart(at));
+        self.records.restart(at);
+    }
+}
+
+impl Inner {
+    /// A panic elsewhere leaves at worst a block out of one ring, whose readers then read the journal.
+    fn lock(&self) -> MutexGuard<'_, Rings> {
+        self.rings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads while there are readers, and sleeps while there are none.
+    async fn pump(self: Arc<Self>) {
+        let mut stopped = self.stopped.subscribe();
+        let mut readers = self.readers.subscribe();
+        loop {
+            readers.borrow_and_update();
+            let run = {
+                let rings = self.lock();
+                let any = rings.readers.iter().any(|readers| *readers > 0);
+                any.then_some((rings.run, rings.position))
+            };
+            let idle = async {
+                match run {
+                    Some((run, position)) => self.read_on(run, position).await,
+                    None => drop(readers.changed().await),
+                }
+            };
+            tokio::select! {
+                () = idle => {}
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            }
+        }
+    }
+
+    /// One run: ends when there are no readers or another run began.
+    async fn read_on(&self, run: u64, mut position: Seq) {
+        let mut reader = self.journal.reader(position);
+        let mut readers = self.readers.subscribe();
+        loop {
+            match reader.next(READ) {
+                Ok(block) if block.next > position => {
+                    position = block.next;
+                    if !self.publish(run, position, block.entries) {
+                        return;
+                    }
+                    tokio::task::yield_now().await;
+                }
+                Ok(_) => {
+                    tokio::select! {
+                        _ = reader.wait() => {}
+                        _ = readers.changed() => if self.is_over(run) { return },
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, position = position.0, "feeds cannot read the journal");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    fn is_over(&self, run: u64) -> bool {
+        let rings = self.lock();
+        rings.run != run || rings.readers.iter().all(|readers| *readers == 0)
+    }
+
+    /// Encodes a block for the lanes that have readers and wakes them. False: the run is over.
+    fn publish(&self, run: u64, next: Seq, entries: Vec<Entry>) -> bool {
+        let readers = self.lock().readers;
+        let encode = |kind: Kind| {
+            let wanted = readers[Lane::Frames(kind).index()] > 0;
+            wanted.then(|| Frames::encode(kind, &entries))
+        };
+        let frames = Kind::ALL.map(encode);
+        let mut counts = [0; 3];
+        entries.iter().for_each(|entry| count(&mut counts, entry));
+
+        let mut rings = self.lock();
+        if rings.run != run || rings.readers.iter().all(|readers| *readers == 0) {
+            return false;
+        }
+        rings.position = next;
+        for (total, new) in rings.totals.iter_mut().zip(counts) {
+            *total += new;
+        }
+        for (ring, frames) in rings.frames.iter_mut().zip(frames) {
+            match frames {
+                Some(frames) => ring.push(next, frames),
+                None => ring.restart(next),
+            }
+        }
+        match readers[Lane::Records.index()] {
+            0 => rings.records.restart(next),
+            _ => rings.records.push(next, entries),
+        }
+        drop(rings);
+        for (end, count) in self.ends.iter().zip(counts) {
+            if count > 0 {
+                end.send_replace(next);
+            }
+        }
+        self.ends[Lane::Records.index()].send_replace(next);
+        true
+    }
+}
+
+struct Metrics {
+    clients: IntGauge,
+    sent: [prometheus::IntCounter; 3],
+    missed: [prometheus::IntCounter; 3],
+}
+
+impl Metrics {
+    fn new(registry: &Registry) -> Result<Metrics, prometheus::Error> {
+        let clients = IntGauge::new("cresset_feed_clients", "Streams that read the feed now.")?;
+        let sent = IntCounterVec::new(
+            Opts::new(
+                "cresset_feed_sent_total",
+                "Events handed to readers of the feed, once for each reader.",
+            ),
+            &["kind"],
+        )?;
+        let missed = IntCounterVec::new(
+            Opts::new(
+                "cresset_feed_missed_total",
+                "Events that readers of the feed missed because they were too slow.",
+            ),
+            &["kind"],
+        )?;
+        registry.register(Box::new(clients.clone()))?;
+        registry.register(Box::new(sent.clone()))?;
+        registry.register(Box::new(missed.clone()))?;
+        let of = |counters: &IntCounterVec| {
+            Kind::ALL.map(|kind| counters.with_label_values(&[class(kind)]))
+        };
+        Ok(Metrics {
+            clients,
+            sent: of(&sent),
+            missed: of(&missed),
+        })
+    }
+
+    fn missed(&self, kind: Kind) -> &prometheus::IntCounter {
+        &self.missed[kind_index(kind)]
+    }
+}
+
+/// A kind as metrics and losses name it.
+pub(crate) fn class(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Alert => "alert",
+        Kind::Log => "log",
+        Kind::Message => "message",
+    }
+}

@@ -1,0 +1,457 @@
+//! One `Watch` call.
+//!
+//! ```text
+//!        begin                       end of history            pump
+//!  ────────┬──────────────────────────────┬──────────────────────┬───▶ journal
+//!          │  read from the journal,      │  live: shared blocks │
+//!          │  never jumped over           │  jumps beyond max_lag│
+//! ```
+//! History is read to its end whatever that takes: who asks for it wants all of it. A client that then follows is
+//! live, and treated as every live reader is, unless it asked for `complete`.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::{Stream, StreamExt};
+use journal::{Entry, Journal, Seq};
+use proto::query::watch_reply::Is;
+use proto::query::{Gap, WatchReply, WatchRequest, WatchedEvent};
+use proto::{Event, Kind, link};
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::length;
+use super::resume::{self, Resume};
+use crate::feed::{Counts, Found, Lane, Place, Tail, kind_index, unreadable};
+use crate::filter::Filter;
+
+/// How much of the journal is read at a time, in bytes.
+const READ: usize = 256 << 10;
+/// The first step back in search of the last events, in records; each further step is twice as long.
+const STEP: u64 = 4096;
+
+/// A call, ready to be answered.
+pub(super) struct Watch {
+    tail: Tail,
+    relay: String,
+    filter: Filter,
+    since: u64,
+    until: u64,
+    /// Events that may still be sent.
+    left: u64,
+    tail_events: u64,
+    follow: bool,
+    complete: bool,
+    begin: Seq,
+    end: Seq,
+    /// Told before anything else.
+    gap: Option<Gap>,
+}
+
+impl Watch {
+    /// Decides where to begin and where history ends.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a filter, a range or a token that makes no sense.
+    pub(super) fn new(tail: &Tail, relay: &str, request: WatchRequest) -> Result<Watch, Status> {
+        let invalid = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
+        let filter = Filter::new(request.filter).map_err(|error| invalid(&error))?;
+        let time =
+            |name, ns| u64::try_from(ns).map_err(|_| invalid(&format!("{name} is before 1970")));
+        let since = time("since_ns", request.since_ns)?;
+        let until = match time("until_ns", request.until_ns)? {
+            0 => u64::MAX,
+            until => until,
+        };
+        if since > until {
+            return Err(invalid(&"since_ns is after until_ns"));
+        }
+        let mut watch = Watch {
+            tail: tail.clone(),
+            relay: relay.to_string(),
+            filter,
+            since,
+            until,
+            left: if request.limit == 0 {
+                u64::MAX
+            } else {
+                request.limit
+            },
+            tail_events: request.tail,
+            follow: request.follow,
+            complete: request.complete,
+            begin: tail.journal().first(),
+            end: next_seq(tail.journal()),
+            gap: None,
+        };
+        watch.place(&request.resume)?;
+        Ok(watch)
+    }
+
+    /// Finds the beginning: after the token, at `since`, at the live end, or at the oldest record there is.
+    fn place(&mut self, token: &[u8]) -> Result<(), Status> {
+        let journal = self.tail.journal();
+        let oldest = journal.first();
+        if !token.is_empty() {
+            match resume::read(token, &self.relay) {
+                Some(Resume::After(seq)) => {
+                    self.begin = Seq(seq.0.saturating_add(1)).min(self.end);
+                    if self.begin < oldest {
+                        self.gap = Some(expired(length(&(self.begin..oldest))));
+                        self.begin = oldest;
+                    }
+                }
+                Some(Resume::Elsewhere) => {
+                    let reason =
+                        "the resume token is of another journal: everything in this one follows"
+                            .to_string();
+                    self.gap = Some(Gap { missed: 0, reason });
+                }
+                None => {
+                    return Err(Status::invalid_argument(
+                        "resume is not a token of this service",
+                    ));
+                }
+            }
+        } else if self.since > 0 {
+            self.begin = journal
+                .seek_time(self.since)
+                .map_err(unreadable)?
+                .min(self.end);
+        } else if self.follow && self.until == u64::MAX && self.tail_events == 0 {
+            self.begin = self.end;
+        }
+        Ok(())
+    }
+
+    /// The answer: history, the mark where it ends, then what happens.
+    pub(super) fn replies(self) -> impl Stream<Item = Result<WatchReply, Status>> + Send {
+        let replies = Replies {
+            stopped: self.tail.stopped(),
+            watch: self,
+            phase: Phase::Find,
+            ready: VecDeque::new(),
+        };
+        let batches = futures::stream::unfold(Some(replies), |replies| async move {
+            let mut replies = replies?;
+            match replies.next().await {
+                Ok(true) => Some((Ok(std::mem::take(&mut replies.ready)), Some(replies))),
+                Ok(false) => None,
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        batches.flat_map(|batch| {
+            let replies = match batch {
+                Ok(replies) => replies.into_iter().map(Ok).collect(),
+                Err(status) => VecDeque::from([Err(status)]),
+            };
+            futures::stream::iter(replies)
+        })
+    }
+}
+
+fn next_seq(journal: &Journal) -> Seq {
+    Seq(journal.committed().0 + 1)
+}
+
+fn expired(missed: u64) -> Gap {
+    Gap {
+        missed,
+        reason: "records expired from the journal before they were read".to_string(),
+    }
+}
+
+/// How far an answer has come.
+enum Phase {
+    /// The last events are to be found, if only those are wanted.
+    Find,
+    /// Reading what was there, up to `Watch::end`; this many matching events are skipped first.
+    History {
+        reader: Reader,
+        skip: u64,
+    },
+    /// At the live end.
+    Live {
+        place: Place,
+        end: watch::Receiver<Seq>,
+    },
+    Over,
+}
+
+struct Replies {
+    watch: Watch,
+    phase: Phase,
+    ready: VecDeque<WatchReply>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Replies {
+    /// Fills `ready` with at least one reply. False: there are no more.
+    async fn next(&mut self) -> Result<bool, Status> {
+        if let Some(gap) = self.watch.gap.take() {
+            self.push(Is::Gap(gap));
+        }
+        while self.ready.is_empty() {
+            if *self.stopped.borrow() {
+                return Err(Status::unavailable("the relay is stopping"));
+            }
+            let phase = std::mem::replace(&mut self.phase, Phase::Over);
+            self.phase = match phase {
+                Phase::Find => self.find().await?,
+                Phase::History { reader, skip } => self.history(reader, skip).await?,
+                Phase::Live { place, end } => self.live(place, end).await?,
+                Phase::Over => return Ok(false),
+            };
+        }
+        Ok(true)
+    }
+
+    fn push(&mut self, is: Is) {
+        self.ready.push_back(WatchReply { is: Some(is) });
+    }
+
+    /// Goes back from the end until there are enough matching events, each stretch read once.
+    async fn find(&mut self) -> Result<Phase, Status> {
+        let watch = &self.watch;
+        let journal = watch.tail.journal().clone();
+        let (mut start, mut skip) = (watch.begin, 0);
+        if watch.tail_events > 0 {
+            let (mut stop, mut step, mut found) = (watch.end, STEP, 0);
+            start = watch.end;
+            while found < watch.tail_events && stop > watch.begin {
+                start = Seq(stop.0.saturating_sub(step)).max(watch.begin);
+                found += self.count(Reader::new(&journal, start), stop).await?;
+                (stop, step) = (start, step * 2);
+            }
+            skip = found.saturating_sub(watch.tail_events);
+        }
+        Ok(Phase::History {
+            reader: Reader::new(&journal, start),
+            skip,
+        })
+    }
+
+    /// How many events before `stop` match.
+    async fn count(&self, mut reader: Reader, stop: Seq) -> Result<u64, Status> {
+        let mut count = 0;
+        while reader.position < stop {
+            if *self.stopped.borrow() {
+                return Err(Status::unavailable("the relay is stopping"));
+            }
+            let block = reader.next().await?;
+            let wanted = |entry: &&Entry| entry.seq < stop && self.event(entry).is_some();
+            count += block.entries.iter().filter(wanted).count() as u64; // usize is at most 64 bits
+        }
+        Ok(count)
+    }
+
+    /// One block of what was there.
+    async fn history(&mut self, mut reader: Reader, mut skip: u64) -> Result<Phase, Status> {
+        if reader.position >= self.watch.end {
+            return Ok(self.end_of_history(reader));
+        }
+        let block = reader.next().await?;
+        let missed: u64 = block.skipped.iter().map(length).sum();
+        if missed > 0 {
+            let reason = "records that expired meanwhile, or are damaged on disk".to_string();
+            self.push(Is::Gap(Gap { missed, reason }));
+        }
+        for entry in &block.entries {
+            if !self.watch.follow && (entry.seq >= self.watch.end || entry.time > self.watch.until)
+            {
+                return Ok(Phase::Over);
+            }
+            if let Some(event) = self.event(entry) {
+                if skip > 0 {
+                    skip -= 1;
+                } else if self.send(entry, event) {
+                    return Ok(Phase::Over);
+                }
+            }
+        }
+        Ok(Phase::History { reader, skip })
+    }
+
+    /// What follows the last record of the past.
+    fn end_of_history(&mut self, reader: Reader) -> Phase {
+        if !self.watch.follow {
+            return Phase::Over;
+        }
+        let committed = next_seq(self.watch.tail.journal());
+        if reader.position < committed {
+            // Reading took a while: what was journaled meanwhile is the past, too, and nobody's fault.
+            self.watch.end = committed;
+            return Phase::History { reader, skip: 0 };
+        }
+        self.push(Is::Live(true));
+        let end = self.watch.tail.end(Lane::Records);
+        let place = Place::new(&self.watch.tail, Lane::Records, Some(reader.position));
+        Phase::Live { place, end }
+    }
+
+    /// One block of what happens.
+    async fn live(
+        &mut self,
+        mut place: Place,
+        mut end: watch::Receiver<Seq>,
+    ) -> Result<Phase, Status> {
+        end.borrow_and_update(); // before looking: what comes after the look wakes the wait
+        let over = match self.watch.tail.records(place.position) {
+            Found::Block(block) => {
+                place.caught_up();
+                self.take(&mut place, &block.content, block.next)
+            }
+            Found::Nothing(_) if self.watch.until < now() => true,
+            Found::Nothing(at) => {
+                place.position = at;
+                let left = Duration::from_nanos(self.watch.until - now().min(self.watch.until));
+                tokio::select! {
+                    _ = end.changed() => {}
+                    _ = self.stopped.changed() => {}
+                    () = tokio::time::sleep(left), if self.watch.until != u64::MAX => {}
+                }
+                false
+            }
+            Found::TooOld if place.is_expired() && !self.watch.complete => {
+                self.jump(&mut place);
+                false
+            }
+            Found::TooOld => {
+                let position = place.position;
+                let block = place.read_own().await.map_err(unreadable)?;
+                if block.next <= position {
+                    // The pump is ahead of what can be read: it cannot be, but must not spin if it is.
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                if self.watch.complete {
+                    let missed = block.skipped.iter().map(length).sum();
+                    if missed > 0 {
+                        self.push(Is::Gap(expired(missed)));
+                    }
+                }
+                self.take(&mut place, &block.entries, block.next)
+            }
+        };
+        Ok(if over {
+            Phase::Over
+        } else {
+            Phase::Live { place, end }
+        })
+    }
+
+    /// Sends what of a block is new and matches, or jumps if it is too old. True: that was the last event.
+    fn take(&mut self, place: &mut Place, entries: &[Entry], next: Seq) -> bool {
+        let new = entries.partition_point(|entry| entry.seq < place.position.max(place.from));
+        let first = entries[new..]
+            .iter()
+            .find(|entry| self.watch.filter.wants(entry.kind));
+        if first.is_some_and(|entry| !self.watch.complete && place.is_late(entry.time)) {
+            self.jump(place);
+            return false;
+        }
+        for entry in &entries[new..] {
+            if entry.time > self.watch.until {
+                return true;
+            }
+            if let Some(event) = self.event(entry)
+                && self.send(entry, event)
+            {
+                return true;
+            }
+        }
+        place.pass_records(entries, next);
+        false
+    }
+
+    fn jump(&mut self, place: &mut Place) {
+        let counts = place.jump();
+        let missed = missed(&self.watch, counts);
+        if missed > 0 {
+            let lag = self.watch.tail.config().max_lag;
+            let reason = format!(
+                "more than {lag:?} behind; events of the kinds asked for, before the filter"
+            );
+            self.push(Is::Gap(Gap { missed, reason }));
+        }
+    }
+
+    /// The event of a record, if it is in the range and the filter lets it pass.
+    fn event(&self, entry: &Entry) -> Option<Event> {
+        if entry.time < self.watch.since
+            || entry.time > self.watch.until
+            || !self.watch.filter.wants(entry.kind)
+        {
+            return None;
+        }
+        let event = Event::from_journal(entry.kind, entry.payload.clone()).ok()?;
+        self.watch.filter.matches(&event).then_some(event)
+    }
+
+    /// True: that was the last one.
+    fn send(&mut self, entry: &Entry, event: Event) -> bool {
+        self.watch.tail.count_sent(event.kind, 1);
+        self.push(Is::Event(WatchedEvent {
+            kind: link::EventKind::from(event.kind).into(),
+            id: event.id.to_bytes().to_vec().into(),
+            payload: event.payload,
+            resume: resume::token(&self.watch.relay, entry.seq).into(),
+        }));
+        self.watch.left -= 1;
+        self.watch.left == 0
+    }
+}
+
+/// Counts what a jump missed of the kinds that were asked for.
+fn missed(watch: &Watch, counts: Counts) -> u64 {
+    let of = |kind: &Kind| counts[kind_index(*kind)];
+    let kinds = watch.filter.kinds();
+    kinds
+        .iter()
+        .for_each(|kind| watch.tail.count_missed(*kind, of(kind)));
+    kinds.iter().map(of).sum()
+}
+
+/// Reads history off the threads that serve everybody.
+struct Reader {
+    reader: Option<journal::Reader>,
+    position: Seq,
+}
+
+impl Reader {
+    fn new(journal: &Journal, position: Seq) -> Reader {
+        Reader {
+            reader: Some(journal.reader(position)),
+            position,
+        }
+    }
+
+    async fn next(&mut self) -> Result<journal::Block, Status> {
+        let Some(mut reader) = self.reader.take() else {
+            return Err(Status::internal("a read of the journal was given up"));
+        };
+        let read = tokio::task::spawn_blocking(move || {
+            let block = reader.next(READ);
+            (reader, block)
+        });
+        let (reader, block) = read
+            .await
+            .map_err(|_| Status::unavailable("the relay is stopping"))?;
+        self.reader = Some(reader);
+        let block = block.map_err(unreadable)?;
+        if block.next <= self.position {
+            return Err(Status::data_loss(format!(
+                "the journal ends at {}",
+                self.position.0
+            )));
+        }
+        self.position = block.next;
+        Ok(block)
+    }
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
