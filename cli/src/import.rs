@@ -1,0 +1,282 @@
+//! `cresset import`: recorded events into the relay's journal, as if they happened now.
+//!
+//! One event a line, in the JSON that karmor, the relay's stdout and the file sink write. A line that is not an event
+//! is told with its file and number and left out; the others go in. Imported events get ids of their own.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::Args;
+use futures::SinkExt;
+use futures::channel::mpsc;
+use proto::json::{self, ParseError};
+use proto::link;
+use proto::query::ImportRequest;
+
+use crate::connect::{Relay, Trouble};
+
+/// Requests on their way to the connection.
+const AHEAD: usize = 256;
+/// Lines beyond this are not events: an event is at most 1 MiB, and JSON writes a byte as at most six.
+const MAX_LINE: usize = 8 << 20;
+
+/// Put recorded events (JSON, one a line) into the relay's journal
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ImportArgs {
+    /// Files to read; - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// The relay's data folder; its socket is DIR/admin.sock
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+/// Runs `cresset import`.
+///
+/// # Errors
+/// An unreachable relay, a relay that cannot take events now, a file that cannot be read.
+pub(crate) async fn import(args: ImportArgs) -> Result<ExitCode, Trouble> {
+    // Opened first: a wrong name should not leave half of the files imported.
+    let files = args
+        .files
+        .iter()
+        .map(|path| open(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    let relay = Relay::connect_admin(args.data.as_deref()).await?;
+    let lines = Arc::new(Mutex::new(Lines::default()));
+    let (requests, stream) = mpsc::channel(AHEAD);
+    let reading = tokio::task::spawn_blocking({
+        let (lines, runtime) = (lines.clone(), tokio::runtime::Handle::current());
+        move || read_all(files, &lines, |request| send(&runtime, &requests, request))
+    });
+    let reply = relay
+        .query()
+        .import(stream)
+        .await
+        .map_err(|status| relay.trouble(status))?
+        .into_inner();
+    let read = reading
+        .await
+        .map_err(|error| Trouble::Local(error.to_string()))?;
+
+    let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+    for refused in &reply.rejected {
+        eprintln!(
+            "{}: refused: {}",
+            lines.place(refused.sequence),
+            refused.reason
+        );
+    }
+    let bad = lines.bad + (lines.sent - reply.accepted.min(lines.sent));
+    println!(
+        "imported {} events{}",
+        reply.accepted,
+        if bad > 0 {
+            format!("; {bad} lines left out")
+        } else {
+            String::new()
+        }
+    );
+    read?;
+    Ok(if bad > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// False: the relay takes no more.
+fn send(
+    runtime: &tokio::runtime::Handle,
+    requests: &mpsc::Sender<ImportRequest>,
+    request: ImportRequest,
+) -> bool {
+    let mut requests = requests.clone();
+    runtime.block_on(requests.send(request)).is_ok()
+}
+
+/// A file that was opened, and its name for messages.
+type Opened = (String, Box<dyn BufRead + Send>);
+
+fn open(path: &Path) -> Result<Opened, Trouble> {
+    if path == Path::new("-") {
+        return Ok(("stdin".to_string(), Box::new(BufReader::new(io::stdin()))));
+    }
+    let name = path.display().to_string();
+    match File::open(path) {
+        Ok(file) => Ok((name, Box::new(BufReader::with_capacity(256 << 10, file)))),
+        Err(error) => Err(Trouble::Local(format!("cannot read {name}: {error}"))),
+    }
+}
+
+/// Which line became which request, in runs of lines that follow each other.
+#[derive(Debug, Default)]
+struct Lines {
+    sent: u64,
+    bad: u64,
+    runs: Vec<Run>,
+}
+
+#[derive(Debug)]
+struct Run {
+    first: u64,
+    file: Arc<str>,
+    line: u64,
+}
+
+impl Lines {
+    fn add(&mut self, file: &Arc<str>, line: u64) {
+        let next = self
+            .runs
+            .last()
+            .is_some_and(|run| run.file == *file && run.line + (self.sent - run.first) == line);
+        if !next {
+            self.runs.push(Run {
+                first: self.sent,
+                file: file.clone(),
+                line,
+            });
+        }
+        self.sent += 1;
+    }
+
+    /// `file:line` of a request.
+    fn place(&self, request: u64) -> String {
+        let run = self
+            .runs
+            .partition_point(|run| run.first <= request)
+            .checked_sub(1)
+            .and_then(|at| self.runs.get(at));
+        match run {
+            Some(run) => format!("{}:{}", run.file, run.line + (request - run.first)),
+            None => format!("event {request}"),
+        }
+    }
+}
+
+/// Reads every file to its end; what is no event is told on stderr.
+fn read_all(
+    files: Vec<Opened>,
+    lines: &Mutex<Lines>,
+    mut send: impl FnMut(ImportRequest) -> bool,
+) -> Result<(), Trouble> {
+    for (name, mut from) in files {
+        let name: Arc<str> = name.into();
+        let mut text = Vec::new();
+        for line in 1.. {
+            text.clear();
+            match read_line(&mut from, &mut text) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    return Err(Trouble::Local(format!(
+                        "{name}:{line}: cannot read on: {error}"
+                    )));
+                }
+            }
+            match event(&text) {
+                Ok(None) => {}
+                Ok(Some(request)) => {
+                    lines
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .add(&name, line);
+                    if !send(request) {
+                        return Ok(()); // the answer says why
+                    }
+                }
+                Err(reason) => {
+                    eprintln!("{name}:{line}: {reason}");
+                    lines.lock().unwrap_or_else(PoisonError::into_inner).bad += 1;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads to the line's end; of a line that is too long only the beginning is kept.
+fn read_line(from: &mut dyn BufRead, into: &mut Vec<u8>) -> io::Result<usize> {
+    let mut read = 0;
+    loop {
+        let chunk = from.fill_buf()?;
+        let end = chunk
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map(|at| at + 1);
+        let taken = end.unwrap_or(chunk.len());
+        let room = (MAX_LINE + 1).saturating_sub(into.len());
+        into.extend_from_slice(&chunk[..taken.min(room)]);
+        from.consume(taken);
+        read += taken;
+        if end.is_some() || taken == 0 {
+            return Ok(read);
+        }
+    }
+}
+
+/// The request for a line; none for an empty one.
+fn event(line: &[u8]) -> Result<Option<ImportRequest>, String> {
+    if line.len() > MAX_LINE {
+        return Err(format!("the line is longer than {} MiB", MAX_LINE >> 20));
+    }
+    let text = std::str::from_utf8(line)
+        .map_err(|_| "it is not UTF-8 text".to_string())?
+        .trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let (kind, payload) = json::parse(text).map_err(|error| match error {
+        // The line is known better here than to the JSON reader, which was given one.
+        ParseError::Syntax { column, reason, .. } => format!("column {column}: {reason}"),
+        error => error.to_string(),
+    })?;
+    Ok(Some(ImportRequest {
+        kind: link::EventKind::from(kind).into(),
+        payload,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(files: &[(&str, &str)]) -> (Lines, usize) {
+        let open = |(name, text): &(&str, &str)| -> Opened {
+            (
+                name.to_string(),
+                Box::new(io::Cursor::new(text.as_bytes().to_vec())),
+            )
+        };
+        let lines = Mutex::new(Lines::default());
+        let mut sent = 0;
+        let send = |_| {
+            sent += 1;
+            true
+        };
+        read_all(files.iter().map(open).collect(), &lines, send).unwrap();
+        (lines.into_inner().unwrap(), sent)
+    }
+
+    const ALERT: &str = r#"{"PPID":0,"UID":0,"Type":"MatchedPolicy"}"#;
+
+    #[test]
+    fn a_refused_event_is_found_again_by_file_and_line() {
+        let first = format!("{ALERT}\n\n{ALERT}\nnot json\n{ALERT}");
+        let (lines, sent) = read(&[("a", &first), ("b", &format!("{ALERT}\n{ALERT}\n"))]);
+        assert_eq!((sent, lines.sent, lines.bad), (5, 5, 1));
+        let places: Vec<String> = (0..5).map(|request| lines.place(request)).collect();
+        assert_eq!(places, ["a:1", "a:3", "a:5", "b:1", "b:2"]);
+    }
+
+    #[test]
+    fn a_line_of_any_length_costs_a_bounded_memory_and_only_itself() {
+        let long = format!("{}\n{ALERT}\n", "x".repeat(MAX_LINE * 2));
+        let (lines, sent) = read(&[("a", &long)]);
+        assert_eq!((sent, lines.bad, lines.place(0).as_str()), (1, 1, "a:2"));
+    }
+}

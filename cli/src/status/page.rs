@@ -1,0 +1,530 @@
+//! The status as a page: what is in force and well first, what needs somebody last and marked with `!`.
+
+use std::fmt::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use proto::link::KernelFacts;
+use proto::query::{
+    JournalStatus, PoliciesStatus, PolicyStatus, RelayStatus, SensorStatus, SinkStatus, StatusReply,
+};
+
+use super::hex;
+use crate::print::visible;
+
+/// How much of a digest tells it from others at a glance.
+const SHORT: usize = 12;
+
+/// The whole page. Control characters are shown: names come from files and other machines.
+pub(super) fn page(reply: &StatusReply) -> String {
+    let mut page = Page::default();
+    if let Some(relay) = &reply.relay {
+        page.relay(relay);
+    }
+    if let Some(journal) = &reply.journal {
+        page.journal(journal);
+    }
+    if let Some(policies) = &reply.policies {
+        page.policies(policies, &reply.sensors);
+    }
+    page.sensors(reply);
+    page.sinks(&reply.sinks);
+    page.losses(reply);
+    page.text
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    /// One line, indented by `depth`.
+    fn line(&mut self, depth: usize, line: &str) {
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            self.text,
+            "{:indent$}{}",
+            "",
+            visible(line).trim_end(),
+            indent = depth * 2
+        );
+    }
+
+    /// A section's first line: its name and what is to say of the whole.
+    fn section(&mut self, name: &str, line: &str) {
+        self.line(0, &format!("{name:<10}{line}"));
+    }
+
+    /// Rows with columns as wide as their widest cell.
+    fn table(
+        &mut self,
+        depth: usize,
+        head: &[&str],
+        rows: &[Vec<String>],
+        after: impl Fn(&mut Page, usize),
+    ) {
+        let cells = |row: &[String]| row.iter().map(|cell| visible(cell)).collect::<Vec<_>>();
+        let head: Vec<String> = head.iter().map(|cell| cell.to_string()).collect();
+        let rows: Vec<Vec<String>> = rows.iter().map(|row| cells(row)).collect();
+        let widths: Vec<usize> = (0..head.len())
+            .map(|at| {
+                rows.iter()
+                    .chain([&head])
+                    .map(|row| row[at].chars().count())
+                    .max()
+                    .unwrap_or(0)
+            })
+            .collect();
+        let format = |row: &[String]| {
+            let cells = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:<width$}"));
+            cells.collect::<Vec<_>>().join("  ")
+        };
+        self.line(depth, &format(&head));
+        for (at, row) in rows.iter().enumerate() {
+            self.line(depth, &format(row));
+            after(self, at);
+        }
+    }
+
+    fn relay(&mut self, relay: &RelayStatus) {
+        let up = yaml::Span(Duration::from_secs(relay.uptime_seconds));
+        let ready = if relay.ready { "ready" } else { "NOT READY" };
+        self.section(
+            "relay",
+            &format!(
+                "{ready}, version {}, cluster {}, up {up}, id {}",
+                relay.version, relay.cluster, relay.id
+            ),
+        );
+        for reason in &relay.not_ready {
+            self.line(1, &format!("! {reason}"));
+        }
+        let mut listeners: Vec<_> = relay.listeners.iter().collect();
+        listeners.sort();
+        for (name, address) in listeners {
+            let clients = match (name.as_str(), relay.feed_clients) {
+                ("feed", 1) => "  1 stream".to_string(),
+                ("feed", clients) => format!("  {clients} streams"),
+                _ => String::new(),
+            };
+            self.line(1, &format!("{name:<8}{address}{clients}"));
+        }
+    }
+
+    fn journal(&mut self, journal: &JournalStatus) {
+        let events = journal.next.saturating_sub(journal.first);
+        let oldest = match journal.oldest_unix {
+            0 => String::new(),
+            time => format!(", oldest {} ago", ago(time)),
+        };
+        let bound = match journal.max_bytes {
+            0 => String::new(),
+            bound => format!(" of {}", size(bound)),
+        };
+        let mark = if journal.state == "writable" {
+            ""
+        } else {
+            "! "
+        };
+        self.section(
+            "journal",
+            &format!(
+                "{mark}{}, {events} events in {}{bound}, {} segments{oldest}",
+                journal.state,
+                size(journal.bytes),
+                journal.segments
+            ),
+        );
+    }
+
+    fn policies(&mut self, policies: &PoliciesStatus, sensors: &[SensorStatus]) {
+        let digest = short(&policies.digest);
+        let count = policies.policies.len();
+        self.section(
+            "policies",
+            &format!(
+                "{count} in force, digest {digest}, from {}",
+                policies.source
+            ),
+        );
+        if count > 0 {
+            let rows: Vec<Vec<String>> = policies.policies.iter().map(policy_row).collect();
+            self.table(
+                1,
+                &["NAMESPACE", "NAME", "KIND", "RULES", "FILE"],
+                &rows,
+                |page, at| {
+                    page.not_enforced(&policies.policies[at], sensors);
+                },
+            );
+        }
+        if !policies.current {
+            self.line(
+                1,
+                "! the newest reading is broken: the set above stays in force until this is mended",
+            );
+        }
+        for problem in &policies.problems {
+            let mark = if problem.warning {
+                "warning"
+            } else {
+                "! error"
+            };
+            let mut place = problem.file.clone();
+            if problem.line > 0 {
+                let _ = write!(place, ":{}", problem.line);
+            }
+            if !problem.path.is_empty() {
+                let _ = write!(place, ": {}", problem.path);
+            }
+            self.line(1, &format!("{mark}: {place}: {}", problem.message));
+        }
+    }
+
+    /// What of a policy is in force nowhere, and what a node cannot do.
+    fn not_enforced(&mut self, policy: &PolicyStatus, sensors: &[SensorStatus]) {
+        for part in &policy.not_enforced {
+            self.line(2, &format!("! not enforced: {part}"));
+        }
+        let name = format!("{}/{}", policy.namespace, policy.name);
+        for sensor in sensors {
+            for problem in sensor
+                .problems
+                .iter()
+                .filter(|problem| problem.policy == name && !problem.refused)
+            {
+                let place = if problem.path.is_empty() {
+                    String::new()
+                } else {
+                    format!("{}: ", problem.path)
+                };
+                self.line(
+                    2,
+                    &format!(
+                        "! not enforced on {}: {place}{}",
+                        sensor.node, problem.message
+                    ),
+                );
+            }
+        }
+    }
+
+    fn sensors(&mut self, reply: &StatusReply) {
+        let connected = reply
+            .sensors
+            .iter()
+            .filter(|sensor| sensor.connected)
+            .count();
+        match reply.sensors.len() {
+            0 => self.section("sensors", "none has been seen"),
+            all => self.section("sensors", &format!("{connected} of {all} connected")),
+        }
+        let current = reply
+            .policies
+            .as_ref()
+            .map(|policies| policies.digest.clone())
+            .unwrap_or_default();
+        for sensor in &reply.sensors {
+            self.sensor(sensor, &current);
+        }
+    }
+
+    fn sensor(&mut self, sensor: &SensorStatus, current: &[u8]) {
+        let seen = match (sensor.connected, sensor.last_seen_unix) {
+            (true, _) => "connected".to_string(),
+            (false, 0) => "! away".to_string(),
+            (false, time) => format!("! away for {}", ago(time)),
+        };
+        let rules = match (&sensor.rules[..], sensor.rules_applied) {
+            ([], _) => "no rules yet".to_string(),
+            (rules, true) if rules == current => "rules current".to_string(),
+            (rules, true) => format!("older rules {}", short(rules)),
+            (rules, false) => format!("! refused the rules {}", short(rules)),
+        };
+        let workloads = sensor.workloads.len();
+        self.line(
+            1,
+            &format!(
+                "{}  {seen}, {rules}, {workloads} workloads, version {}",
+                sensor.node, sensor.version
+            ),
+        );
+        if let Some(kernel) = &sensor.kernel {
+            self.kernel(kernel);
+        }
+        for workload in &sensor.workloads {
+            let policies = match &workload.policies[..] {
+                [] => "no policy".to_string(),
+                policies => policies.join(", "),
+            };
+            self.line(
+                2,
+                &format!(
+                    "workload {}/{}: {policies}",
+                    workload.namespace, workload.pod
+                ),
+            );
+        }
+        for problem in sensor.problems.iter().filter(|problem| problem.refused) {
+            self.line(
+                2,
+                &format!(
+                    "! refused for {}: {}: {}",
+                    problem.policy, problem.path, problem.message
+                ),
+            );
+        }
+    }
+
+    fn kernel(&mut self, kernel: &KernelFacts) {
+        let tier = match kernel.tier {
+            0 => "no tier".to_string(),
+            tier => format!("tier {tier}"),
+        };
+        let why = if kernel.reason.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", kernel.reason)
+        };
+        self.line(
+            2,
+            &format!("{tier} on {} {}{why}", kernel.release, kernel.arch),
+        );
+        let rows: Vec<Vec<String>> = kernel
+            .abilities
+            .iter()
+            .map(|ability| {
+                vec![
+                    ability.operation.clone(),
+                    ability.how.clone(),
+                    ability.reason.clone(),
+                ]
+            })
+            .collect();
+        if !rows.is_empty() {
+            self.table(3, &["OPERATION", "HOW", ""], &rows, |_, _| {});
+        }
+    }
+
+    fn sinks(&mut self, sinks: &[SinkStatus]) {
+        if sinks.is_empty() {
+            return self.section("sinks", "none");
+        }
+        self.section("sinks", &sinks.len().to_string());
+        let rows: Vec<Vec<String>> = sinks.iter().map(sink_row).collect();
+        let head = [
+            "NAME",
+            "TYPE",
+            "STATE",
+            "PENDING",
+            "DELIVERED",
+            "FILTERED",
+            "DEAD LETTERS",
+            "EXPIRED",
+            "CORRUPT",
+        ];
+        self.table(1, &head, &rows, |page, at| {
+            let sink = &sinks[at];
+            if !sink.last_error.is_empty() {
+                page.line(
+                    2,
+                    &format!("! {} ago: {}", ago(sink.last_error_unix), sink.last_error),
+                );
+            }
+        });
+    }
+
+    fn losses(&mut self, reply: &StatusReply) {
+        let lost: Vec<Vec<String>> = reply
+            .losses
+            .iter()
+            .filter(|loss| loss.count > 0)
+            .map(|loss| {
+                vec![
+                    loss.r#where.clone(),
+                    loss.class.clone(),
+                    loss.count.to_string(),
+                ]
+            })
+            .collect();
+        if lost.is_empty() {
+            return self.section("losses", "none");
+        }
+        self.section("losses", "");
+        self.table(1, &["WHERE", "CLASS", "EVENTS"], &lost, |_, _| {});
+    }
+}
+
+fn policy_row(policy: &PolicyStatus) -> Vec<String> {
+    let namespace = if policy.namespace.is_empty() {
+        "-"
+    } else {
+        &policy.namespace
+    };
+    vec![
+        namespace.to_string(),
+        policy.name.clone(),
+        policy.kind.clone(),
+        policy.rules.to_string(),
+        policy.file.clone(),
+    ]
+}
+
+fn sink_row(sink: &SinkStatus) -> Vec<String> {
+    let counts = [
+        sink.pending,
+        sink.delivered,
+        sink.filtered,
+        sink.dead_lettered,
+        sink.expired,
+        sink.corrupt,
+    ];
+    let mark = if sink.state == "running" { "" } else { "! " };
+    [
+        sink.name.clone(),
+        sink.r#type.clone(),
+        format!("{mark}{}", sink.state),
+    ]
+    .into_iter()
+    .chain(counts.map(|count| count.to_string()))
+    .collect()
+}
+
+fn short(digest: &[u8]) -> String {
+    let hex = hex(digest);
+    hex.get(..SHORT).unwrap_or(&hex).to_string()
+}
+
+/// How long ago a unix second was, to the second.
+fn ago(unix: u64) -> yaml::Span {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    yaml::Span(Duration::from_secs(now.saturating_sub(unix)))
+}
+
+/// A number of bytes to three digits.
+fn size(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes as f64, 0); // three digits are shown
+    while value >= 1024.0 && unit + 1 < units.len() {
+        (value, unit) = (value / 1024.0, unit + 1);
+    }
+    if unit == 0 || value >= 100.0 {
+        format!("{value:.0} {}", units[unit])
+    } else {
+        format!("{value:.1} {}", units[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::link::{Ability, RuleProblem};
+    use proto::query::{LossStatus, PolicyProblem};
+
+    use super::*;
+
+    fn reply() -> StatusReply {
+        let policy = PolicyStatus {
+            namespace: "shop".into(),
+            name: "no-sleep".into(),
+            kind: "KubeArmorPolicy".into(),
+            file: "/p/a.yaml".into(),
+            rules: 2,
+            not_enforced: vec!["spec.dns: needs a resolver".into()],
+        };
+        let problem = RuleProblem {
+            policy: "shop/no-sleep".into(),
+            path: "spec.file.matchPaths[0]".into(),
+            message: "files are not denied on tier 3".into(),
+            refused: false,
+        };
+        StatusReply {
+            relay: Some(RelayStatus {
+                version: "0.1.0".into(),
+                ready: true,
+                uptime_seconds: 3700,
+                listeners: [("feed".to_string(), "127.0.0.1:1".to_string())].into(),
+                feed_clients: 2,
+                ..Default::default()
+            }),
+            sensors: vec![SensorStatus {
+                node: "node-a".into(),
+                connected: true,
+                rules: vec![7; 32].into(),
+                rules_applied: true,
+                kernel: Some(KernelFacts {
+                    tier: 3,
+                    abilities: vec![Ability {
+                        operation: "exec".into(),
+                        how: "kill".into(),
+                        reason: String::new(),
+                    }],
+                    ..Default::default()
+                }),
+                problems: vec![problem],
+                ..Default::default()
+            }],
+            policies: Some(PoliciesStatus {
+                digest: vec![7; 32].into(),
+                policies: vec![policy],
+                problems: vec![PolicyProblem {
+                    file: "/p/b.yaml".into(),
+                    line: 3,
+                    path: "spec".into(),
+                    message: "is \x1b[2Jbroken".into(),
+                    ..Default::default()
+                }],
+                current: false,
+                source: "folder /p".into(),
+            }),
+            sinks: vec![SinkStatus {
+                name: "console".into(),
+                r#type: "stdout".into(),
+                state: "retrying".into(),
+                delivered: 12,
+                last_error: "closed".into(),
+                ..Default::default()
+            }],
+            losses: vec![LossStatus {
+                r#where: "ring".into(),
+                class: "verdict".into(),
+                count: 3,
+            }],
+            journal: None,
+        }
+    }
+
+    #[test]
+    fn a_page_says_what_is_in_force_and_marks_what_needs_somebody() {
+        let page = page(&reply());
+        for line in [
+            "relay     ready, version 0.1.0",
+            "  feed    127.0.0.1:1  2 streams\n",
+            "  NAMESPACE  NAME      KIND             RULES  FILE\n",
+            "  shop       no-sleep  KubeArmorPolicy  2      /p/a.yaml\n",
+            "    ! not enforced: spec.dns: needs a resolver\n",
+            "    ! not enforced on node-a: spec.file.matchPaths[0]: files are not denied on tier 3\n",
+            "  ! the newest reading is broken",
+            "  ! error: /p/b.yaml:3: spec: is \\x1b[2Jbroken\n",
+            "  node-a  connected, rules current, 0 workloads",
+            "      exec       kill\n",
+            "  console  stdout  ! retrying  0        12 ",
+            "  ring   verdict  3\n",
+        ] {
+            assert!(page.contains(line), "{line:?} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_three_digits() {
+        assert_eq!(
+            [0, 1023, 1536, 20 << 30].map(size),
+            ["0 B", "1023 B", "1.5 KiB", "20.0 GiB"]
+        );
+    }
+}
