@@ -9,6 +9,7 @@
 //! - map keys in byte order
 
 mod escape;
+mod parse;
 
 use crate::check::Malformed;
 use crate::decimal;
@@ -16,6 +17,8 @@ use crate::event::Kind;
 use crate::fields::{self, Field, FieldSet, FieldType, Table};
 use crate::ids::{EventId, push_hex};
 use crate::slots::{EventSlots, Slots, bits};
+
+pub use parse::{ParseError, Parsed, parse, read};
 
 /// Appends one event as one line of compact JSON, without the newline.
 ///
