@@ -143,15 +143,27 @@ impl Event {
     /// The event as it leaves as protobuf: the payload with the id appended as field 100, which old clients skip.
     #[must_use]
     pub fn with_id(&self) -> Bytes {
-        // Key of field 100, length-delimited (100 << 3 | 2 = 802), then the length.
-        const HEADER: [u8; 3] = [0xa2, 0x06, EventId::LEN as u8];
-        let mut out = BytesMut::with_capacity(self.payload.len() + HEADER.len() + EventId::LEN);
-        out.put_slice(&self.payload);
-        out.put_slice(&HEADER);
-        out.put_slice(&self.id.to_bytes());
+        let mut out = BytesMut::with_capacity(self.len_with_id());
+        self.put_with_id(&mut out);
         out.freeze()
     }
+
+    /// Writes what [`Event::with_id`] gives behind what is in `out`.
+    pub fn put_with_id(&self, out: &mut impl BufMut) {
+        out.put_slice(&self.payload);
+        out.put_slice(&ID_HEADER);
+        out.put_slice(&self.id.to_bytes());
+    }
+
+    /// The length of what [`Event::with_id`] gives, in bytes.
+    #[must_use]
+    pub fn len_with_id(&self) -> usize {
+        self.payload.len() + ID_HEADER.len() + EventId::LEN
+    }
 }
+
+/// Key of field 100, length-delimited (100 << 3 | 2 = 802), then the length.
+const ID_HEADER: [u8; 3] = [0xa2, 0x06, EventId::LEN as u8];
 
 #[cfg(test)]
 mod tests {

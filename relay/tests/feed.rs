@@ -11,10 +11,13 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
+use proto::feeder::log_service_client::LogServiceClient;
 use proto::feeder::{NonceMessage, RequestMessage};
+use proto::query::WatchRequest;
 use readers::{Feed, alert, log, message, number, silent, soon};
 use relay::feed;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
@@ -542,4 +545,53 @@ async fn health_and_reflection_know_the_services() {
             "{name} is not in {names:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_client_that_pings_all_the_time_is_never_sent_away() {
+    let feed = Feed::start().await;
+    let endpoint = Channel::from_shared(format!("http://{}", feed.address))
+        .expect("an address")
+        .http2_keep_alive_interval(Duration::from_millis(5))
+        .keep_alive_while_idle(true);
+    let channel = endpoint.connect().await.expect("connected");
+    let mut client = LogServiceClient::new(channel);
+    let mut alerts = client
+        .watch_alerts(word("all"))
+        .await
+        .expect("a stream")
+        .into_inner();
+    feed.clients(1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    feed.append(vec![alert(1)]).await;
+    let alert = soon(alerts.message()).await.expect("no GOAWAY");
+    assert_eq!(number(&alert.expect("an alert").event_id), 1);
+}
+
+#[tokio::test]
+async fn more_readers_than_may_be_are_refused_until_one_goes() {
+    let config = feed::Config {
+        max_clients: 2,
+        ..Default::default()
+    };
+    let feed = Feed::with(config, Default::default(), |query| query).await;
+    let mut client = feed.feeder().await;
+    let first = client.watch_alerts(word("all")).await.expect("a stream");
+    let live = WatchRequest {
+        follow: true,
+        ..Default::default()
+    };
+    let _second = feed
+        .query()
+        .await
+        .watch(live.clone())
+        .await
+        .expect("a stream");
+    let refused = client.watch_logs(word("all")).await.expect_err("refused");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let refused = feed.query().await.watch(live).await.expect_err("refused");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    drop(first);
+    feed.clients(1).await;
+    client.watch_logs(word("all")).await.expect("a stream");
 }

@@ -17,6 +17,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::Stream;
 use http_body::{Body, Frame};
 use journal::{Entry, Seq};
+use prost::Message;
 use proto::{Event, Kind};
 use tonic::Status;
 use tonic::codegen::http;
@@ -44,7 +45,10 @@ impl Frames {
     /// Encodes the events of one kind.
     pub(crate) fn encode(kind: Kind, entries: &[Entry]) -> Frames {
         let of_kind = entries.iter().filter(|entry| entry.kind == u8::from(kind));
-        let size = of_kind.clone().map(|entry| entry.payload.len() + 8).sum();
+        let size = of_kind
+            .clone()
+            .map(|entry| entry.payload.len() + HEADER + ID_FIELD)
+            .sum();
         let mut bytes = BytesMut::with_capacity(size);
         let mut marks = Vec::new();
         for entry in of_kind {
@@ -56,7 +60,8 @@ impl Frames {
                 time: entry.time,
                 at: bytes.len(),
             });
-            put_frame(&mut bytes, &event.with_id());
+            put_header(&mut bytes, event.len_with_id());
+            event.put_with_id(&mut bytes);
         }
         Frames {
             bytes: bytes.freeze(),
@@ -94,13 +99,25 @@ impl Content for Frames {
     }
 }
 
-/// Appends one message with gRPC's header.
-pub(crate) fn put_frame(out: &mut BytesMut, message: &[u8]) {
-    out.reserve(5 + message.len());
+/// One message with gRPC's header.
+pub(crate) fn frame(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut out = BytesMut::with_capacity(HEADER + length);
+    put_header(&mut out, length);
+    // A BytesMut has room for everything.
+    let _ = message.encode(&mut out);
+    out.freeze()
+}
+
+/// Bytes of gRPC's header.
+const HEADER: usize = 5;
+/// Bytes by which a frame's event is longer than its record, which has the id, too, but no key and length before it.
+const ID_FIELD: usize = 3;
+
+fn put_header(out: &mut BytesMut, length: usize) {
     out.put_u8(0);
     // An event is at most 1 MiB when it is let in.
-    out.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-    out.put_slice(message);
+    out.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
 }
 
 /// A gRPC response whose messages are already framed.

@@ -21,13 +21,11 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use proto::{Kind, feeder};
 use tonic::codec::Codec;
 use tonic::codegen::http;
 use tonic::server::{Grpc, NamedService};
-use tonic::transport::Server;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
@@ -40,24 +38,10 @@ pub use tail::{Config, Tail};
 
 pub(crate) use reader::{Place, unreadable};
 pub(crate) use ring::{Counts, Found};
-pub(crate) use tail::{Lane, kind_index};
+pub(crate) use tail::{Admission, Lane, kind_index};
 
 /// What a request may weigh, in bytes: it holds one word.
 const MAX_REQUEST: usize = 64 << 10;
-/// How often a connection on which nothing happens is asked whether it is still there, and how long the answer may take.
-const PING: Duration = Duration::from_secs(30);
-const PONG: Duration = Duration::from_secs(20);
-
-/// A server with the keepalive that the feed's clients need. It asks silent clients itself, and answers every ping of
-/// theirs: hyper sets no limit to them, where grpc-go's server ends the connection of a client that asks more often
-/// than every five minutes (GOAWAY `too_many_pings`).
-pub fn server() -> Server {
-    Server::builder()
-        .http2_keepalive_interval(Some(PING))
-        .http2_keepalive_timeout(Some(PONG))
-        .tcp_nodelay(true)
-}
-
 /// `feeder.LogService` over a journal's tail.
 #[derive(Clone)]
 pub struct LogService {
@@ -109,9 +93,15 @@ async fn watch(
     request: http::Request<tonic::body::Body>,
 ) -> http::Response<tonic::body::Body> {
     let peer = peer(&request);
-    match filter_word(request).await {
-        Ok(word) if accepts(kind, &word) => frames::response(reader::feed(&tail, kind, peer)),
-        Ok(_) => frames::response(futures::stream::empty()),
+    let word = match filter_word(request).await {
+        Ok(word) => word,
+        Err(status) => return status.into_http(),
+    };
+    if !accepts(kind, &word) {
+        return frames::response(futures::stream::empty());
+    }
+    match reader::feed(&tail, kind, peer) {
+        Ok(feed) => frames::response(feed),
         Err(status) => status.into_http(),
     }
 }

@@ -12,20 +12,16 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::Stream;
 use journal::{ReadError, Reader as JournalReader, Seq};
-use prost::Message;
 use proto::{Kind, feeder};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
-use super::frames::{Frames, put_frame};
+use super::frames::{Frames, frame};
 use super::ring::{Counts, Found};
-use super::tail::{Lane, Tail, class, count, kind_index};
-
-/// How much a reader that is behind reads at a time, in bytes.
-const READ: usize = 256 << 10;
+use super::tail::{Admission, Lane, READ, Tail, class, count, kind_index};
 
 /// A reader's place in the journal and the events it has passed since it came.
 pub(crate) struct Place {
@@ -132,16 +128,21 @@ pub(crate) struct Feed {
     end: watch::Receiver<Seq>,
     stopped: watch::Receiver<bool>,
     notices: Option<mpsc::Receiver<Bytes>>,
+    _admission: Admission,
 }
 
 /// The feed of one kind from now on, for the client at `peer`.
+///
+/// # Errors
+/// `ResourceExhausted` while there are as many readers as may be.
 pub(crate) fn feed(
     tail: &Tail,
     kind: Kind,
     peer: Option<SocketAddr>,
-) -> impl Stream<Item = Result<Bytes, Status>> + Send + use<> {
+) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + use<>, Status> {
     let lane = Lane::Frames(kind);
     let feed = Feed {
+        _admission: tail.admit()?,
         tail: tail.clone(),
         kind,
         peer,
@@ -152,13 +153,13 @@ pub(crate) fn feed(
             .filter(|_| kind == Kind::Message)
             .map(|peer| tail.notices(peer)),
     };
-    futures::stream::unfold(Some(feed), |feed| async move {
+    Ok(futures::stream::unfold(Some(feed), |feed| async move {
         let mut feed = feed?;
         match feed.next().await {
             Ok(bytes) => Some((Ok(bytes), Some(feed))),
             Err(status) => Some((Err(status), None)),
         }
-    })
+    }))
 }
 
 impl Feed {
@@ -256,11 +257,13 @@ pub(crate) fn unreadable(error: ReadError) -> Status {
 fn notice(tail: &Tail, kind: Kind, missed: u64) -> Bytes {
     let config = tail.config();
     let class = class(kind);
-    let now = jiff::Timestamp::now();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let reason = format!("more than {:?} behind", config.max_lag);
     let message = feeder::Message {
-        timestamp: now.as_second(),
-        updated_time: now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string(),
+        timestamp: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+        updated_time: proto::updated_time(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)),
         cluster_name: config.cluster.clone(),
         host_name: config.host.clone(),
         r#type: "Message".to_string(),
@@ -277,9 +280,7 @@ fn notice(tail: &Tail, kind: Kind, missed: u64) -> Bytes {
         }),
         ..Default::default()
     };
-    let mut frame = BytesMut::new();
-    put_frame(&mut frame, &message.encode_to_vec());
-    frame.freeze()
+    frame(&message)
 }
 
 /// How long ago a unix time in nanoseconds was; nothing for one to come.

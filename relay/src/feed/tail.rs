@@ -20,12 +20,14 @@ use journal::{Entry, Journal, Seq};
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use proto::Kind;
 use tokio::sync::{mpsc, watch};
+use tonic::Status;
 
 use super::frames::Frames;
 use super::ring::{Counts, Found, Ring};
 
-/// How much of the journal the pump reads at a time, in bytes.
-const READ: usize = 256 << 10;
+/// How much of the journal is read at a time, in bytes. A client that stops reading holds on to one block, so this
+/// times the number of clients is what they can pin.
+pub(crate) const READ: usize = 64 << 10;
 /// Notices that wait for one `WatchMessages` stream; more than that at once say nothing new.
 const NOTICES: usize = 16;
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub max_lag: Duration,
     /// Memory of each of the four rings, in bytes.
     pub ring: usize,
+    /// Readers at one time; more are refused.
+    pub max_clients: usize,
     /// The cluster's name, for messages that the relay itself writes.
     pub cluster: String,
     /// This machine's name, likewise.
@@ -47,6 +51,7 @@ impl Default for Config {
         Config {
             max_lag: Duration::from_secs(60),
             ring: 4 << 20,
+            max_clients: 4096,
             cluster: "default".to_string(),
             host: String::new(),
         }
@@ -120,6 +125,17 @@ struct Rings {
     records: Ring<Vec<Entry>>,
 }
 
+/// A reader's place among those that the relay serves.
+pub(crate) struct Admission {
+    clients: IntGauge,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.clients.dec();
+    }
+}
+
 /// Where a new reader stands.
 pub(crate) struct Start {
     /// The pump's position: what lies before it was not counted in `totals`.
@@ -167,7 +183,27 @@ impl Tail {
 
     /// How many readers there are: streams of `feeder.LogService` and `Watch` calls.
     pub fn clients(&self) -> u64 {
-        self.inner.lock().readers.iter().sum::<usize>() as u64 // usize is at most 64 bits
+        u64::try_from(self.inner.metrics.clients.get()).unwrap_or(0)
+    }
+
+    /// Lets one more reader in.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` while there are as many as may be.
+    pub(crate) fn admit(&self) -> Result<Admission, Status> {
+        let most = self.inner.config.max_clients;
+        let clients = &self.inner.metrics.clients;
+        let _counting = self.inner.lock(); // one at a time, so that two cannot take the last place
+        if self.clients() >= most as u64 {
+            // usize is at most 64 bits
+            return Err(Status::resource_exhausted(format!(
+                "{most} readers are all that this relay serves"
+            )));
+        }
+        clients.inc();
+        Ok(Admission {
+            clients: clients.clone(),
+        })
     }
 
     /// Events that readers missed since the start because they were too slow, by kind.
@@ -196,7 +232,6 @@ impl Tail {
         }
         rings.readers[lane.index()] += 1;
         self.inner.readers.send_replace(());
-        self.inner.metrics.clients.inc();
         Start {
             pump: rings.position,
             totals: rings.totals,
@@ -208,7 +243,6 @@ impl Tail {
         let mut rings = self.inner.lock();
         rings.readers[lane.index()] -= 1;
         self.inner.readers.send_replace(());
-        self.inner.metrics.clients.dec();
     }
 
     /// Changes when the lane has something new.

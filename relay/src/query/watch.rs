@@ -22,7 +22,7 @@ use tonic::Status;
 
 use super::length;
 use super::resume::{self, Resume};
-use crate::feed::{Counts, Found, Lane, Place, Tail, kind_index, unreadable};
+use crate::feed::{Admission, Counts, Found, Lane, Place, Tail, kind_index, unreadable};
 use crate::filter::Filter;
 
 /// How much of the journal is read at a time, in bytes.
@@ -46,13 +46,15 @@ pub(super) struct Watch {
     end: Seq,
     /// Told before anything else.
     gap: Option<Gap>,
+    _admission: Admission,
 }
 
 impl Watch {
     /// Decides where to begin and where history ends.
     ///
     /// # Errors
-    /// `InvalidArgument` for a filter, a range or a token that makes no sense.
+    /// `InvalidArgument` for a filter, a range or a token that makes no sense; `ResourceExhausted` while there are as many
+    /// readers as may be.
     pub(super) fn new(tail: &Tail, relay: &str, request: WatchRequest) -> Result<Watch, Status> {
         let invalid = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
         let filter = Filter::new(request.filter).map_err(|error| invalid(&error))?;
@@ -83,6 +85,7 @@ impl Watch {
             begin: tail.journal().first(),
             end: next_seq(tail.journal()),
             gap: None,
+            _admission: tail.admit()?,
         };
         watch.place(&request.resume)?;
         Ok(watch)

@@ -18,7 +18,7 @@ use relay::status::Parts;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Server};
 
 /// What every test gives up after.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -82,7 +82,7 @@ impl Feed {
         let address = listener.local_addr().expect("bound");
         let server = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
-            feed::server()
+            Server::builder()
                 .add_routes(routes)
                 .serve_with_incoming(incoming)
                 .await
