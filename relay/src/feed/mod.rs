@@ -36,7 +36,7 @@ use crate::filter::accepts;
 pub use services::services;
 pub use tail::{Config, Tail};
 
-pub(crate) use reader::{Place, unreadable};
+pub(crate) use reader::{Place, read_patiently, unreadable};
 pub(crate) use ring::{Counts, Found};
 pub(crate) use tail::{Admission, Lane, kind_index};
 

@@ -23,6 +23,10 @@ use super::frames::{Frames, frame};
 use super::ring::{Counts, Found};
 use super::tail::{Admission, Lane, READ, Tail, class, count, kind_index};
 
+/// How often a failing read is repeated, and after which time.
+const ATTEMPTS: usize = 4;
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// A reader's place in the journal and the events it has passed since it came.
 pub(crate) struct Place {
     tail: Tail,
@@ -91,18 +95,11 @@ impl Place {
 
     /// Reads the journal at the reader's own expense, off the threads that serve everybody.
     pub(crate) async fn read_own(&mut self) -> Result<journal::Block, ReadError> {
-        let mut reader = match self.own.take() {
+        let reader = match self.own.take() {
             Some(reader) if reader.position() == self.position => reader,
             _ => self.tail.journal().reader(self.position),
         };
-        let read = tokio::task::spawn_blocking(move || {
-            let block = reader.next(READ);
-            (reader, block)
-        });
-        // The task only ends early when the runtime does, and this one with it.
-        let Ok((reader, block)) = read.await else {
-            return std::future::pending().await;
-        };
+        let (reader, block) = read_patiently(reader).await;
         self.own = Some(reader);
         block
     }
@@ -116,6 +113,29 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.tail.leave(self.lane);
+    }
+}
+
+/// Reads a block off the threads that serve everybody. The disk is asked again before its error counts: the journal
+/// reads around a place that keeps failing.
+pub(crate) async fn read_patiently(
+    mut reader: JournalReader,
+) -> (JournalReader, Result<journal::Block, ReadError>) {
+    let read = tokio::task::spawn_blocking(move || {
+        let mut block = reader.next(READ);
+        for _ in 0..ATTEMPTS {
+            if block.is_ok() {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+            block = reader.next(READ);
+        }
+        (reader, block)
+    });
+    match read.await {
+        Ok(read) => read,
+        // The task only ends early when the runtime does, and this one with it.
+        Err(_) => std::future::pending().await,
     }
 }
 

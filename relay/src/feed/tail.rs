@@ -357,7 +357,7 @@ impl Inner {
                 }
                 Ok(_) => {
                     tokio::select! {
-                        _ = reader.wait() => {}
+                        true = reader.wait() => {} // false: the journal is closed, and there will be no more
                         _ = readers.changed() => if self.is_over(run) { return },
                     }
                 }

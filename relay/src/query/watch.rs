@@ -22,11 +22,11 @@ use tonic::Status;
 
 use super::length;
 use super::resume::{self, Resume};
-use crate::feed::{Admission, Counts, Found, Lane, Place, Tail, kind_index, unreadable};
+use crate::feed::{
+    Admission, Counts, Found, Lane, Place, Tail, kind_index, read_patiently, unreadable,
+};
 use crate::filter::Filter;
 
-/// How much of the journal is read at a time, in bytes.
-const READ: usize = 256 << 10;
 /// The first step back in search of the last events, in records; each further step is twice as long.
 const STEP: u64 = 4096;
 
@@ -213,6 +213,18 @@ impl Replies {
         self.ready.push_back(WatchReply { is: Some(is) });
     }
 
+    /// Tells of records that could not be read.
+    fn push_losses(&mut self, block: &journal::Block) {
+        if block.expired > 0 {
+            self.push(Is::Gap(expired(block.expired)));
+        }
+        if block.corrupt > 0 {
+            let reason = "records are damaged on disk".to_string();
+            let missed = block.corrupt;
+            self.push(Is::Gap(Gap { missed, reason }));
+        }
+    }
+
     /// Goes back from the end until there are enough matching events, each stretch read once.
     async fn find(&mut self) -> Result<Phase, Status> {
         let watch = &self.watch;
@@ -254,11 +266,7 @@ impl Replies {
             return Ok(self.end_of_history(reader));
         }
         let block = reader.next().await?;
-        let missed: u64 = block.skipped.iter().map(length).sum();
-        if missed > 0 {
-            let reason = "records that expired meanwhile, or are damaged on disk".to_string();
-            self.push(Is::Gap(Gap { missed, reason }));
-        }
+        self.push_losses(&block);
         for entry in &block.entries {
             if !self.watch.follow && (entry.seq >= self.watch.end || entry.time > self.watch.until)
             {
@@ -326,12 +334,7 @@ impl Replies {
                     // The pump is ahead of what can be read: it cannot be, but must not spin if it is.
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
-                if self.watch.complete {
-                    let missed = block.skipped.iter().map(length).sum();
-                    if missed > 0 {
-                        self.push(Is::Gap(expired(missed)));
-                    }
-                }
+                self.push_losses(&block);
                 self.take(&mut place, &block.entries, block.next)
             }
         };
@@ -429,16 +432,10 @@ impl Reader {
     }
 
     async fn next(&mut self) -> Result<journal::Block, Status> {
-        let Some(mut reader) = self.reader.take() else {
+        let Some(reader) = self.reader.take() else {
             return Err(Status::internal("a read of the journal was given up"));
         };
-        let read = tokio::task::spawn_blocking(move || {
-            let block = reader.next(READ);
-            (reader, block)
-        });
-        let (reader, block) = read
-            .await
-            .map_err(|_| Status::unavailable("the relay is stopping"))?;
+        let (reader, block) = read_patiently(reader).await;
         self.reader = Some(reader);
         let block = block.map_err(unreadable)?;
         if block.next <= self.position {
