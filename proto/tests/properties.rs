@@ -186,3 +186,103 @@ fn an_event_of_exactly_the_limit_passes_and_one_byte_more_does_not() {
         })
     );
 }
+
+#[test]
+fn long_and_wide_numbers_pass_where_prost_takes_them() {
+    // Field 1, a number, as key or value of every length, with every way to end.
+    for length in 0..12 {
+        for last in [0x00, 0x01, 0x02, 0x03, 0x0f, 0x10, 0x7f, 0x80] {
+            let mut value = vec![0x08];
+            value.extend(vec![0xff; length]);
+            value.push(last);
+            let mut key = vec![0x88];
+            key.extend(vec![0x80; length]);
+            key.extend([last, 0]);
+            for bytes in [value, key] {
+                let decodes = feeder::Alert::decode(&bytes[..]).is_ok();
+                assert_eq!(check(Kind::Alert, &bytes).is_ok(), decodes, "{bytes:02x?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_a_link_event_the_last_kind_and_the_last_payload_count() {
+    let first = batch::join(Kind::Log, b"first");
+    let second = batch::join(Kind::Alert, b"second");
+    let both = [first, second].concat();
+    assert_eq!(
+        batch::split(both.into()),
+        Ok((Kind::Alert, Bytes::from_static(b"second")))
+    );
+}
+
+#[test]
+fn a_zero_on_the_wire_takes_back_what_came_before_it() {
+    let alert = feeder::Alert {
+        pid: 5,
+        uid: 6,
+        pod_name: "cart".into(),
+        exec_id: 7,
+        owner_uid: Some(8),
+        policy_digest: vec![9],
+        ..Default::default()
+    };
+    let mut bytes = alert.encode_to_vec();
+    // PID, UID and OwnerUID as varint 0; PodName and PolicyDigest empty; ExecID as eight zero bytes.
+    bytes.extend([0x58, 0, 0x60, 0, 0x80, 0x07, 0, 0x32, 0, 0xc2, 0x07, 0]);
+    bytes.extend([0xa1, 0x07, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(
+        written(Kind::Alert, &bytes, FieldSet::All),
+        r#"{"PPID":0,"UID":0,"OwnerUID":0}"#
+    );
+    assert_eq!(
+        written(Kind::Alert, &bytes, FieldSet::All),
+        reference(Kind::Alert, &bytes, FieldSet::All)
+    );
+}
+
+/// Every field that a view shares with the decoded message; the others are empty.
+macro_rules! assert_view {
+    ($kind:ident, $payload:expr, [$($view:ident = $field:ident),*], empty [$($empty:ident),*]) => {{
+        let message = feeder::$kind::decode(&$payload[..]).unwrap();
+        let view = proto::View::read(Kind::$kind, &$payload);
+        prop_assert_eq!(view.timestamp, message.timestamp);
+        $(prop_assert_eq!(view.$view, &message.$field, "{}", stringify!($view));)*
+        $(prop_assert_eq!(view.$empty, "", "{}", stringify!($empty));)*
+    }};
+}
+
+proptest! {
+    #[test]
+    fn a_view_shows_what_prost_decodes((kind, payload) in event()) {
+        match kind {
+            Kind::Alert => assert_view!(Alert, payload, [
+                updated_time = updated_time, cluster = cluster_name, host = host_name,
+                namespace = namespace_name, pod = pod_name, labels = labels,
+                container_name = container_name, container_id = container_id,
+                container_image = container_image, parent_process = parent_process_name,
+                process = process_name, policy = policy_name, severity = severity, tags = tags,
+                message = message, type_ = r#type, source = source, operation = operation,
+                resource = resource, data = data, enforcer = enforcer, action = action,
+                result = result
+            ], empty [level]),
+            Kind::Log => assert_view!(Log, payload, [
+                updated_time = updated_time, cluster = cluster_name, host = host_name,
+                namespace = namespace_name, pod = pod_name, labels = labels,
+                container_name = container_name, container_id = container_id,
+                container_image = container_image, parent_process = parent_process_name,
+                process = process_name, type_ = r#type, source = source, operation = operation,
+                resource = resource, data = data, result = result
+            ], empty [policy, severity, tags, message, enforcer, action, level]),
+            Kind::Message => assert_view!(Message, payload, [
+                updated_time = updated_time, cluster = cluster_name, host = host_name,
+                type_ = r#type, level = level, message = message
+            ], empty [
+                namespace, pod, labels, container_name, container_id, container_image,
+                parent_process, process, policy, severity, tags, source, operation, resource,
+                data, enforcer, action, result
+            ]),
+        }
+    }
+}
