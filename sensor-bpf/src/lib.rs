@@ -1,3 +1,5 @@
 //! sensor-bpf
 
+pub mod kernel;
 pub mod observe;
+mod rules;

@@ -9,7 +9,13 @@
 //!                                          └ nothing here guesses a policy
 //! ```
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::kernel::raw;
+
+/// Bits of a record's flags (`event.h`).
+const HAS_OWNER: u32 = 1;
+const HAS_FAULT: u32 = 2;
 
 /// One thing that a labelled task did, or was kept from doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -342,4 +348,266 @@ impl Hook {
             Self::Capable => Some("CAPABLE"),
         }
     }
+}
+
+/// Reads a record. None: these bytes are none. `clock` is the Unix time of the machine's boot in nanoseconds.
+pub(crate) fn decode(bytes: &[u8], clock: u64) -> Option<Observation> {
+    let record = header(bytes)?;
+    let texts = Texts {
+        lengths: record.lengths,
+        bytes: bytes.get(size_of::<raw::record>()..)?,
+    };
+    let op = op(&record, &texts)?;
+    Some(Observation {
+        time_ns: clock.wrapping_add(record.time),
+        task: task(&record, &texts),
+        op,
+        result: record.result,
+        verdict: decision(&record),
+        truncated: record.truncated,
+        display_only: record.display_only,
+    })
+}
+
+fn header(bytes: &[u8]) -> Option<raw::record> {
+    let bytes = bytes.get(..size_of::<raw::record>())?;
+    // SAFETY: there are enough bytes, read_unaligned asks for no alignment, and a record is plain numbers, of which
+    // every pattern of bits is a value.
+    Some(unsafe { bytes.as_ptr().cast::<raw::record>().read_unaligned() })
+}
+
+fn task(record: &raw::record, texts: &Texts<'_>) -> Task {
+    let tty = until_nul(&record.tty);
+    Task {
+        workload: record.workload,
+        exec_id: record.exec_id,
+        parent_exec_id: record.parent_exec_id,
+        host_pid: record.tgid,
+        host_tid: record.tid,
+        host_ppid: record.ppid,
+        pid: record.ns_pid,
+        ppid: record.ns_ppid,
+        uid: record.uid,
+        comm: until_nul(&record.comm),
+        cwd: texts.get(raw::text::TEXT_CWD),
+        tty: (!tty.is_empty()).then_some(tty),
+    }
+}
+
+fn op(record: &raw::record, texts: &Texts<'_>) -> Option<Op> {
+    let call = call(record.call);
+    let object = || texts.get(raw::text::TEXT_OBJECT);
+    let second = || texts.get(raw::text::TEXT_SECOND);
+    Some(match raw::kind(record.kind.into()) {
+        raw::kind::KIND_EXEC => Op::Exec {
+            path: object(),
+            literal: second(),
+            args: texts.args(),
+            parent_exe: texts.get(raw::text::TEXT_PARENT),
+            call,
+        },
+        raw::kind::KIND_EXIT => Op::Exit {
+            code: record.arg as i32,
+        },
+        raw::kind::KIND_OPEN => Op::Open {
+            path: object(),
+            flags: record.arg,
+            call,
+            dirfd: record.fd,
+            owner_uid: (record.flags & HAS_OWNER != 0).then_some(record.owner),
+        },
+        raw::kind::KIND_UNLINK => Op::Unlink {
+            path: object(),
+            call,
+            flags: record.arg,
+            dirfd: record.fd,
+        },
+        raw::kind::KIND_RENAME => Op::Rename {
+            from: object(),
+            to: second(),
+            call,
+        },
+        raw::kind::KIND_SOCKET => Op::Socket {
+            family: record.family,
+            kind: record.r#type,
+            protocol: record.protocol,
+        },
+        raw::kind::KIND_CONNECT => Op::Connect {
+            fd: record.fd,
+            peer: address(record, texts),
+            kind: record.r#type,
+            protocol: record.protocol,
+        },
+        raw::kind::KIND_ACCEPT => Op::Accept {
+            fd: record.fd,
+            peer: address(record, texts),
+            kind: record.r#type,
+            protocol: record.protocol,
+        },
+        raw::kind::KIND_LISTEN => Op::Listen {
+            fd: record.fd,
+            local: address(record, texts),
+        },
+        raw::kind::KIND_BIND => Op::Bind {
+            fd: record.fd,
+            local: address(record, texts),
+        },
+        raw::kind::KIND_CAPABILITY => Op::Capability {
+            number: record.arg as u8,
+        },
+        raw::kind::KIND_SYSCALL => Op::Syscall {
+            number: record.arg as u16,
+        },
+        _ => return None,
+    })
+}
+
+fn call(number: u8) -> Call {
+    match raw::call(number.into()) {
+        raw::call::CALL_EXECVE => Call::Execve,
+        raw::call::CALL_EXECVEAT => Call::Execveat,
+        raw::call::CALL_OPEN => Call::Open,
+        raw::call::CALL_OPENAT => Call::Openat,
+        raw::call::CALL_OPENAT2 => Call::Openat2,
+        raw::call::CALL_CREAT => Call::Creat,
+        raw::call::CALL_UNLINK => Call::Unlink,
+        raw::call::CALL_UNLINKAT => Call::Unlinkat,
+        raw::call::CALL_RMDIR => Call::Rmdir,
+        raw::call::CALL_RENAME => Call::Rename,
+        raw::call::CALL_RENAMEAT => Call::Renameat,
+        raw::call::CALL_RENAMEAT2 => Call::Renameat2,
+        raw::call::CALL_CONNECT => Call::Connect,
+        raw::call::CALL_ACCEPT => Call::Accept,
+        raw::call::CALL_ACCEPT4 => Call::Accept4,
+        raw::call::CALL_LISTEN => Call::Listen,
+        raw::call::CALL_BIND => Call::Bind,
+        raw::call::CALL_SOCKET => Call::Socket,
+        raw::call::CALL_TRUNCATE => Call::Truncate,
+        _ => Call::None,
+    }
+}
+
+fn decision(record: &raw::record) -> Option<Decision> {
+    let made = &record.decision;
+    let by = match raw::by(made.by.into()) {
+        raw::by::BY_RULE => By::Rule {
+            set: made.set,
+            generation: made.generation,
+            slot: made.slot,
+        },
+        raw::by::BY_POSTURE => By::Posture,
+        _ => return None,
+    };
+    let action = match raw::action(made.action.into()) {
+        raw::action::ACTION_BLOCK => Action::Block,
+        _ => Action::Audit,
+    };
+    let outcome = match raw::outcome(made.outcome.into()) {
+        raw::outcome::OUTCOME_DENIED => Outcome::Denied,
+        raw::outcome::OUTCOME_KILLED => Outcome::Killed,
+        _ => Outcome::Passed,
+    };
+    let fault = record.flags & HAS_FAULT != 0;
+    Some(Decision {
+        action,
+        by,
+        outcome,
+        hook: hook(made.hook),
+        fault,
+    })
+}
+
+fn hook(number: u8) -> Hook {
+    match raw::hook(number.into()) {
+        raw::hook::HOOK_EXEC => Hook::ExecTracepoint,
+        raw::hook::HOOK_CGROUP => Hook::Cgroup,
+        raw::hook::HOOK_BPRM_CHECK => Hook::BprmCheck,
+        raw::hook::HOOK_FILE_OPEN => Hook::FileOpen,
+        raw::hook::HOOK_MMAP_FILE => Hook::MmapFile,
+        raw::hook::HOOK_PATH_UNLINK => Hook::PathUnlink,
+        raw::hook::HOOK_PATH_RENAME => Hook::PathRename,
+        raw::hook::HOOK_PATH_TRUNCATE => Hook::PathTruncate,
+        raw::hook::HOOK_SOCKET_CREATE => Hook::SocketCreate,
+        raw::hook::HOOK_CAPABLE => Hook::Capable,
+        _ => Hook::SyscallExit,
+    }
+}
+
+fn address(record: &raw::record, texts: &Texts<'_>) -> Address {
+    let port = record.port;
+    let [a, b, c, d, ..] = record.address;
+    match i32::from(record.family) {
+        libc::AF_INET => Address::Ip {
+            ip: Ipv4Addr::new(a, b, c, d).into(),
+            port,
+        },
+        libc::AF_INET6 => Address::Ip {
+            ip: Ipv6Addr::from(record.address).into(),
+            port,
+        },
+        libc::AF_UNIX => Address::Unix(local_name(texts.bytes_of(raw::text::TEXT_OBJECT))),
+        _ => Address::Other(record.family),
+    }
+}
+
+/// An abstract name begins with NUL and may hold more of them; a path ends at its first.
+fn local_name(bytes: &[u8]) -> String {
+    match bytes.split_first() {
+        Some((0, name)) if !name.is_empty() => {
+            format!("@{}", String::from_utf8_lossy(name).replace('\0', "@"))
+        }
+        _ => {
+            let path = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+            String::from_utf8_lossy(path).into_owned()
+        }
+    }
+}
+
+/// The texts behind a record.
+struct Texts<'a> {
+    lengths: [u16; 5],
+    bytes: &'a [u8],
+}
+
+impl<'a> Texts<'a> {
+    /// The texts lie one after the other, in the order of [`raw::text`].
+    fn bytes_of(&self, text: raw::text) -> &'a [u8] {
+        let index = text.0 as usize;
+        let before: usize = self
+            .lengths
+            .iter()
+            .take(index)
+            .map(|length| usize::from(*length))
+            .sum();
+        let length = self.lengths.get(index).copied().unwrap_or_default();
+        self.bytes
+            .get(before..before + usize::from(length))
+            .unwrap_or_default()
+    }
+
+    fn get(&self, text: raw::text) -> String {
+        String::from_utf8_lossy(self.bytes_of(text)).into_owned()
+    }
+
+    /// Each argument ends with NUL; the last may be cut.
+    fn args(&self) -> Vec<String> {
+        let bytes = self.bytes_of(raw::text::TEXT_ARGS);
+        let whole = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+        if bytes.is_empty() {
+            return Vec::new();
+        }
+        whole
+            .split(|byte| *byte == 0)
+            .map(|arg| String::from_utf8_lossy(arg).into_owned())
+            .collect()
+    }
+}
+
+fn until_nul(chars: &[i8]) -> String {
+    let bytes: Vec<u8> = chars
+        .iter()
+        .map(|char| *char as u8)
+        .take_while(|byte| *byte != 0)
+        .collect();
+    String::from_utf8_lossy(&bytes).into_owned()
 }

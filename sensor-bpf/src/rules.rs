@@ -1,0 +1,319 @@
+//! From what a set of policies means ([`policy::Flat`]) to what the kernel's maps hold.
+//!
+//! ```text
+//! state 0 ─"usr"─▶ 1 ─"bin"─▶ 2 ─"sleep"─▶ 3          edges: {set, generation, state, hash("usr")} → {1, six list numbers}
+//! list 7 = [Audit slot 4, Block slot 1]                lists: {set, generation, 7, chunk 0} → candidates, ended by none
+//! ```
+//! Pure: no kernel is needed to compute or to test it. All precedence is in the order of the lists already.
+
+use std::collections::HashMap;
+
+use policy::{Action, Class, Flat, List, Posture};
+
+use crate::kernel::raw;
+use crate::kernel::{MAX_DEPTH, RulesError};
+
+/// Candidates in one entry of `lists` (`CHUNK` in `maps.h`).
+const CHUNK: usize = 8;
+/// Entries of one list that the kernel looks at (`MAX_CHUNKS` in `maps.h`).
+const MAX_CHUNKS: usize = 64;
+/// The edge from here leads to "/" (`ROOT_STATE` in `maps.h`).
+const ROOT_STATE: u32 = u32::MAX;
+/// Longest name of a component (`NAME_MAX` of linux/limits.h).
+const NAME_MAX: usize = 255;
+
+/// The secret of the component hash, drawn anew for each load: who cannot know it cannot search for collisions.
+#[derive(Clone, Copy)]
+pub(crate) struct Secret {
+    pub(crate) seed: u64,
+    /// Odd.
+    pub(crate) factor: u64,
+}
+
+impl Secret {
+    pub(crate) fn draw() -> Result<Self, getrandom::Error> {
+        Ok(Self {
+            seed: getrandom::u64()?,
+            factor: getrandom::u64()? | 1,
+        })
+    }
+
+    fn mix(self, hash: u64, word: u64) -> u64 {
+        let hash = (hash ^ word).wrapping_mul(self.factor);
+        hash ^ (hash >> 29)
+    }
+
+    /// Hash of one component; equal to `hash_name` in `path.h`.
+    pub(crate) fn hash(self, name: &[u8]) -> u64 {
+        let mut hash = self.mix(self.seed, name.len() as u64);
+        for word in name.chunks(8) {
+            let mut bytes = [0; 8];
+            bytes[..word.len()].copy_from_slice(word);
+            hash = self.mix(hash, u64::from_le_bytes(bytes));
+        }
+        self.mix(hash, hash >> 32)
+    }
+}
+
+/// The entries of one generation of one set.
+pub(crate) struct Rules {
+    pub(crate) edges: Vec<(raw::edge_key, raw::edge)>,
+    pub(crate) named: Vec<(raw::named_key, u32)>,
+    pub(crate) lists: Vec<(raw::list_key, raw::chunk)>,
+    /// Four bits for each class.
+    pub(crate) modes: u32,
+}
+
+impl Rules {
+    pub(crate) fn new(
+        flat: &Flat,
+        set: u32,
+        generation: u32,
+        secret: Secret,
+    ) -> Result<Self, RulesError> {
+        check_depth(flat)?;
+        let mut lists = Lists {
+            set,
+            generation,
+            numbers: HashMap::new(),
+            chunks: Vec::new(),
+        };
+        let edges = edges(flat, set, generation, secret, &mut lists)?;
+        let named = named(flat, set, generation, &mut lists)?;
+        Ok(Self {
+            edges,
+            named,
+            lists: lists.chunks,
+            modes: modes(flat),
+        })
+    }
+}
+
+fn modes(flat: &Flat) -> u32 {
+    let has_paths = |lists: fn(&policy::State) -> &policy::Lists| {
+        flat.states.iter().map(lists).any(|lists| {
+            !(lists.here.0.is_empty() && lists.child.0.is_empty() && lists.below.0.is_empty())
+        })
+    };
+    let classes = [
+        (
+            raw::class::CLASS_PROCESS,
+            Some(&flat.process),
+            has_paths(|state| &state.process),
+        ),
+        (
+            raw::class::CLASS_FILE,
+            Some(&flat.file),
+            has_paths(|state| &state.file),
+        ),
+        (
+            raw::class::CLASS_NETWORK,
+            Some(&flat.network),
+            !flat.sockets.is_empty(),
+        ),
+        (
+            raw::class::CLASS_CAPABILITY,
+            Some(&flat.capabilities),
+            !flat.capability_rules.is_empty(),
+        ),
+        (raw::class::CLASS_SYSCALL, None, !flat.syscalls.is_empty()),
+    ];
+    classes
+        .iter()
+        .map(|(class, mode, rules)| mode_bits(*mode, *rules) << (class.0 * 4))
+        .sum()
+}
+
+fn mode_bits(class: Option<&Class>, rules: bool) -> u32 {
+    let mut bits = if rules { raw::mode::MODE_RULES.0 } else { 0 };
+    let Some(Class {
+        allow_list: true,
+        posture,
+    }) = class
+    else {
+        return bits;
+    };
+    bits |= raw::mode::MODE_ALLOW_LIST.0;
+    bits | match posture {
+        Posture::Block => raw::mode::MODE_BLOCK.0,
+        Posture::Audit => raw::mode::MODE_AUDIT.0,
+    }
+}
+
+fn edges(
+    flat: &Flat,
+    set: u32,
+    generation: u32,
+    secret: Secret,
+    lists: &mut Lists,
+) -> Result<Vec<(raw::edge_key, raw::edge)>, RulesError> {
+    let mut targets = Vec::with_capacity(flat.states.len());
+    for (number, state) in flat.states.iter().enumerate() {
+        let [process, file] = [&state.process, &state.file].map(|of| {
+            Ok([
+                lists.number(&of.here)?,
+                lists.number(&of.child)?,
+                lists.number(&of.below)?,
+            ])
+        });
+        targets.push(raw::edge {
+            next: number as u32,
+            lists: [process?, file?],
+        });
+    }
+    let key = |state, hash| raw::edge_key {
+        set,
+        generation,
+        hash,
+        state,
+        zero: 0,
+    };
+    let mut edges = Vec::with_capacity(targets.len());
+    edges.extend(targets.first().map(|root| (key(ROOT_STATE, 0), *root)));
+    for (number, state) in flat.states.iter().enumerate() {
+        let named = state
+            .edges
+            .iter()
+            .filter(|(name, _)| name.len() <= NAME_MAX);
+        edges.extend(named.filter_map(|(name, next)| {
+            let target = targets.get(*next as usize)?;
+            Some((key(number as u32, secret.hash(name.as_bytes())), *target))
+        }));
+    }
+    Ok(edges)
+}
+
+fn named(
+    flat: &Flat,
+    set: u32,
+    generation: u32,
+    lists: &mut Lists,
+) -> Result<Vec<(raw::named_key, u32)>, RulesError> {
+    let sockets = flat.sockets.iter().map(|(key, list)| {
+        let number = (u32::from(key.kind) << 8) | u32::from(key.protocol);
+        (raw::class::CLASS_NETWORK, number, list)
+    });
+    let capabilities = flat.capability_rules.iter();
+    let capabilities =
+        capabilities.map(|(number, list)| (raw::class::CLASS_CAPABILITY, u32::from(*number), list));
+    let calls = flat.syscalls.iter();
+    let calls = calls.map(|(number, list)| (raw::class::CLASS_SYSCALL, u32::from(*number), list));
+    let all = sockets.chain(capabilities).chain(calls);
+    all.map(|(class, number, list)| {
+        let key = raw::named_key {
+            set,
+            generation,
+            class: class.0,
+            number,
+        };
+        Ok((key, lists.number(list)?))
+    })
+    .collect()
+}
+
+/// Lists by number; equal lists are one.
+struct Lists {
+    set: u32,
+    generation: u32,
+    numbers: HashMap<Vec<(u32, u32)>, u32>,
+    chunks: Vec<(raw::list_key, raw::chunk)>,
+}
+
+impl Lists {
+    /// 0 is the empty list.
+    fn number(&mut self, list: &List) -> Result<u32, RulesError> {
+        let candidates: Vec<(u32, u32)> = list
+            .0
+            .iter()
+            .map(|candidate| (candidate.slot, action(candidate.action).0))
+            .collect();
+        if candidates.is_empty() {
+            return Ok(0);
+        }
+        if let Some(number) = self.numbers.get(&candidates) {
+            return Ok(*number);
+        }
+        if candidates.len() > CHUNK * MAX_CHUNKS {
+            return Err(RulesError::Candidates(CHUNK * MAX_CHUNKS));
+        }
+        let number = self.numbers.len() as u32 + 1;
+        for (chunk, part) in candidates.chunks(CHUNK).enumerate() {
+            let key = raw::list_key {
+                set: self.set,
+                generation: self.generation,
+                list: number,
+                chunk: chunk as u32,
+            };
+            let mut entry = raw::chunk::default();
+            for (place, (slot, action)) in entry.candidates.iter_mut().zip(part) {
+                *place = raw::candidate {
+                    slot: *slot,
+                    action: *action,
+                };
+            }
+            self.chunks.push((key, entry));
+        }
+        self.numbers.insert(candidates, number);
+        Ok(number)
+    }
+}
+
+fn action(action: Action) -> raw::action {
+    match action {
+        Action::Allow => raw::action::ACTION_ALLOW,
+        Action::Audit => raw::action::ACTION_AUDIT,
+        Action::Block => raw::action::ACTION_BLOCK,
+    }
+}
+
+/// Breadth first, so that the first state that is too deep is found with its path.
+fn check_depth(flat: &Flat) -> Result<(), RulesError> {
+    let mut level = vec![(0_u32, String::new())];
+    for _ in 0..=MAX_DEPTH {
+        let mut next = Vec::new();
+        for (state, path) in &level {
+            let Some(state) = flat.states.get(*state as usize) else {
+                continue;
+            };
+            next.extend(
+                state
+                    .edges
+                    .iter()
+                    .map(|(name, to)| (*to, format!("{path}/{name}"))),
+            );
+        }
+        level = next;
+    }
+    match level.into_iter().next() {
+        Some((_, path)) => Err(RulesError::Depth(path)),
+        None => Ok(()),
+    }
+}
+
+/// The bytes of a key or value, as the kernel reads them.
+///
+/// Sealed to the types below: they have no padding, so that every byte is written.
+pub(crate) fn bytes_of<T: Plain>(value: &T) -> &[u8] {
+    // SAFETY: a Plain type has no padding, and any value of it is readable as bytes for its size.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
+/// A type without padding.
+///
+/// # Safety
+/// Every byte of a value must be initialised.
+pub(crate) unsafe trait Plain: Copy {}
+// SAFETY: four u32 around one u64 on its boundary.
+unsafe impl Plain for raw::edge_key {}
+// SAFETY: u32 only.
+unsafe impl Plain for raw::edge {}
+// SAFETY: u32 only.
+unsafe impl Plain for raw::named_key {}
+// SAFETY: u32 only.
+unsafe impl Plain for raw::list_key {}
+// SAFETY: u32 only.
+unsafe impl Plain for raw::chunk {}
+// SAFETY: a number.
+unsafe impl Plain for u32 {}
+// SAFETY: a number.
+unsafe impl Plain for u64 {}
