@@ -276,7 +276,7 @@ impl Kernel {
 
     /// The native tier's socket programs, on this cgroup alone.
     fn attach_cgroup(&self, checked: &cgroup::Checked) -> Result<Vec<Link>, LabelError> {
-        if self.tier() != 3 || self.0.config.contain == Contain::None {
+        if self.tier() != 3 {
             return Ok(Vec::new());
         }
         let fd = checked.directory.as_raw_fd();

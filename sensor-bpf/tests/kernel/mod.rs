@@ -196,13 +196,13 @@ impl Scene {
     /// What was seen up to now, and what comes in the next moment.
     pub fn look(&mut self) -> &[Observation] {
         let seen = &mut self.seen;
-        for _ in 0..3 {
-            self.events
-                .poll(Duration::from_millis(30), &mut |observation| {
-                    seen.push(observation)
-                })
-                .expect("polls");
-        }
+        let wait = Duration::from_millis(60);
+        while self
+            .events
+            .poll(wait, &mut |one| seen.push(one))
+            .expect("polls")
+            > 0
+        {}
         assert_eq!(self.events.unreadable(), 0, "records that are none");
         &self.seen
     }
