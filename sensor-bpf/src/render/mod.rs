@@ -1,0 +1,329 @@
+//! An observation becomes the event that KubeArmor's consumers know.
+//!
+//! ```text
+//! Observation ─┐
+//! Workload    ─┤
+//! Image       ─┼─▶ events() ─▶ Alert   a rule or a posture had something to say
+//! Rule        ─┤          └──▶ Log     otherwise; whether it is wanted is the caller's business
+//! Node        ─┘
+//! ```
+//! Pure: what is not in its arguments is not in the event. Texts that consumers match on are in [`words`] and
+//! [`texts`]; this file says which field gets which.
+
+mod texts;
+mod words;
+
+use std::collections::BTreeMap;
+
+use policy::SlotRule;
+use proto::feeder;
+
+use crate::observe::{Action, By, Decision, Observation, Op, Outcome};
+use crate::process::Image;
+use crate::workload::Workload;
+
+pub use words::updated_time;
+use words::Texts;
+
+/// What is the same in every event of this sensor.
+#[derive(Debug, Clone, Default)]
+pub struct Node {
+    /// `ClusterName`.
+    pub cluster: String,
+    /// `HostName`.
+    pub name: String,
+    /// `NodeID`: the machine id, else the node's name.
+    pub id: String,
+    /// 1 LSM, 2 fmod_ret, 3 contain.
+    pub tier: u8,
+}
+
+/// What the observation itself does not hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The sensor.
+    pub node: &'a Node,
+    /// Whose task acted.
+    pub workload: &'a Workload,
+    /// The image that acted; of an exec, the new one.
+    pub image: &'a Image,
+    /// The rule that decided; none for a posture, or when nothing did.
+    pub rule: Option<&'a SlotRule>,
+    /// Digest of the rule set in force; empty without one.
+    pub digest: &'a [u8],
+}
+
+/// What is sent.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Rendered {
+    /// Policy had something to say.
+    Alert(Box<feeder::Alert>),
+    /// Telemetry.
+    Log(Box<feeder::Log>),
+}
+
+/// The events of an observation. None where there is nothing to tell: exits, and results that KubeArmor never reports
+/// (ENOENT). Two for a TCP connection, which KubeArmor sees at the system call and again in the protocol.
+pub fn events(context: &Context<'_>, observation: &Observation) -> Vec<Rendered> {
+    let Some(operation) = words::operation(&observation.op) else { return Vec::new() };
+    match observation.verdict {
+        Some(decision) if is_alert(decision, observation.result) => {
+            let alert = alert(context, observation, decision, operation);
+            vec![Rendered::Alert(Box::new(alert))]
+        }
+        _ => {
+            let told = [words::call(context.image, observation), words::protocol(observation)];
+            let log = |texts| Rendered::Log(Box::new(log(context, observation, operation, texts)));
+            told.into_iter().flatten().map(log).collect()
+        }
+    }
+}
+
+/// An audited operation that failed by itself is no alert: nothing that policy could mind has happened.
+fn is_alert(decision: Decision, result: i32) -> bool {
+    decision.action == Action::Block || decision.outcome != Outcome::Passed || result >= 0
+}
+
+fn alert(
+    context: &Context<'_>,
+    observation: &Observation,
+    decision: Decision,
+    operation: &str,
+) -> feeder::Alert {
+    let parts = Parts::of(context, observation, words::decided(context.image, &observation.op, decision));
+    let Node { cluster, name, id, tier } = context.node;
+    let (workload, task, rule) = (context.workload, &observation.task, context.rule);
+    let told = told(decision, *tier);
+    let tags = rule.map(|rule| rule.tags.join(",")).unwrap_or_default();
+    feeder::Alert {
+        timestamp: parts.timestamp,
+        updated_time: parts.updated_time,
+        cluster_name: cluster.clone(),
+        host_name: name.clone(),
+        namespace_name: workload.identity.namespace.clone(),
+        owner: owner(workload),
+        pod_name: workload.identity.name.clone(),
+        labels: workload.labels.clone(),
+        container_id: workload.container_id.clone(),
+        container_name: workload.identity.container.clone(),
+        container_image: workload.identity.image.clone(),
+        host_ppid: int(task.host_ppid),
+        host_pid: int(task.host_pid),
+        ppid: int(task.ppid),
+        pid: int(task.pid),
+        uid: int(task.uid),
+        parent_process_name: parts.parent,
+        process_name: parts.process,
+        policy_name: policy_name(decision, rule),
+        severity: rule.map(|rule| severity(rule.severity)).unwrap_or_default(),
+        a_tags: rule.map(|rule| rule.tags.clone()).unwrap_or_default(),
+        tags,
+        message: message(decision, rule),
+        r#type: "MatchedPolicy".to_owned(),
+        source: parts.source,
+        operation: operation.to_owned(),
+        resource: parts.resource,
+        data: parts.data,
+        event_data: parts.event_data,
+        enforcer: told.enforcer.to_owned(),
+        action: told.action.to_owned(),
+        result: told.result.to_owned(),
+        cwd: parts.cwd,
+        tty: task.tty.clone().unwrap_or_default(),
+        exec_event: Some(exec_event(&task.comm)),
+        node_id: id.clone(),
+        args: parts.args,
+        access_mask: words::access_mask(&observation.op),
+        owner_uid: owner_uid(&observation.op),
+        source_image: parts.source_image,
+        truncated: observation.truncated,
+        display_only: observation.display_only,
+        exec_id: task.exec_id,
+        parent_exec_id: task.parent_exec_id,
+        rule_id: rule.map(|rule| rule.id.0).unwrap_or_default(),
+        tier: u32::from(*tier),
+        policy_digest: context.digest.to_vec(),
+        // Given by others: the throttle, the relay, hashes that no tier computes, users of host events.
+        max_alerts_per_sec: 0,
+        dropping_alerts_interval: 0,
+        kube_armor_version: String::new(),
+        process_hash: String::new(),
+        parent_hash: String::new(),
+        resource_hash: String::new(),
+        hash_algo: String::new(),
+        user_name: String::new(),
+        event_id: Default::default(),
+    }
+}
+
+fn log(
+    context: &Context<'_>,
+    observation: &Observation,
+    operation: &str,
+    texts: Texts,
+) -> feeder::Log {
+    let result = texts.result;
+    let parts = Parts::of(context, observation, texts);
+    let Node { cluster, name, id, tier } = context.node;
+    let (workload, task) = (context.workload, &observation.task);
+    feeder::Log {
+        timestamp: parts.timestamp,
+        updated_time: parts.updated_time,
+        cluster_name: cluster.clone(),
+        host_name: name.clone(),
+        namespace_name: workload.identity.namespace.clone(),
+        owner: owner(workload),
+        pod_name: workload.identity.name.clone(),
+        labels: workload.labels.clone(),
+        container_id: workload.container_id.clone(),
+        container_name: workload.identity.container.clone(),
+        container_image: workload.identity.image.clone(),
+        parent_process_name: parts.parent,
+        process_name: parts.process,
+        host_ppid: int(task.host_ppid),
+        host_pid: int(task.host_pid),
+        ppid: int(task.ppid),
+        pid: int(task.pid),
+        uid: int(task.uid),
+        r#type: "ContainerLog".to_owned(),
+        source: parts.source,
+        operation: operation.to_owned(),
+        resource: parts.resource,
+        data: parts.data,
+        event_data: parts.event_data,
+        result: result.to_owned(),
+        cwd: parts.cwd,
+        tty: task.tty.clone().unwrap_or_default(),
+        exec_event: Some(exec_event(&task.comm)),
+        node_id: id.clone(),
+        args: parts.args,
+        access_mask: words::access_mask(&observation.op),
+        owner_uid: owner_uid(&observation.op),
+        source_image: parts.source_image,
+        truncated: observation.truncated,
+        display_only: observation.display_only,
+        exec_id: task.exec_id,
+        parent_exec_id: task.parent_exec_id,
+        rule_id: 0,
+        tier: u32::from(*tier),
+        policy_digest: context.digest.to_vec(),
+        process_hash: String::new(),
+        parent_hash: String::new(),
+        resource_hash: String::new(),
+        hash_algo: String::new(),
+        user_name: String::new(),
+        event_id: Default::default(),
+    }
+}
+
+/// The texts that Alert and Log share.
+struct Parts {
+    timestamp: i64,
+    updated_time: String,
+    parent: String,
+    process: String,
+    source: String,
+    resource: String,
+    data: String,
+    event_data: BTreeMap<String, String>,
+    cwd: String,
+    args: Vec<String>,
+    source_image: String,
+}
+
+impl Parts {
+    fn of(context: &Context<'_>, observation: &Observation, texts: Texts) -> Self {
+        let image = context.image;
+        let exec = matches!(observation.op, Op::Exec { .. });
+        let Texts { resource, data, .. } = texts;
+        let operation = words::operation(&observation.op).unwrap_or_default();
+        let event_data = proto::event_data(operation, &data, &resource);
+        Self {
+            timestamp: i64::try_from(observation.time_ns / 1_000_000_000).unwrap_or(i64::MAX),
+            updated_time: words::updated_time(observation.time_ns),
+            parent: image.parent_exe.clone(),
+            process: image.exe.clone(),
+            source: if exec { image.parent_exe.clone() } else { image.command.clone() },
+            source_image: if exec { image.parent_exe.clone() } else { image.exe.clone() },
+            args: if exec { image.args.clone() } else { Vec::new() },
+            cwd: words::cwd(&observation.task.cwd),
+            resource,
+            data,
+            event_data,
+        }
+    }
+}
+
+/// How a decision is told.
+struct Told {
+    enforcer: &'static str,
+    action: &'static str,
+    result: &'static str,
+}
+
+fn told(decision: Decision, tier: u8) -> Told {
+    let enforcer = if tier == 3 { "BPFContain" } else { "BPFLSM" };
+    match (decision.action, decision.outcome) {
+        (Action::Block, Outcome::Denied) => {
+            Told { enforcer, action: "Block", result: "Permission denied" }
+        }
+        (Action::Block, Outcome::Killed) => Told { enforcer, action: "Block", result: "Killed" },
+        (Action::Block, Outcome::Passed) => {
+            Told { enforcer: "eBPF Monitor", action: "Audit (Block)", result: "Passed" }
+        }
+        // KubeArmor's LSM programs tell of postures themselves; its Audit rules live in the monitor.
+        (Action::Audit, _) if decision.by == By::Posture && decision.hook.lsm().is_some() => {
+            Told { enforcer, action: "Audit", result: "Passed" }
+        }
+        (Action::Audit, _) => Told { enforcer: "eBPF Monitor", action: "Audit", result: "Passed" },
+    }
+}
+
+fn policy_name(decision: Decision, rule: Option<&SlotRule>) -> String {
+    match (decision.by, rule) {
+        (By::Rule { .. }, Some(rule)) => rule.policy.clone(),
+        // The slot table of a set outlives its last record, so a rule without a name is a fault, and said so.
+        (By::Rule { .. }, None) => "unknown".to_owned(),
+        (By::Posture, _) => "DefaultPosture".to_owned(),
+    }
+}
+
+fn message(decision: Decision, rule: Option<&SlotRule>) -> String {
+    if decision.fault {
+        return "the path could not be read whole, so no rule was consulted".to_owned();
+    }
+    rule.map(|rule| rule.message.clone()).unwrap_or_default()
+}
+
+fn severity(severity: u32) -> String {
+    if severity == 0 { String::new() } else { severity.to_string() }
+}
+
+fn owner(workload: &Workload) -> Option<feeder::Podowner> {
+    let owner = workload.identity.owner.as_ref()?;
+    if owner.kind.is_empty() && owner.name.is_empty() && owner.namespace.is_empty() {
+        return None;
+    }
+    Some(feeder::Podowner {
+        r#ref: owner.kind.clone(),
+        name: owner.name.clone(),
+        namespace: owner.namespace.clone(),
+    })
+}
+
+/// KubeArmor always sets it; id 0 is "no `kubectl exec` session".
+fn exec_event(comm: &str) -> feeder::ExecEvent {
+    feeder::ExecEvent { exec_id: "0".to_owned(), executable_name: comm.to_owned() }
+}
+
+fn owner_uid(op: &Op) -> Option<u32> {
+    match op {
+        Op::Open { owner_uid, .. } => *owner_uid,
+        _ => None,
+    }
+}
+
+/// The contract has int32 where the kernel has u32; ids above are kept bit by bit, as the Go side reads them.
+fn int(value: u32) -> i32 {
+    value.cast_signed()
+}
