@@ -1,2 +1,78 @@
-//! main
-fn main() {}
+//! `cresset-sensor`: sees what workloads do, stops what policy forbids, tells a relay.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use sensor_bpf::{Config, Sensor};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Sees what labelled workloads do on this machine, stops what policy forbids, and tells a relay.
+///
+/// Needs root and a kernel with BTF. Settings: `cresset config schema`.
+#[derive(Debug, Parser)]
+#[command(name = "cresset-sensor", version)]
+struct Args {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Only check the configuration and say what is wrong with it
+    #[arg(long)]
+    check: bool,
+}
+
+/// Exit statuses: 0 fine, 1 problems found, 2 wrong usage (clap's own).
+const PROBLEMS: u8 = 1;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let config = match Config::load(&args.config, std::env::vars()) {
+        Ok(config) => config,
+        Err(problems) => {
+            problems.iter().for_each(|problem| eprintln!("{problem}"));
+            return ExitCode::from(PROBLEMS);
+        }
+    };
+    if args.check {
+        return ExitCode::SUCCESS;
+    }
+    let filter = EnvFilter::try_from_env("CRESSET_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(config)),
+        Err(why) => {
+            eprintln!("cresset-sensor: no runtime: {why}");
+            ExitCode::from(PROBLEMS)
+        }
+    }
+}
+
+async fn run(config: Config) -> ExitCode {
+    let signals = signal(SignalKind::terminate()).and_then(|t| Ok((t, signal(SignalKind::interrupt())?)));
+    let (mut terminate, mut interrupt) = match signals {
+        Ok(signals) => signals,
+        Err(why) => {
+            eprintln!("cresset-sensor: no signal handlers: {why}");
+            return ExitCode::from(PROBLEMS);
+        }
+    };
+    let sensor = match Sensor::build(config) {
+        Ok(sensor) => sensor,
+        Err(why) => {
+            eprintln!("cresset-sensor: {why}");
+            return ExitCode::from(PROBLEMS);
+        }
+    };
+    let (tier, sensor_socket) = (sensor.tier(), sensor.control_path().display());
+    tracing::info!(tier, sensor = %sensor_socket, reason = sensor.reason(), "ready");
+    sensor
+        .run(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await;
+    ExitCode::SUCCESS
+}

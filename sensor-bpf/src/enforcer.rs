@@ -1,0 +1,134 @@
+//! The seam to the kernel: what the engine asks of it, and nothing more.
+//!
+//! Two implementations: the real one below, and a fake in the tests, so that everything above the kernel runs without
+//! one: registration, rules, rendering, spool and link.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use proto::link::Ability;
+
+use crate::config::{Contain, SensorConfig, VisibilityClass};
+use crate::kernel::{self, Events, Kernel, KernelConfig};
+use crate::lost::Class;
+use crate::observe::Observation;
+
+/// What the kernel half can be asked.
+pub trait Enforcer {
+    /// 1 LSM, 2 fmod_ret, 3 contain.
+    fn tier(&self) -> u8;
+
+    /// What the tier can do to each operation.
+    fn abilities(&self) -> Vec<Ability>;
+
+    /// Why there is no better tier; empty on tier 1.
+    fn reason(&self) -> String;
+
+    /// Labels whatever enters this empty cgroup. Errors: text for the person who asked.
+    fn add_workload(&mut self, index: u32, cgroup: &Path, set: u32) -> Result<(), String>;
+
+    /// The workload is gone.
+    fn remove_workload(&mut self, index: u32);
+
+    /// Which operations of a workload become records even without a decision.
+    fn visibility(&mut self, index: u32, classes: &[VisibilityClass]);
+
+    /// Writes a set's rules and gives the generation. Errors: text for the policy's author.
+    fn write_set(&mut self, set: u32, flat: &policy::Flat) -> Result<u32, String>;
+
+    /// From now on this set judges the workload.
+    fn point(&mut self, index: u32, set: u32);
+
+    /// No workload has this set any more and no program is still reading it.
+    fn drop_set(&mut self, set: u32);
+
+    /// Hands over what there is, waiting at most this long for something.
+    fn poll(&mut self, timeout: Duration, sink: &mut dyn FnMut(Observation)) -> io::Result<()>;
+
+    /// Records that found no room, since the start.
+    fn lost(&self) -> [(Class, u64); 2];
+}
+
+/// The kernel that this machine runs.
+#[derive(Debug)]
+pub struct Native {
+    kernel: Kernel,
+    events: Events,
+}
+
+impl Native {
+    /// Loads and attaches the best tier that works.
+    ///
+    /// # Errors
+    /// What this kernel, or this process, lacks.
+    pub fn load(settings: &SensorConfig, cgroup2: &Path) -> Result<Self, kernel::LoadError> {
+        let contain = match settings.contain {
+            Contain::Default => kernel::Contain::Default,
+            Contain::All => kernel::Contain::All,
+            Contain::None => kernel::Contain::None,
+        };
+        let config = KernelConfig { contain, cgroup2: cgroup2.to_owned(), tier_limit: None };
+        let (kernel, events) = Kernel::load(config)?;
+        Ok(Self { kernel, events })
+    }
+}
+
+impl Enforcer for Native {
+    fn tier(&self) -> u8 {
+        self.kernel.tier()
+    }
+
+    fn abilities(&self) -> Vec<Ability> {
+        let abilities = self.kernel.probe().abilities.iter();
+        let told = |ability: &kernel::Ability| Ability {
+            operation: ability.operation.to_owned(),
+            how: ability.how.to_owned(),
+            reason: ability.reason.to_owned(),
+        };
+        abilities.map(told).collect()
+    }
+
+    fn reason(&self) -> String {
+        self.kernel.probe().reason.clone()
+    }
+
+    fn add_workload(&mut self, index: u32, cgroup: &Path, set: u32) -> Result<(), String> {
+        self.kernel.add_workload(index, cgroup, set, None).map_err(|why| why.to_string())
+    }
+
+    fn remove_workload(&mut self, index: u32) {
+        self.kernel.remove_workload(index);
+    }
+
+    fn visibility(&mut self, index: u32, classes: &[VisibilityClass]) {
+        let visibility = kernel::Visibility {
+            process: classes.contains(&VisibilityClass::Process),
+            file: classes.contains(&VisibilityClass::File),
+            network: classes.contains(&VisibilityClass::Network),
+            capabilities: classes.contains(&VisibilityClass::Capabilities),
+        };
+        self.kernel.visibility(index, visibility);
+    }
+
+    fn write_set(&mut self, set: u32, flat: &policy::Flat) -> Result<u32, String> {
+        self.kernel.write_set(set, flat).map_err(|why| why.to_string())
+    }
+
+    fn point(&mut self, index: u32, set: u32) {
+        self.kernel.point(index, set);
+    }
+
+    fn drop_set(&mut self, set: u32) {
+        self.kernel.drop_set(set);
+    }
+
+    fn poll(&mut self, timeout: Duration, sink: &mut dyn FnMut(Observation)) -> io::Result<()> {
+        self.events.poll(timeout, sink).map(|_| ())
+    }
+
+    fn lost(&self) -> [(Class, u64); 2] {
+        let lost = self.kernel.lost();
+        [(Class::Verdict, lost.verdicts.total()), (Class::Telemetry, lost.telemetry.total())]
+    }
+}

@@ -1,0 +1,385 @@
+//! The thread that owns the kernel: everything that changes or reads rules, workloads and records happens on it, in order.
+//!
+//! ```text
+//! control socket ─ register, unregister ─┐                      ┌─▶ verdicts  ─▶ spool
+//! link           ─ rules ────────────────┼─▶ engine thread ─────┤
+//! status         ─ status ───────────────┘    │   ▲            └─▶ telemetry ─▶ spool
+//!                                             ▼   │ records
+//!                                            kernel
+//! ```
+//! No locks: the state has one owner. Between two rounds of reading it takes the commands that wait. A full telemetry
+//! queue costs the event, counted; a full verdict queue makes the engine wait, and then the kernel's ring is the queue.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use proto::link::{Ability, RuleProblem, RuleStatus, Rules};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::cgroup::{Cgroup, Nursery};
+use crate::config::VisibilityClass;
+use crate::enforcer::Enforcer;
+use crate::lost::{Class, Losses, Place};
+use crate::rules_file::RulesFile;
+use crate::sets::Sets;
+use crate::teller::{Known, Outgoing, Teller};
+use crate::workload::{Identity, IdentityError, Registry, Workload};
+
+/// How long a round waits for records.
+const ROUND: Duration = Duration::from_millis(20);
+/// Between two looks at counters and unused sets.
+const TICK: Duration = Duration::from_secs(1);
+/// Rounds of reading after the last workload ended.
+const LAST_ROUNDS: u32 = 5;
+
+/// Queues to the spool.
+#[derive(Debug, Clone)]
+pub struct Queues {
+    /// Alerts and messages.
+    pub verdicts: mpsc::Sender<Outgoing>,
+    /// Logs.
+    pub telemetry: mpsc::Sender<Outgoing>,
+}
+
+/// What the engine works with, besides the kernel.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where workloads' cgroups are made.
+    pub nursery: Nursery,
+    /// From observations to events.
+    pub teller: Teller,
+    /// Where events go.
+    pub queues: Queues,
+    /// Where losses are counted.
+    pub losses: Losses,
+    /// Where the accepted rules are kept.
+    pub rules: RulesFile,
+    /// Telemetry of workloads.
+    pub visible: Vec<VisibilityClass>,
+}
+
+/// A registered workload, ready to be entered.
+#[derive(Debug)]
+pub struct Ready {
+    /// Its index.
+    pub index: u32,
+    /// Its cgroup; dropping it ends the workload.
+    pub cgroup: Cgroup,
+    /// The tier that enforces its rules.
+    pub tier: u8,
+    /// Policies that select it.
+    pub policies: Vec<String>,
+}
+
+/// Why a workload was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// Its identity cannot be carried.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Too many.
+    #[error("{} workloads are registered; end one first", crate::workload::MOST - 1)]
+    TooMany,
+    /// No cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] crate::cgroup::CgroupError),
+    /// Its rules cannot be put in force.
+    #[error(transparent)]
+    Place(#[from] crate::sets::PlaceError),
+    /// The kernel half refused it.
+    #[error("the kernel refused the workload: {0}")]
+    Kernel(String),
+    /// The sensor is on its way out.
+    #[error("the sensor is stopping")]
+    Stopping,
+}
+
+/// What a sensor says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// 1 LSM, 2 fmod_ret, 3 contain.
+    pub tier: u8,
+    /// Why not a better one.
+    pub reason: String,
+    /// By operation.
+    pub abilities: Vec<Ability>,
+    /// Digest of the rule set in force; empty without one.
+    pub digest: bytes::Bytes,
+    /// Digests of the policies held.
+    pub held: Vec<bytes::Bytes>,
+    /// What is not enforced here.
+    pub problems: Vec<RuleProblem>,
+    /// Workloads and the policies that select them.
+    pub workloads: Vec<(Arc<Workload>, Vec<String>)>,
+    /// Images known.
+    pub images: u64,
+}
+
+enum Command {
+    Register(Identity, PathBuf, oneshot::Sender<Result<Ready, RegisterError>>),
+    Unregister(u32, oneshot::Sender<()>),
+    Rules(Rules, oneshot::Sender<RuleStatus>),
+    Status(oneshot::Sender<Status>),
+    Stop,
+}
+
+/// The way to the engine. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    commands: std_mpsc::Sender<Command>,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Command")
+    }
+}
+
+impl Handle {
+    /// Makes a workload's cgroup and puts its rules in force; when this returns, it can be entered.
+    pub async fn register(&self, identity: Identity, root: PathBuf) -> Result<Ready, RegisterError> {
+        let asked = self.ask(|reply| Command::Register(identity, root, reply)).await;
+        asked.ok_or(RegisterError::Stopping)?
+    }
+
+    /// The workload has ended: its tasks are gone.
+    pub async fn unregister(&self, index: u32) {
+        // A stopping engine has forgotten it already.
+        let _ = self.ask(|reply| Command::Unregister(index, reply)).await;
+    }
+
+    /// Applies a rule set whole or refuses it whole. None: the engine is stopping.
+    pub async fn rules(&self, rules: Rules) -> Option<RuleStatus> {
+        self.ask(|reply| Command::Rules(rules, reply)).await
+    }
+
+    /// How things are. None: the engine is stopping.
+    pub async fn status(&self) -> Option<Status> {
+        self.ask(Command::Status).await
+    }
+
+    /// Reads what is left, then ends the thread.
+    pub fn stop(&self) {
+        // An engine that is gone needs no telling.
+        let _ = self.commands.send(Command::Stop);
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).ok()?;
+        answer.await.ok()
+    }
+}
+
+/// Starts the thread. `load` makes the kernel half on it, since that need not be movable.
+///
+/// Errors: what `load` says, or the thread cannot be started.
+pub fn start<K, E>(
+    load: impl FnOnce() -> Result<K, E> + Send + 'static,
+    parts: impl FnOnce(&K) -> Parts + Send + 'static,
+) -> Result<(Handle, JoinHandle<()>), E>
+where
+    K: Enforcer,
+    E: Send + From<std::io::Error> + 'static,
+{
+    let (commands, inbox) = std_mpsc::channel();
+    let (loaded, outcome) = std_mpsc::channel();
+    let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
+        match load() {
+            Ok(kernel) => {
+                let parts = parts(&kernel);
+                let engine = Engine::new(kernel, parts, inbox);
+                // Whoever waits for this is the function below.
+                let _ = loaded.send(Ok(()));
+                engine.run();
+            }
+            Err(why) => drop(loaded.send(Err(why))),
+        }
+    })?;
+    match outcome.recv() {
+        Ok(Ok(())) => Ok((Handle { commands }, thread)),
+        Ok(Err(why)) => Err(why),
+        Err(_) => Err(E::from(std::io::Error::other("the engine thread ended while loading"))),
+    }
+}
+
+struct Engine<K> {
+    kernel: K,
+    parts: Parts,
+    inbox: std_mpsc::Receiver<Command>,
+    workloads: Registry,
+    sets: Sets,
+    counted: [u64; 2],
+    ticked: Instant,
+}
+
+impl<K: Enforcer> Engine<K> {
+    fn new(kernel: K, parts: Parts, inbox: std_mpsc::Receiver<Command>) -> Self {
+        let (workloads, sets) = Default::default();
+        let mut engine =
+            Self { kernel, parts, inbox, workloads, sets, counted: [0; 2], ticked: Instant::now() };
+        engine.restore();
+        engine
+    }
+
+    /// The rules of the last run, until a relay says otherwise.
+    fn restore(&mut self) {
+        match self.parts.rules.load() {
+            Ok(None) => {}
+            Ok(Some(rules)) => {
+                let status = self.sets.apply(&mut self.kernel, &self.workloads, rules, Instant::now());
+                let reason = status.problems.iter().find(|problem| problem.refused);
+                match reason {
+                    None => tracing::info!("the rules accepted last are in force"),
+                    Some(why) => tracing::warn!(why = why.message, "the rules on disk are not usable"),
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the rules on disk cannot be read"),
+        }
+    }
+
+    fn run(mut self) {
+        while self.commands() {
+            self.round(ROUND);
+            self.tick();
+        }
+        for _ in 0..LAST_ROUNDS {
+            self.round(ROUND);
+        }
+        self.count_ring_losses();
+    }
+
+    /// Takes the commands that wait; false: stop.
+    fn commands(&mut self) -> bool {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(Command::Stop) | Err(std_mpsc::TryRecvError::Disconnected) => return false,
+                Ok(command) => self.command(command),
+                Err(std_mpsc::TryRecvError::Empty) => return true,
+            }
+        }
+    }
+
+    /// An answer that nobody waits for any more is dropped; a workload then ends with it.
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Register(identity, root, reply) => {
+                let answer = self.register(identity, root);
+                if let Err(Ok(ready)) = reply.send(answer) {
+                    self.unregister(ready.index);
+                }
+            }
+            Command::Unregister(index, reply) => {
+                self.unregister(index);
+                let _ = reply.send(());
+            }
+            Command::Rules(rules, reply) => {
+                let _ = reply.send(self.apply(rules));
+            }
+            Command::Status(reply) => {
+                let _ = reply.send(self.status());
+            }
+            Command::Stop => {}
+        }
+    }
+
+    fn register(&mut self, identity: Identity, root: PathBuf) -> Result<Ready, RegisterError> {
+        let identity = identity.checked()?;
+        let index = self.workloads.free(Instant::now()).ok_or(RegisterError::TooMany)?;
+        let cgroup = self.parts.nursery.make(index)?;
+        let workload = Workload {
+            index,
+            labels: identity.labels_text(),
+            container_id: cgroup.name(),
+            root,
+            cgroup: cgroup.path().to_owned(),
+            identity,
+        };
+        let set = self.sets.place(&mut self.kernel, &workload)?;
+        if let Err(why) = self.kernel.add_workload(index, cgroup.path(), set) {
+            self.sets.leave(index, Instant::now());
+            return Err(RegisterError::Kernel(why));
+        }
+        self.kernel.visibility(index, &self.parts.visible);
+        let policies = self.sets.policies(&workload.identity);
+        self.workloads.insert(workload);
+        Ok(Ready { index, cgroup, tier: self.kernel.tier(), policies })
+    }
+
+    fn unregister(&mut self, index: u32) {
+        let now = Instant::now();
+        self.kernel.remove_workload(index);
+        self.sets.leave(index, now);
+        self.workloads.end(index, now);
+    }
+
+    fn apply(&mut self, rules: Rules) -> RuleStatus {
+        let status = self.sets.apply(&mut self.kernel, &self.workloads, rules, Instant::now());
+        if status.applied
+            && let Some(saved) = self.sets.save()
+            && let Err(error) = self.parts.rules.save(&saved)
+        {
+            tracing::warn!(%error, "the accepted rules cannot be kept on disk");
+        }
+        status
+    }
+
+    fn status(&self) -> Status {
+        let workloads = self.workloads.live().map(|workload| {
+            (Arc::clone(workload), self.sets.policies(&workload.identity))
+        });
+        Status {
+            tier: self.kernel.tier(),
+            reason: self.kernel.reason(),
+            abilities: self.kernel.abilities(),
+            digest: self.sets.digest(),
+            held: self.sets.held(),
+            problems: self.sets.problems(&self.kernel),
+            workloads: workloads.collect(),
+            images: self.parts.teller.images() as u64,
+        }
+    }
+
+    fn round(&mut self, wait: Duration) {
+        let mut round = Vec::new();
+        if let Err(error) = self.kernel.poll(wait, &mut |observation| round.push(observation)) {
+            tracing::warn!(%error, "reading the kernel's rings failed");
+            std::thread::sleep(wait);
+        }
+        let known = Known { workloads: &self.workloads, sets: &self.sets };
+        let (queues, losses) = (&self.parts.queues, &self.parts.losses);
+        self.parts.teller.tell(round, known, Instant::now(), &mut |event| send(queues, losses, event));
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(self.ticked) < TICK {
+            return;
+        }
+        self.ticked = now;
+        self.sets.tick(&mut self.kernel, now);
+        self.count_ring_losses();
+    }
+
+    fn count_ring_losses(&mut self) {
+        for ((class, total), counted) in self.kernel.lost().into_iter().zip(&mut self.counted) {
+            let new = total.saturating_sub(*counted);
+            self.parts.losses.count(Place::Ring, class, new, "no room in the kernel's ring");
+            *counted = total;
+        }
+    }
+}
+
+fn send(queues: &Queues, losses: &Losses, event: Outgoing) {
+    let class = event.class;
+    let sent = match class {
+        Class::Verdict => queues.verdicts.blocking_send(event).is_ok(),
+        Class::Telemetry => queues.telemetry.try_send(event).is_ok(),
+    };
+    if !sent {
+        losses.count(Place::Spool, class, 1, "the queue to the spool is full");
+    }
+}
