@@ -1,0 +1,233 @@
+//! The accounts: what went in, what came of it, and the identities that must hold at every moment.
+//!
+//! ```text
+//! received          = acknowledged + refused + duplicate + in flight                          (a Ledger)
+//! position − birth  = delivered + filtered + dead-lettered + expired + corrupt − rewound      (each cursor)
+//! birth ≤ position ≤ committed + 1        first ≤ committed + 1        bytes ≤ bound + one segment
+//! ```
+//!
+//! [`check`] is the only place that knows them: tests, the model of the random histories and the journal's own
+//! run-time assertion ([`crate::Journal::check`]) all call it.
+
+use std::ops::{Add, AddAssign};
+
+use crate::Seq;
+
+/// What became of the records that a cursor has passed, in records, since the cursor's birth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Handed over and confirmed.
+    pub delivered: u64,
+    /// Not wanted by the consumer's filter.
+    pub filtered: u64,
+    /// Refused by the destination for good and kept elsewhere, with the reason.
+    pub dead_lettered: u64,
+    /// Removed by retention before the consumer came to them.
+    pub expired: u64,
+    /// Unreadable: damaged on disk.
+    pub corrupt: u64,
+}
+
+impl Account {
+    /// All records passed.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.delivered + self.filtered + self.dead_lettered + self.expired + self.corrupt
+    }
+}
+
+impl Add for Account {
+    type Output = Account;
+
+    fn add(mut self, other: Account) -> Account {
+        self += other;
+        self
+    }
+}
+
+impl AddAssign for Account {
+    fn add_assign(&mut self, other: Account) {
+        let Account {
+            delivered,
+            filtered,
+            dead_lettered,
+            expired,
+            corrupt,
+        } = other;
+        self.delivered += delivered;
+        self.filtered += filtered;
+        self.dead_lettered += dead_lettered;
+        self.expired += expired;
+        self.corrupt += corrupt;
+    }
+}
+
+/// What became of the records that were offered, in records, since the journal was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Offered.
+    pub received: u64,
+    /// Answered "yes": on disk.
+    pub acknowledged: u64,
+    /// Answered "no", with the reason.
+    pub refused: u64,
+    /// Known already and so dropped (never by the journal itself, which knows no event).
+    pub duplicate: u64,
+    /// Not answered yet.
+    pub in_flight: u64,
+}
+
+/// A cursor as [`check`] sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CursorBooks {
+    /// The cursor's name.
+    pub name: String,
+    /// Where it began.
+    pub birth: Seq,
+    /// The next record to deliver, as its owner last said.
+    pub position: Seq,
+    /// What became of the records it passed.
+    pub account: Account,
+    /// Records that it went back over by explicit rewinds.
+    pub rewound: u64,
+}
+
+/// A journal as [`check`] sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Books {
+    /// Oldest record that is kept.
+    pub first: Seq,
+    /// Newest record that may be read; 0 before the first.
+    pub committed: Seq,
+    /// Bytes in segments.
+    pub bytes: u64,
+    /// What `bytes` may reach: the size bound and one segment.
+    pub bound: u64,
+    /// The appends.
+    pub ledger: Ledger,
+    /// All cursors.
+    pub cursors: Vec<CursorBooks>,
+}
+
+/// An identity that does not hold: a bug, never a state of the disk.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the books do not balance: {0}; please report it with the journal kept aside")]
+pub struct Violation(pub String);
+
+/// Checks every identity of the drawing above.
+///
+/// # Errors
+/// The first identity that does not hold, with its figures.
+pub fn check(books: &Books) -> Result<(), Violation> {
+    let Ledger {
+        received,
+        acknowledged,
+        refused,
+        duplicate,
+        in_flight,
+    } = books.ledger;
+    ensure(
+        received == acknowledged + refused + duplicate + in_flight,
+        || {
+            format!(
+                "received {received} ≠ acknowledged {acknowledged} + refused {refused} + duplicate {duplicate} + in flight {in_flight}"
+            )
+        },
+    )?;
+    let (first, committed) = (books.first.0, books.committed.0);
+    ensure(first <= committed + 1, || {
+        format!("first {first} is past committed {committed}")
+    })?;
+    let (bytes, bound) = (books.bytes, books.bound);
+    ensure(bytes <= bound, || {
+        format!("{bytes} bytes on disk, bound {bound}")
+    })?;
+    books
+        .cursors
+        .iter()
+        .try_for_each(|cursor| check_cursor(cursor, committed))
+}
+
+fn check_cursor(cursor: &CursorBooks, committed: u64) -> Result<(), Violation> {
+    let CursorBooks {
+        name,
+        birth,
+        position,
+        account,
+        rewound,
+    } = cursor;
+    ensure(position.0 <= committed + 1, || {
+        format!("cursor {name} at {position} is past committed {committed}")
+    })?;
+    let total = account.total();
+    ensure(position.0 + rewound == birth.0 + total, || {
+        format!(
+            "cursor {name}: position {position} + rewound {rewound} ≠ birth {birth} + total {total} of {account:?}"
+        )
+    })
+}
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), Violation> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Violation(what()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn books() -> Books {
+        let account = Account {
+            delivered: 4,
+            filtered: 1,
+            dead_lettered: 1,
+            expired: 2,
+            corrupt: 1,
+        };
+        Books {
+            first: Seq(5),
+            committed: Seq(20),
+            bytes: 10,
+            bound: 10,
+            ledger: Ledger {
+                received: 9,
+                acknowledged: 5,
+                refused: 2,
+                duplicate: 1,
+                in_flight: 1,
+            },
+            cursors: vec![CursorBooks {
+                name: "a".into(),
+                birth: Seq(3),
+                position: Seq(10),
+                account,
+                rewound: 2,
+            }],
+        }
+    }
+
+    #[test]
+    fn balanced_books_pass() {
+        assert_eq!(check(&books()), Ok(()));
+    }
+
+    #[test]
+    fn each_unbalanced_figure_is_found() {
+        let spoil: [fn(&mut Books); 6] = [
+            |b| b.ledger.received += 1,
+            |b| b.first = Seq(22),
+            |b| b.bytes += 1,
+            |b| b.cursors[0].position = Seq(11),
+            |b| b.cursors[0].account.corrupt += 1,
+            |b| b.committed = Seq(8),
+        ];
+        for (n, spoil) in spoil.iter().enumerate() {
+            let mut bad = books();
+            spoil(&mut bad);
+            assert!(check(&bad).is_err(), "case {n} passed");
+        }
+    }
+}

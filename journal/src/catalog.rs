@@ -1,0 +1,132 @@
+//! What the journal's threads, readers and cursors share: the list of segments, the queue, the cursors.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+};
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::{
+    Config, Disk, Ledger, Seq,
+    cursor::Cell,
+    disk::Lock,
+    segment::{Growth, IndexEntry, Segment},
+    writer::Queue,
+};
+
+/// Shared by everything that belongs to one open journal.
+pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) config: Config,
+    pub(crate) catalog: Mutex<Catalog>,
+    /// Held while segments are removed: the writer and the keeper both do.
+    pub(crate) removal: Mutex<()>,
+    pub(crate) queue: Mutex<Queue>,
+    pub(crate) work: Condvar,
+    pub(crate) budget: Arc<Semaphore>,
+    pub(crate) ledger: Mutex<Ledger>,
+    pub(crate) chores: Mutex<Chores>,
+    pub(crate) chore: Condvar,
+    pub(crate) cursors: Mutex<BTreeMap<String, Arc<Cell>>>,
+    pub(crate) committed: watch::Sender<Seq>,
+    pub(crate) counters: Counters,
+    pub(crate) lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+/// What the keeper is asked to do.
+#[derive(Default)]
+pub(crate) struct Chores {
+    pub(crate) cursors_moved: bool,
+    pub(crate) closing: bool,
+}
+
+/// Counted since the journal was opened.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) groups: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) sync_last_ns: AtomicU64,
+    pub(crate) sync_max_ns: AtomicU64,
+    pub(crate) suspects: AtomicU64,
+    pub(crate) removed_segments: AtomicU64,
+    pub(crate) cursor_failures: AtomicU64,
+    /// Why new records are refused right now.
+    pub(crate) refusing: Mutex<Option<String>>,
+    /// The last identity that did not hold.
+    pub(crate) violation: Mutex<Option<String>>,
+}
+
+/// The segments, oldest first, and where the journal ends.
+#[derive(Default)]
+pub(crate) struct Catalog {
+    pub(crate) segments: VecDeque<Arc<Segment>>,
+    /// Of the last segment, while records are added to it.
+    pub(crate) open: Option<Growth>,
+    /// The next sequence number: one past what is committed.
+    pub(crate) next: u64,
+    /// Bytes in segments.
+    pub(crate) used: u64,
+}
+
+/// The segment that holds a sequence number.
+pub(crate) struct Place {
+    pub(crate) segment: Arc<Segment>,
+    /// One past the last sequence number that counts as this segment's.
+    pub(crate) upper: u64,
+    /// For the open segment: where its synced records end, and a point at or before the number asked for.
+    pub(crate) open: Option<(u64, Option<IndexEntry>)>,
+}
+
+impl Catalog {
+    pub(crate) fn first(&self) -> u64 {
+        self.segments.front().map_or(self.next, |s| s.base.0)
+    }
+
+    pub(crate) fn push(&mut self, segment: Arc<Segment>) {
+        self.used += segment.bytes();
+        self.segments.push_back(segment);
+    }
+
+    /// The segment for `seq`, which is at least [`Catalog::first`] and below `next`.
+    pub(crate) fn locate(&self, seq: u64) -> Option<Place> {
+        let after = self.segments.partition_point(|s| s.base.0 <= seq);
+        let segment = Arc::clone(self.segments.get(after.checked_sub(1)?)?);
+        let following = self.segments.get(after);
+        let upper = following.map_or(self.next, |s| s.base.0);
+        let open = self.open.as_ref().filter(|_| following.is_none());
+        let open = open.map(|growth| {
+            let after = growth.index.partition_point(|e| e.seq <= seq);
+            (
+                growth.end,
+                after
+                    .checked_sub(1)
+                    .and_then(|n| growth.index.get(n).copied()),
+            )
+        });
+        Some(Place {
+            segment,
+            upper,
+            open,
+        })
+    }
+}
+
+impl Shared {
+    pub(crate) fn first(&self) -> u64 {
+        lock(&self.catalog).first()
+    }
+
+    /// Asks the writer to finish: what waits is still written, nothing more is taken.
+    pub(crate) fn begin_close(&self) {
+        lock(&self.queue).closing = true;
+        self.work.notify_all();
+        self.budget.close();
+    }
+}
+
+/// Locks; a panic elsewhere while it was held left nothing half done that matters (every critical section is a few
+/// assignments, and the writer's guard closes the journal).
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,339 @@
+//! The handle: open, append, read, cursors, figures, close.
+
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, atomic::Ordering},
+    thread::JoinHandle,
+};
+
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    AppendError, Checkpoint, Config, Cursor, CursorError, CursorOptions, CursorStats, Disk, Ledger,
+    MAX_PAYLOAD, OpenError, Opened, ReadError, Reader, Record, Seq, Stepper, Violation,
+    account::{self, Books},
+    catalog::{Shared, lock},
+    keeper, reader, record, recovery,
+    writer::Pending,
+};
+
+/// A cheap handle to one open journal. When the last one goes, what waits is still written.
+#[derive(Clone)]
+pub struct Journal {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.begin_close();
+    }
+}
+
+/// A journal's figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Oldest record that is kept.
+    pub first: Seq,
+    /// Newest record; 0 if there never was one.
+    pub committed: Seq,
+    /// Segments on disk.
+    pub segments: usize,
+    /// Bytes in segments.
+    pub bytes: u64,
+    /// Bound of `bytes`, from the settings.
+    pub max_size: u64,
+    /// Records offered and what became of them, since the journal was opened.
+    pub ledger: Ledger,
+    /// Group commits since then.
+    pub groups: u64,
+    /// Bytes committed since then.
+    pub written: u64,
+    /// How long the last `fdatasync` of a group took, in nanoseconds.
+    pub sync_last_ns: u64,
+    /// The longest since then.
+    pub sync_max_ns: u64,
+    /// Segments given up after a failed write or sync since then.
+    pub suspects: u64,
+    /// Segments that retention removed since then.
+    pub removed_segments: u64,
+    /// Cursor writes that failed (and were tried again) since then.
+    pub cursor_failures: u64,
+    /// Why records are refused right now.
+    pub refusing: Option<String>,
+    /// An identity of [`crate::account`] that was found broken: a bug to report.
+    pub violation: Option<String>,
+    /// By name.
+    pub cursors: Vec<CursorStats>,
+}
+
+impl Journal {
+    /// Opens the directory's journal, making it where there is none, and starts its two threads. Blocks for the scan
+    /// of the newest segment.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what to do. Nothing is changed when it is `Locked` or `Version`.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        config: Config,
+        checkpoint: Box<dyn Checkpoint>,
+    ) -> Result<(Journal, Opened), OpenError> {
+        let path = disk.path();
+        let (shared, writer, opened) = recovery::open(disk, config, checkpoint)?;
+        let thread = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            let named = std::thread::Builder::new().name(name.to_owned());
+            named.spawn(body).map_err(|source| OpenError::Io {
+                path: path.clone(),
+                doing: "starting a thread",
+                source,
+            })
+        };
+        let (shared1, shared2) = (Arc::clone(&shared), Arc::clone(&shared));
+        let keeping = thread(
+            "journal-keeper",
+            Box::new(move || {
+                keeper::run(&shared1);
+                keeper::finish(&shared1);
+            }),
+        )?;
+        let writing = thread(
+            "journal-writer",
+            Box::new(move || {
+                // The keeper ends after the writer, also after a panic of the owner's fold.
+                let _then = EndKeeper(Arc::clone(&shared2));
+                writer.run(keeper::now);
+            }),
+        )?;
+        let threads = Mutex::new(vec![writing, keeping]);
+        Ok((
+            Journal {
+                handle: Arc::new(Handle { shared, threads }),
+            },
+            opened,
+        ))
+    }
+
+    /// As [`Journal::open`] without threads: the [`Stepper`] does their work when told to. For tests that need every
+    /// order of operations to be repeatable.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub fn open_stepped(
+        disk: Arc<dyn Disk>,
+        config: Config,
+        checkpoint: Box<dyn Checkpoint>,
+    ) -> Result<(Journal, Opened, Stepper), OpenError> {
+        let (shared, writer, opened) = recovery::open(disk, config, checkpoint)?;
+        let stepper = Stepper {
+            shared: Arc::clone(&shared),
+            writer,
+        };
+        let handle = Arc::new(Handle {
+            shared,
+            threads: Mutex::default(),
+        });
+        Ok((Journal { handle }, opened, stepper))
+    }
+
+    /// Appends the records, in order and without others between them, and resolves when they are on disk. Waits while
+    /// the queue is full. Dropped after its first poll, it may still append.
+    ///
+    /// # Errors
+    /// [`AppendError`]: `Full`, `Closed` and `TooLarge` stored nothing; after `Failed` it is not known.
+    pub async fn append(&self, records: Vec<Record>) -> Result<Range<Seq>, AppendError> {
+        let shared = &self.handle.shared;
+        let count = records.len() as u64;
+        if records.is_empty() {
+            let next = self.committed().next();
+            return Ok(next..next);
+        }
+        let bytes = self.check_size(&records).inspect_err(|_| {
+            let mut ledger = lock(&shared.ledger);
+            ledger.received += count;
+            ledger.refused += count;
+        })?;
+        // Fits: `queue_bytes` is at most 2^30.
+        let permits = bytes.min(shared.config.queue_bytes) as u32;
+        let budget = Arc::clone(&shared.budget);
+        let permit = budget
+            .acquire_many_owned(permits)
+            .await
+            .map_err(|_| AppendError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut queue = lock(&shared.queue);
+            if queue.closing || queue.closed {
+                return Err(AppendError::Closed);
+            }
+            let mut ledger = lock(&shared.ledger);
+            ledger.received += count;
+            ledger.in_flight += count;
+            drop(ledger);
+            queue.waiting.push_back(Pending {
+                records,
+                bytes,
+                reply,
+                _permit: permit,
+            });
+            if queue.idle {
+                shared.work.notify_one();
+            }
+        }
+        answer.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    fn check_size(&self, records: &[Record]) -> Result<u64, AppendError> {
+        let longest = records.iter().map(|r| r.payload.len()).max().unwrap_or(0);
+        if longest > MAX_PAYLOAD {
+            return Err(AppendError::TooLarge {
+                bytes: longest as u64,
+                limit: MAX_PAYLOAD as u64,
+            });
+        }
+        let limit = self.handle.shared.config.max_size / 2;
+        let bytes = records.iter().map(record::size).sum();
+        if bytes > limit {
+            Err(AppendError::TooLarge { bytes, limit })
+        } else {
+            Ok(bytes)
+        }
+    }
+
+    /// The newest record that may be read; 0 if there is none.
+    #[must_use]
+    pub fn committed(&self) -> Seq {
+        *self.handle.shared.committed.borrow()
+    }
+
+    /// The oldest record that is kept; one past [`Journal::committed`] if there is none.
+    #[must_use]
+    pub fn first(&self) -> Seq {
+        Seq(self.handle.shared.first())
+    }
+
+    /// Changes with every group commit.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Seq> {
+        self.handle.shared.committed.subscribe()
+    }
+
+    /// Reads from `from` on, which may be past the end.
+    #[must_use]
+    pub fn reader(&self, from: Seq) -> Reader {
+        Reader::new(&self.handle.shared, from)
+    }
+
+    /// The first record whose time is `unix_ns` or later; one past the end if there is none.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn seek_time(&self, unix_ns: u64) -> Result<Seq, ReadError> {
+        reader::seek_time(&self.handle.shared, unix_ns)
+    }
+
+    /// Opens a cursor where it was, or makes it where there is none. Blocks for a sync of a new one.
+    ///
+    /// # Errors
+    /// [`CursorError`]: a bad name, a cursor in use, or the disk.
+    pub fn cursor(&self, name: &str, options: CursorOptions) -> Result<Cursor, CursorError> {
+        Cursor::open(&self.handle.shared, name, options)
+    }
+
+    /// Cursors not named here, and not open, pin nothing from now on. Their files stay: opened again, they go on where
+    /// they were, and what was removed meanwhile counts as expired.
+    pub fn retire_cursors_except(&self, names: &[&str]) {
+        for cell in lock(&self.handle.shared.cursors).values() {
+            let wanted = names.contains(&cell.name.as_str());
+            if !wanted && !cell.in_use.load(Ordering::Acquire) {
+                lock(&cell.inner).retired = true;
+            }
+        }
+    }
+
+    /// The figures of this moment.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let shared = &self.handle.shared;
+        let (first, next, segments, bytes) = {
+            let catalog = lock(&shared.catalog);
+            (
+                catalog.first(),
+                catalog.next,
+                catalog.segments.len(),
+                catalog.used,
+            )
+        };
+        let cursors = lock(&shared.cursors)
+            .values()
+            .map(|cell| cell.stats(first, next))
+            .collect();
+        let counters = &shared.counters;
+        Stats {
+            first: Seq(first),
+            committed: Seq(next - 1),
+            segments,
+            bytes,
+            max_size: shared.config.max_size,
+            ledger: *lock(&shared.ledger),
+            groups: counters.groups.load(Ordering::Relaxed),
+            written: counters.bytes.load(Ordering::Relaxed),
+            sync_last_ns: counters.sync_last_ns.load(Ordering::Relaxed),
+            sync_max_ns: counters.sync_max_ns.load(Ordering::Relaxed),
+            suspects: counters.suspects.load(Ordering::Relaxed),
+            removed_segments: counters.removed_segments.load(Ordering::Relaxed),
+            cursor_failures: counters.cursor_failures.load(Ordering::Relaxed),
+            refusing: lock(&counters.refusing).clone(),
+            violation: lock(&counters.violation).clone(),
+            cursors,
+        }
+    }
+
+    /// Checks the identities of [`crate::account`] now.
+    ///
+    /// # Errors
+    /// The first that does not hold: a bug.
+    pub fn check(&self) -> Result<(), Violation> {
+        account::check(&books(&self.handle.shared))
+    }
+
+    /// Writes what waits, makes cursors durable, ends the threads and gives up the lock. Other handles then answer
+    /// `Closed`; readers still read.
+    pub fn close(self) {
+        self.handle.shared.begin_close();
+        for thread in lock(&self.handle.threads).drain(..) {
+            // A thread that panicked has closed the journal on its way out.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The books of this moment.
+pub(crate) fn books(shared: &Shared) -> Books {
+    // Cursors before the catalog: what they have passed is committed by then.
+    let cursors = lock(&shared.cursors)
+        .values()
+        .map(|cell| cell.books())
+        .collect();
+    let catalog = lock(&shared.catalog);
+    Books {
+        first: Seq(catalog.first()),
+        committed: Seq(catalog.next - 1),
+        bytes: catalog.used,
+        bound: shared.config.max_size + shared.config.segment_bytes,
+        ledger: *lock(&shared.ledger),
+        cursors,
+    }
+}
+
+struct EndKeeper(Arc<Shared>);
+
+impl Drop for EndKeeper {
+    fn drop(&mut self) {
+        lock(&self.0.chores).closing = true;
+        self.0.chore.notify_all();
+    }
+}

@@ -1,0 +1,138 @@
+//! The chores beside writing: cursors are made durable, old segments leave, the books are checked.
+//!
+//! The keeper is a thread of its own, so a cursor's `fdatasync` never stands in the way of a group commit. Tests drive
+//! both threads' work step by step instead ([`Stepper`]), which makes every order of disk operations repeatable.
+
+use std::{
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    catalog::{Shared, lock},
+    journal::books,
+    retention,
+    writer::{Writer, close_queue},
+};
+
+/// Old segments are looked for this often.
+const TICK: Duration = Duration::from_secs(5);
+
+/// The thread: does chores until the journal closes, then once more.
+pub(crate) fn run(shared: &Shared) {
+    let mut last_tick = Instant::now();
+    loop {
+        let closing = wait_for_chores(shared);
+        if flush_cursors(shared) {
+            lock(&shared.chores).cursors_moved = true;
+        }
+        if last_tick.elapsed() >= TICK {
+            last_tick = Instant::now();
+            tick(shared, now());
+        }
+        if closing {
+            return;
+        }
+        coalesce(shared);
+    }
+}
+
+/// Sleeps until a cursor moves, the journal closes, or the next tick; answers whether it closes.
+fn wait_for_chores(shared: &Shared) -> bool {
+    let mut chores = lock(&shared.chores);
+    if !chores.cursors_moved && !chores.closing {
+        let waited = shared
+            .chore
+            .wait_timeout_while(chores, TICK, |c| !c.cursors_moved && !c.closing);
+        chores = waited.unwrap_or_else(PoisonError::into_inner).0;
+    }
+    chores.cursors_moved = false;
+    chores.closing
+}
+
+/// Lets moves gather, so each cursor is synced at most once in `cursor_sync`.
+fn coalesce(shared: &Shared) {
+    let chores = lock(&shared.chores);
+    let waited = shared
+        .chore
+        .wait_timeout_while(chores, shared.config.cursor_sync, |c| !c.closing);
+    drop(waited.unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Writes every cursor that moved; `true` if one could not be written and wants another try.
+fn flush_cursors(shared: &Shared) -> bool {
+    let cells: Vec<_> = lock(&shared.cursors).values().cloned().collect();
+    let failed = cells
+        .iter()
+        .filter(|cell| cell.flush(shared).is_err())
+        .count();
+    shared
+        .counters
+        .cursor_failures
+        .fetch_add(failed as u64, Ordering::Relaxed);
+    failed > 0
+}
+
+fn tick(shared: &Shared, now: u64) {
+    // A disk that cannot remove a file today is asked again at the next tick.
+    let _ = retention::remove_old(shared, now);
+    if let Err(violation) = crate::account::check(&books(shared)) {
+        *lock(&shared.counters.violation) = Some(violation.to_string());
+    }
+}
+
+/// After the last flush: nobody may wait any more, the directory is free for the next writer.
+pub(crate) fn finish(shared: &Shared) {
+    lock(&shared.chores).closing = true;
+    for cell in lock(&shared.cursors).values() {
+        lock(&cell.inner).waiters.clear();
+    }
+    *lock(&shared.lock) = None;
+    // Wakes readers, who then see that it is closed.
+    shared.committed.send_modify(|_| {});
+}
+
+/// Nanoseconds since the Unix epoch.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A journal without threads, driven by its caller: [`crate::Journal::open_stepped`].
+///
+/// Appends and cursor moves only queue (poll their futures once); the calls here do the work.
+pub struct Stepper {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) writer: Writer,
+}
+
+impl Stepper {
+    /// Commits one group; `false` if nothing waited.
+    pub fn write(&mut self, now: u64) -> bool {
+        self.writer.turn(now)
+    }
+
+    /// Makes cursors durable and removes what is old.
+    pub fn keep(&mut self, now: u64) {
+        lock(&self.shared.chores).cursors_moved = false;
+        flush_cursors(&self.shared);
+        tick(&self.shared, now);
+    }
+
+    /// Closes the active segment with its index, as rotation does.
+    pub fn seal(&mut self) {
+        self.writer.seal();
+    }
+
+    /// Finishes as [`crate::Journal::close`] does: writes what waits, makes cursors durable, gives up the lock.
+    pub fn close(mut self, now: u64) {
+        self.shared.begin_close();
+        while self.writer.turn(now) {}
+        close_queue(&self.shared);
+        lock(&self.shared.chores).closing = true;
+        flush_cursors(&self.shared);
+        finish(&self.shared);
+    }
+}

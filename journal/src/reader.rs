@@ -1,0 +1,397 @@
+//! Reads on from a sequence number, block by block, and waits at the end.
+//!
+//! A block is one `pread`; its entries are slices of it. Readers share nothing but the catalog's lock, taken once a
+//! block, so a slow one disturbs nobody. What cannot be handed out is told as a range: records that retention has
+//! removed, and records that are damaged.
+
+use std::{io, ops::Range, sync::Arc};
+
+use tokio::sync::watch;
+
+use crate::{
+    Account, Entry, Seq,
+    catalog::{Place, Shared, lock},
+    disk::{Access, DiskFile},
+    segment::{self, Extent, Growth, Head, Segment},
+    walk::Walk,
+};
+
+/// Bytes read at a time when nothing is handed out.
+const SCAN: usize = 1 << 20;
+/// After so many failed reads at one place, unreadable sectors count as damaged.
+const PATIENCE: u32 = 3;
+
+/// The disk failed; nothing was skipped. Try again: a place that fails three times in a row is then read around.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {name}: {source}; try again")]
+pub struct ReadError {
+    /// The segment's file name.
+    pub name: String,
+    /// What the disk said.
+    pub source: io::Error,
+}
+
+/// What one [`Reader::next`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Block {
+    /// In order.
+    pub entries: Vec<Entry>,
+    /// Passed over without being handed out, in order: `expired + corrupt` records together.
+    pub skipped: Vec<Range<Seq>>,
+    /// Records in `skipped` that retention removed.
+    pub expired: u64,
+    /// Records in `skipped` that are damaged.
+    pub corrupt: u64,
+    /// Where the next block begins.
+    pub next: Seq,
+}
+
+impl Block {
+    /// Whether there was nothing to read and nothing to skip.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.skipped.is_empty()
+    }
+
+    /// The skipped records as they belong into a cursor's account.
+    #[must_use]
+    pub fn losses(&self) -> Account {
+        Account {
+            expired: self.expired,
+            corrupt: self.corrupt,
+            ..Account::default()
+        }
+    }
+
+    fn skip(&mut self, range: Range<u64>, count: fn(&mut Block) -> &mut u64) {
+        if !range.is_empty() {
+            *count(self) += range.end - range.start;
+            self.skipped.push(Seq(range.start)..Seq(range.end));
+        }
+    }
+
+    fn skip_expired(&mut self, range: Range<u64>) {
+        self.skip(range, |b| &mut b.expired);
+    }
+
+    fn skip_corrupt(&mut self, range: Range<u64>) {
+        self.skip(range, |b| &mut b.corrupt);
+    }
+}
+
+/// Reads committed records from a place on.
+pub struct Reader {
+    shared: Arc<Shared>,
+    next: u64,
+    held: Option<Held>,
+    committed: watch::Receiver<Seq>,
+    failures: u32,
+}
+
+/// The segment being read.
+struct Held {
+    segment: Arc<Segment>,
+    walk: Walk,
+}
+
+impl Reader {
+    pub(crate) fn new(shared: &Arc<Shared>, from: Seq) -> Reader {
+        let committed = shared.committed.subscribe();
+        Reader {
+            shared: Arc::clone(shared),
+            next: from.0.max(1),
+            held: None,
+            committed,
+            failures: 0,
+        }
+    }
+
+    /// Where the next block begins.
+    #[must_use]
+    pub fn position(&self) -> Seq {
+        Seq(self.next)
+    }
+
+    /// Goes to another place.
+    pub fn seek(&mut self, to: Seq) {
+        self.next = to.0.max(1);
+        self.held = None;
+    }
+
+    /// Reads on: about `max_bytes` (at least one record where there is one), or an empty block at the end. Blocks the
+    /// thread for one read, mostly of the page cache.
+    ///
+    /// # Errors
+    /// The disk failed; call again.
+    pub fn next(&mut self, max_bytes: usize) -> Result<Block, ReadError> {
+        let mut block = Block::default();
+        while block.is_empty() {
+            let place = {
+                let catalog = lock(&self.shared.catalog);
+                let first = catalog.first();
+                if self.next < first {
+                    block.skip_expired(self.next..first);
+                    self.next = first;
+                }
+                catalog
+                    .locate(self.next)
+                    .filter(|_| self.next < catalog.next)
+            };
+            let Some(place) = place else { break };
+            match self.read(&place, max_bytes, &mut block) {
+                Ok(()) => self.failures = 0,
+                Err(source) if block.is_empty() => {
+                    self.failures += 1;
+                    return Err(ReadError {
+                        name: place.segment.name.clone(),
+                        source,
+                    });
+                }
+                // What was skipped is told first; the failure comes again.
+                Err(_) => break,
+            }
+        }
+        block.next = Seq(self.next);
+        Ok(block)
+    }
+
+    /// Waits until there is something to read; `false` once the journal is closed and read to its end.
+    pub async fn wait(&mut self) -> bool {
+        let next = self.next;
+        // The sender lives as long as `shared`; a closed journal says so by a last, unchanged value.
+        loop {
+            if self.committed.borrow_and_update().0 >= next {
+                return true;
+            }
+            if lock(&self.shared.chores).closing {
+                return false;
+            }
+            if self.committed.changed().await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    fn read(&mut self, place: &Place, max: usize, block: &mut Block) -> io::Result<()> {
+        let same = self
+            .held
+            .as_ref()
+            .is_some_and(|h| Arc::ptr_eq(&h.segment, &place.segment));
+        if !same {
+            self.held = hold(&self.shared, place, self.next)?;
+        }
+        let Some(held) = &mut self.held else {
+            return self.segment_lost(place, block);
+        };
+        let walk = &mut held.walk;
+        walk.upper = place.upper;
+        if let Some((end, _)) = place.open {
+            walk.end = end;
+        } else if let Some(extent) = place.segment.extent.get() {
+            walk.end = extent.end;
+        }
+        walk.keep_from = self.next;
+        walk.tolerant = self.failures >= PATIENCE;
+        let mut piece = walk.step(max, false)?;
+        while piece.entries.is_empty() && !piece.done {
+            piece = walk.step(SCAN, false)?;
+        }
+        for gap in piece.gaps {
+            block.skip_corrupt(gap);
+        }
+        self.next = self.next.max(walk.next);
+        if piece.done && self.next < place.upper {
+            block.skip_corrupt(self.next..place.upper);
+            self.next = place.upper;
+            walk.next = place.upper;
+        }
+        block.entries = piece.entries;
+        Ok(())
+    }
+
+    /// The file is gone or its header is damaged: if retention was not it, the records are lost.
+    fn segment_lost(&mut self, place: &Place, block: &mut Block) -> io::Result<()> {
+        if self.shared.first() <= self.next {
+            block.skip_corrupt(self.next..place.upper);
+            self.next = place.upper;
+        }
+        Ok(())
+    }
+}
+
+/// Opens the segment of `place` at the record `next`, or shortly before it. `None`: there is no such file, or it has
+/// no readable header.
+fn hold(shared: &Shared, place: &Place, next: u64) -> io::Result<Option<Held>> {
+    let segment = &place.segment;
+    let Some((file, head)) = open(shared, segment)? else {
+        return Ok(None);
+    };
+    let start = (head.data_start(), segment.base.0);
+    let (end, start) = match place.open {
+        Some((end, hint)) => (end, hint.map_or(start, |e| (e.offset, e.seq))),
+        None => {
+            let extent = extent_of(segment, &file, &head, place.upper)?;
+            let index = match &extent.index {
+                Some(index) => Some(Arc::clone(index)),
+                None => segment::read_index(&*file, &head)?.map(Arc::new),
+            };
+            let entry = index.and_then(|index| {
+                let after = index.partition_point(|e| e.seq <= next);
+                after.checked_sub(1).and_then(|n| index.get(n).copied())
+            });
+            (extent.end, entry.map_or(start, |e| (e.offset, e.seq)))
+        }
+    };
+    let walk = Walk {
+        file,
+        salt: head.salt,
+        at: start.0,
+        end,
+        next: start.1,
+        upper: place.upper,
+        keep_from: next,
+        tolerant: false,
+    };
+    Ok(Some(Held {
+        segment: Arc::clone(segment),
+        walk,
+    }))
+}
+
+/// A segment's file and header; `None` where it is gone or its header is damaged.
+pub(crate) fn open(
+    shared: &Shared,
+    segment: &Segment,
+) -> io::Result<Option<(Arc<dyn DiskFile>, Head)>> {
+    let file = match shared.disk.open(&segment.name, Access::Read) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let head = match segment.head.get() {
+        Some(head) => *head,
+        None => match Head::read(&*file)? {
+            Ok(head) => *segment.head.get_or_init(|| head),
+            Err(_) => return Ok(None),
+        },
+    };
+    Ok(Some((file, head)))
+}
+
+/// What is known of a segment that grows no more: from its trailer, or by walking it once.
+pub(crate) fn extent_of(
+    segment: &Segment,
+    file: &Arc<dyn DiskFile>,
+    head: &Head,
+    upper: u64,
+) -> io::Result<Extent> {
+    if let Some(extent) = segment.extent.get() {
+        return Ok(extent.clone());
+    }
+    let extent = match segment::read_extent(&**file, head)? {
+        Some(extent) => extent,
+        None => scan_extent(segment, file, head, upper)?,
+    };
+    Ok(segment.extent.get_or_init(|| extent).clone())
+}
+
+fn scan_extent(
+    segment: &Segment,
+    file: &Arc<dyn DiskFile>,
+    head: &Head,
+    upper: u64,
+) -> io::Result<Extent> {
+    let mut growth = Growth::new(segment.base, head.data_start());
+    let mut walk = Walk {
+        file: Arc::clone(file),
+        salt: head.salt,
+        at: head.data_start(),
+        end: file.length()?,
+        next: segment.base.0,
+        upper,
+        keep_from: 0,
+        tolerant: true,
+    };
+    loop {
+        let piece = walk.step(SCAN, true)?;
+        for (offset, header) in &piece.places {
+            growth.add(header.seq, header.time, *offset, header.frame() as u64);
+        }
+        if piece.done {
+            return Ok(growth.extent(true));
+        }
+    }
+}
+
+/// The first record at or after `unix_ns`; one past the end if there is none.
+pub(crate) fn seek_time(shared: &Arc<Shared>, unix_ns: u64) -> Result<Seq, ReadError> {
+    let mut from = shared.first();
+    loop {
+        let place = {
+            let catalog = lock(&shared.catalog);
+            from = from.max(catalog.first());
+            catalog.locate(from).filter(|_| from < catalog.next)
+        };
+        let Some(place) = place else {
+            return Ok(Seq(from));
+        };
+        let at = seek_in(shared, &place, from, unix_ns).map_err(|source| ReadError {
+            name: place.segment.name.clone(),
+            source,
+        })?;
+        match at {
+            Some(seq) => return Ok(Seq(seq)),
+            None => from = place.upper,
+        }
+    }
+}
+
+fn seek_in(shared: &Arc<Shared>, place: &Place, from: u64, time: u64) -> io::Result<Option<u64>> {
+    let Some((file, head)) = open(shared, &place.segment)? else {
+        return Ok(None);
+    };
+    let mut start = (head.data_start(), place.segment.base.0);
+    let (end, max_time, index) = match place.open {
+        Some((end, _)) => {
+            let catalog = lock(&shared.catalog);
+            let growth = catalog.open.as_ref();
+            let index = growth.map(|g| Arc::new(g.index.clone()));
+            (end, growth.map_or(u64::MAX, |g| g.max_time), index)
+        }
+        None => {
+            let extent = extent_of(&place.segment, &file, &head, place.upper)?;
+            let index = match extent.index {
+                Some(index) => Some(index),
+                None => segment::read_index(&*file, &head)?.map(Arc::new),
+            };
+            (extent.end, extent.max_time, index)
+        }
+    };
+    if max_time < time {
+        return Ok(None);
+    }
+    if let Some(index) = index {
+        let after = index.partition_point(|e| e.before < time);
+        let entry = after.checked_sub(1).and_then(|n| index.get(n));
+        start = entry.map_or(start, |e| (e.offset, e.seq));
+    }
+    let mut walk = Walk {
+        file,
+        salt: head.salt,
+        at: start.0,
+        end,
+        next: start.1,
+        upper: place.upper,
+        keep_from: from,
+        tolerant: true,
+    };
+    loop {
+        let piece = walk.step(SCAN, false)?;
+        if let Some(entry) = piece.entries.iter().find(|e| e.time >= time) {
+            return Ok(Some(entry.seq.0));
+        }
+        if piece.done {
+            return Ok(None);
+        }
+    }
+}

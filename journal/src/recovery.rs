@@ -1,0 +1,594 @@
+//! Opening: the version, the lock, the cursors, the newest segment, the owner's fold.
+//!
+//! Only the newest segment is walked; older ones are known by name and length until someone reads them. What is kept
+//! of the newest is synced before anyone may read it: after a kill it may be in the page cache only.
+//!
+//! A region behind the last valid record is a torn tail and is cut. A gap before a valid record costs the records in
+//! it; if no group commit begins after the gap, they may never have been acknowledged, and are told apart.
+//!
+//! A cursor that stands beyond the last record proves that records were there which are damaged now. Their numbers are
+//! not given out again: the journal goes on behind them, and whoever reads over them is told.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex},
+};
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::{
+    Checkpoint, Config, Disk, FORMAT, Ledger, Seq,
+    catalog::{Catalog, Chores, Counters, Shared},
+    cursor::Cell,
+    disk::{Access, DiskFile, Lock, LockError, read_full, write_all},
+    record::{MAX_SEQ, checksum},
+    segment::{self, BadHead, Growth, Head, Segment},
+    slots::{Found, Slot, SlotFile},
+    walk::{Walk, opens_group},
+    writer::{Active, Queue, Writer},
+};
+
+const FORMAT_FILE: &str = "FORMAT";
+const SCAN: usize = 1 << 20;
+
+/// Why a directory's journal was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process writes here.
+    #[error("the journal in {path} is in use by {by}; stop it, or use another directory")]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// What the holder says of itself.
+        by: String,
+    },
+    /// Another version of the format; nothing was changed.
+    #[error(
+        "the journal in {path} has format version {found} and this program knows {known}; use a program that knows it, or another directory (nothing was changed)"
+    )]
+    Version {
+        /// The directory.
+        path: PathBuf,
+        /// The version found.
+        found: u16,
+        /// The version that this program reads and writes.
+        known: u16,
+    },
+    /// The directory cannot be written.
+    #[error("{path} cannot be written: {source}; make it writable, or use another directory")]
+    NotWritable {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What stands there is not a journal that could be read.
+    #[error("{path} cannot be read as a journal: {what}; move it away to begin with an empty one")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The owner does not take the checkpoint that it once saved.
+    #[error(
+        "the checkpoint in {path} is not accepted: {reason}; use the program that wrote it, or another directory"
+    )]
+    Checkpoint {
+        /// The segment.
+        path: PathBuf,
+        /// The owner's reason.
+        reason: String,
+    },
+    /// The system refused something on the way.
+    #[error("{doing} in {path} failed: {source}; check the disk and start again")]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Where the owner's fold was taken up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CheckpointFrom {
+    /// A new journal, or one whose every record was folded again from the first.
+    #[default]
+    Fresh,
+    /// The checkpoint before this record, and all records from there.
+    Before(Seq),
+    /// No checkpoint was readable and the oldest records are gone: the fold knows only what is still kept.
+    Lost,
+}
+
+/// What was found at opening.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// The journal was made.
+    pub created: bool,
+    /// Oldest record that is kept.
+    pub first: Seq,
+    /// Newest record.
+    pub committed: Seq,
+    /// Segments found.
+    pub segments: usize,
+    /// Bytes of a torn tail that were cut: writes that a crash interrupted.
+    pub cut_bytes: u64,
+    /// Records missing inside the last group commit: interrupted by a crash and never acknowledged, or else damaged.
+    pub torn: u64,
+    /// Records missing before that in the newest segment: damaged.
+    pub corrupt: u64,
+    /// Numbers not given out again because a cursor had passed them.
+    pub burned: u64,
+    /// Where the owner's fold was taken up.
+    pub checkpoint: CheckpointFrom,
+    /// Cursors found.
+    pub cursors: usize,
+    /// Cursors of which one slot is not whole; they go on from the other, at most one write behind.
+    pub cursors_behind: Vec<String>,
+    /// Cursors that could not be read; they go on from the oldest record.
+    pub cursors_lost: Vec<String>,
+}
+
+/// Opens the journal without starting its threads.
+pub(crate) fn open(
+    disk: Arc<dyn Disk>,
+    config: Config,
+    mut checkpoint: Box<dyn Checkpoint>,
+) -> Result<(Arc<Shared>, Writer, Opened), OpenError> {
+    let path = disk.path();
+    let opening = Opening {
+        disk: &*disk,
+        path: &path,
+    };
+    // Before the lock, so that a directory of another version is not touched at all.
+    opening.check_version()?;
+    let guard = opening.lock()?;
+    let format = opening.check_version()?;
+    opening.remove_temporary_files()?;
+    if format != Format::Known {
+        opening.write_format()?;
+    }
+    let mut opened = Opened {
+        created: format == Format::New,
+        ..Opened::default()
+    };
+    let mut cursors = opening.load_cursors(&mut opened)?;
+    let mut catalog = opening.list_segments()?;
+    opened.segments = catalog.segments.len();
+    let active = opening.recover(&mut catalog, &mut *checkpoint, &mut opened)?;
+
+    let passed = cursors
+        .values()
+        .map(|(slot, _)| slot.position)
+        .max()
+        .unwrap_or(0);
+    opened.burned = passed.saturating_sub(catalog.next);
+    catalog.next = catalog.next.max(passed);
+    let first = catalog.first();
+    for name in &opened.cursors_lost {
+        if let Some((slot, _)) = cursors.get_mut(name) {
+            (slot.birth, slot.position) = (first, first);
+        }
+    }
+    (opened.first, opened.committed) = (Seq(first), Seq(catalog.next - 1));
+    let (shared, writer) = assemble(disk, config, checkpoint, catalog, cursors, active, guard);
+    Ok((shared, writer, opened))
+}
+
+/// An open segment file and what its header says.
+type Open = (Arc<dyn DiskFile>, Head);
+type Cursors = BTreeMap<String, (Slot, Option<SlotFile>)>;
+
+fn assemble(
+    disk: Arc<dyn Disk>,
+    config: Config,
+    checkpoint: Box<dyn Checkpoint>,
+    catalog: Catalog,
+    cursors: Cursors,
+    active: Option<Active>,
+    guard: Box<dyn Lock>,
+) -> (Arc<Shared>, Writer) {
+    let config = config.fitted();
+    let next = catalog.next;
+    let cells = cursors.into_iter().map(|(name, (slot, file))| {
+        let cell = Cell::new(&name, slot, file);
+        (name, Arc::new(cell))
+    });
+    let shared = Arc::new(Shared {
+        disk,
+        catalog: Mutex::new(catalog),
+        removal: Mutex::new(()),
+        queue: Mutex::new(Queue::default()),
+        work: Condvar::new(),
+        budget: Arc::new(Semaphore::new(config.queue_bytes as usize)),
+        ledger: Mutex::new(Ledger::default()),
+        // A cursor whose file is not trusted is written at the first opportunity.
+        chores: Mutex::new(Chores {
+            cursors_moved: true,
+            closing: false,
+        }),
+        chore: Condvar::new(),
+        cursors: Mutex::new(cells.collect()),
+        committed: watch::Sender::new(Seq(next - 1)),
+        counters: Counters::default(),
+        lock: Mutex::new(Some(guard)),
+        config,
+    });
+    let writer = Writer {
+        shared: Arc::clone(&shared),
+        checkpoint,
+        active,
+        next,
+        buffer: Vec::new(),
+        full_since: None,
+    };
+    (shared, writer)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// FORMAT says ours.
+    Known,
+    /// There is no readable FORMAT, but the segments or cursors are ours.
+    Unsaid,
+    /// There is nothing of a journal.
+    New,
+}
+
+struct Opening<'a> {
+    disk: &'a dyn Disk,
+    path: &'a Path,
+}
+
+impl Opening<'_> {
+    fn io(&self, doing: &'static str) -> impl Fn(io::Error) -> OpenError {
+        let path = self.path.to_owned();
+        move |source| OpenError::Io {
+            path: path.clone(),
+            doing,
+            source,
+        }
+    }
+
+    fn version(&self, found: u16) -> OpenError {
+        OpenError::Version {
+            path: self.path.to_owned(),
+            found,
+            known: FORMAT,
+        }
+    }
+
+    /// Reads what says the version, and changes nothing.
+    fn check_version(&self) -> Result<Format, OpenError> {
+        let names = self.disk.list().map_err(self.io("listing files"))?;
+        let said = match names.iter().any(|n| n == FORMAT_FILE) {
+            true => self.read_format().map_err(self.io("reading FORMAT"))?,
+            false => None,
+        };
+        if let Some(found) = said.filter(|v| *v != FORMAT) {
+            return Err(self.version(found));
+        }
+        let newest = names.iter().filter(|n| segment::base_of(n).is_some()).max();
+        if let Some(name) = newest {
+            let file = self
+                .disk
+                .open(name, Access::Read)
+                .map_err(self.io("opening a segment"))?;
+            if let Err(BadHead::Version(found)) =
+                Head::read(&*file).map_err(self.io("reading a segment"))?
+            {
+                return Err(self.version(found));
+            }
+        }
+        let ours = newest.is_some() || names.iter().any(|n| n.ends_with(".cursor"));
+        match (said, ours) {
+            (Some(_), _) => Ok(Format::Known),
+            (None, true) => Ok(Format::Unsaid),
+            (None, false) if names.iter().any(|n| n == FORMAT_FILE) => Err(OpenError::Corrupt {
+                path: self.path.join(FORMAT_FILE),
+                what: "it does not say a format version",
+            }),
+            (None, false) => Ok(Format::New),
+        }
+    }
+
+    /// The version in FORMAT; `None` if its line is not whole.
+    fn read_format(&self) -> io::Result<Option<u16>> {
+        let file = self.disk.open(FORMAT_FILE, Access::Read)?;
+        let mut bytes = [0; 64];
+        let n = read_full(&*file, &mut bytes, 0)?;
+        let text = bytes
+            .get(..n)
+            .and_then(|b| str::from_utf8(b).ok())
+            .unwrap_or_default();
+        let parsed = text.trim_end().rsplit_once(' ').and_then(|(said, crc)| {
+            let version = said.strip_prefix("cresset-journal ")?.parse().ok()?;
+            (u32::from_str_radix(crc, 16).ok()? == checksum(0, said.as_bytes())).then_some(version)
+        });
+        Ok(parsed)
+    }
+
+    fn write_format(&self) -> Result<(), OpenError> {
+        let said = format!("cresset-journal {FORMAT}");
+        let line = format!("{said} {:08x}\n", checksum(0, said.as_bytes()));
+        let temporary = format!("{FORMAT_FILE}.tmp");
+        (|| {
+            let file = self.disk.create(&temporary)?;
+            write_all(&*file, line.as_bytes(), 0)?;
+            file.fdatasync()?;
+            self.disk.rename(&temporary, FORMAT_FILE)?;
+            self.disk.fsync_dir()
+        })()
+        .map_err(|source| OpenError::NotWritable {
+            path: self.path.to_owned(),
+            source,
+        })
+    }
+
+    fn lock(&self) -> Result<Box<dyn Lock>, OpenError> {
+        let path = self.path.to_owned();
+        self.disk.lock().map_err(|error| match error {
+            LockError::Held { by } => OpenError::Locked { path, by },
+            LockError::Io(source) => OpenError::NotWritable { path, source },
+        })
+    }
+
+    /// Removes what an interrupted creation left.
+    fn remove_temporary_files(&self) -> Result<(), OpenError> {
+        let names = self.disk.list().map_err(self.io("listing files"))?;
+        let ours = |n: &&String| {
+            n.strip_suffix(".tmp").is_some_and(|n| {
+                n == FORMAT_FILE || n.ends_with(".cursor") || segment::base_of(n).is_some()
+            })
+        };
+        for name in names.iter().filter(ours) {
+            self.disk
+                .unlink(name)
+                .map_err(self.io("removing an unfinished file"))?;
+        }
+        Ok(())
+    }
+
+    fn load_cursors(&self, opened: &mut Opened) -> Result<Cursors, OpenError> {
+        let names = self.disk.list().map_err(self.io("listing files"))?;
+        let mut cursors = Cursors::new();
+        for file_name in names {
+            let Some(name) = file_name.strip_suffix(".cursor") else {
+                continue;
+            };
+            let (file, found) = SlotFile::open(self.disk, &file_name, Access::Write)
+                .map_err(self.io("reading a cursor"))?;
+            let (slot, file) = match found {
+                Found::Slot { slot, alone } => {
+                    if alone {
+                        opened.cursors_behind.push(name.to_owned());
+                    }
+                    // If it cannot be synced, a new file takes its place.
+                    let file = file.sync().is_ok().then_some(file);
+                    (slot, file)
+                }
+                Found::Damaged => {
+                    opened.cursors_lost.push(name.to_owned());
+                    (Slot::default(), None)
+                }
+                Found::Version(found) => return Err(self.version(found)),
+            };
+            cursors.insert(name.to_owned(), (slot, file));
+        }
+        opened.cursors = cursors.len();
+        Ok(cursors)
+    }
+
+    fn list_segments(&self) -> Result<Catalog, OpenError> {
+        let names = self.disk.list().map_err(self.io("listing files"))?;
+        let mut bases: Vec<Seq> = names.iter().filter_map(|n| segment::base_of(n)).collect();
+        bases.sort_unstable();
+        let mut catalog = Catalog {
+            next: 1,
+            ..Catalog::default()
+        };
+        for base in bases {
+            let name = segment::name(base);
+            let len = self
+                .disk
+                .length(&name)
+                .map_err(self.io("looking at a segment"))?;
+            catalog.push(Arc::new(Segment::new(base, len)));
+        }
+        Ok(catalog)
+    }
+
+    /// Walks the newest segment and takes up the fold; answers the segment if records can be added to it.
+    fn recover(
+        &self,
+        catalog: &mut Catalog,
+        fold: &mut dyn Checkpoint,
+        opened: &mut Opened,
+    ) -> Result<Option<Active>, OpenError> {
+        let Some(newest) = catalog.segments.back().cloned() else {
+            return Ok(None);
+        };
+        let from = self.load_checkpoint(catalog, fold, opened)?;
+        let older = catalog
+            .segments
+            .iter()
+            .skip(from)
+            .zip(catalog.segments.iter().skip(from + 1));
+        for (segment, following) in older {
+            self.refold(segment, following.base.0, fold)?;
+        }
+
+        let Some((file, head)) = self.head(&newest, Access::Write)? else {
+            // Its records cannot be told apart any more; no number that it may have held is given out again.
+            catalog.next = newest.base.0 + newest.bytes() / crate::record::HEADER as u64;
+            opened.corrupt += catalog.next - newest.base.0;
+            return Ok(None);
+        };
+        let extent = segment::read_extent(&*file, &head).map_err(self.io("reading a segment"))?;
+        let end = extent.as_ref().map_or(newest.bytes(), |e| e.end);
+        let growth = self.walk_newest(&file, &head, end, fold, opened)?;
+        if let Some(extent) = extent {
+            catalog.next = extent.last + 1;
+            // All of it was synced: nothing that is missing was merely interrupted.
+            opened.corrupt += std::mem::take(&mut opened.torn);
+            opened.corrupt += extent.last.saturating_sub(growth.last);
+            let _ = newest.extent.set(extent);
+            return Ok(None);
+        }
+        catalog.next = growth.last + 1;
+        self.keep(catalog, &newest, file, head, growth, opened)
+            .map(Some)
+    }
+
+    /// Loads the newest readable checkpoint; answers the place in the catalog of the segment it opens.
+    fn load_checkpoint(
+        &self,
+        catalog: &Catalog,
+        fold: &mut dyn Checkpoint,
+        opened: &mut Opened,
+    ) -> Result<usize, OpenError> {
+        for (n, segment) in catalog.segments.iter().enumerate().rev() {
+            let Some((file, head)) = self.head(segment, Access::Read)? else {
+                continue;
+            };
+            let bytes = head
+                .read_checkpoint(&*file)
+                .map_err(self.io("reading a checkpoint"))?;
+            if let Some(bytes) = bytes {
+                let path = self.path.join(&segment.name);
+                fold.load(&bytes)
+                    .map_err(|reason| OpenError::Checkpoint { path, reason })?;
+                opened.checkpoint = CheckpointFrom::Before(segment.base);
+                return Ok(n);
+            }
+        }
+        let whole = catalog.first() == 1;
+        opened.checkpoint = if whole {
+            CheckpointFrom::Fresh
+        } else {
+            CheckpointFrom::Lost
+        };
+        Ok(0)
+    }
+
+    fn refold(
+        &self,
+        segment: &Segment,
+        upper: u64,
+        fold: &mut dyn Checkpoint,
+    ) -> Result<(), OpenError> {
+        let Some((file, head)) = self.head(segment, Access::Read)? else {
+            return Ok(());
+        };
+        let mut walk = walk(&file, &head, segment.bytes(), upper);
+        loop {
+            let piece = walk
+                .step(SCAN, false)
+                .map_err(self.io("reading a segment"))?;
+            piece.entries.iter().for_each(|entry| fold.apply(entry));
+            if piece.done {
+                return Ok(());
+            }
+        }
+    }
+
+    fn walk_newest(
+        &self,
+        file: &Arc<dyn DiskFile>,
+        head: &Head,
+        end: u64,
+        fold: &mut dyn Checkpoint,
+        opened: &mut Opened,
+    ) -> Result<Growth, OpenError> {
+        let mut growth = Growth::new(head.base, head.data_start());
+        let mut walk = walk(file, head, end, MAX_SEQ + 1);
+        let mut since_group = 0;
+        loop {
+            let piece = walk
+                .step(SCAN, true)
+                .map_err(self.io("reading the newest segment"))?;
+            let mut gaps = piece.gaps.iter().peekable();
+            for ((offset, header), entry) in piece.places.iter().zip(&piece.entries) {
+                while let Some(gap) = gaps.next_if(|gap| gap.end <= header.seq) {
+                    since_group += gap.end - gap.start;
+                }
+                if opens_group(header) {
+                    opened.corrupt += std::mem::take(&mut since_group);
+                }
+                growth.add(header.seq, header.time, *offset, header.frame() as u64);
+                fold.apply(entry);
+            }
+            if piece.done {
+                opened.torn = since_group;
+                return Ok(growth);
+            }
+        }
+    }
+
+    /// Cuts the torn tail and makes what is left durable.
+    fn keep(
+        &self,
+        catalog: &mut Catalog,
+        newest: &Arc<Segment>,
+        file: Arc<dyn DiskFile>,
+        head: Head,
+        growth: Growth,
+        opened: &mut Opened,
+    ) -> Result<Active, OpenError> {
+        let len = newest.bytes();
+        opened.cut_bytes = len.saturating_sub(growth.end);
+        if len != growth.end {
+            file.truncate(growth.end)
+                .map_err(self.io("cutting a torn tail"))?;
+        }
+        file.fdatasync()
+            .map_err(self.io("syncing the newest segment"))?;
+        catalog.used = catalog.used - len + growth.end;
+        newest
+            .len
+            .store(growth.end, std::sync::atomic::Ordering::Relaxed);
+        let end = growth.end;
+        catalog.open = Some(growth);
+        Ok(Active {
+            segment: Arc::clone(newest),
+            file,
+            head,
+            end,
+        })
+    }
+
+    /// A segment's file and header; `None` if the header is damaged.
+    fn head(&self, segment: &Segment, access: Access) -> Result<Option<Open>, OpenError> {
+        let file = self
+            .disk
+            .open(&segment.name, access)
+            .map_err(self.io("opening a segment"))?;
+        match Head::read(&*file).map_err(self.io("reading a segment"))? {
+            Ok(head) if head.base == segment.base => {
+                let _ = segment.head.set(head);
+                Ok(Some((file, head)))
+            }
+            Err(BadHead::Version(found)) => Err(self.version(found)),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn walk(file: &Arc<dyn DiskFile>, head: &Head, end: u64, upper: u64) -> Walk {
+    Walk {
+        file: Arc::clone(file),
+        salt: head.salt,
+        at: head.data_start(),
+        end,
+        next: head.base.0,
+        upper,
+        keep_from: 0,
+        tolerant: true,
+    }
+}

@@ -1,0 +1,300 @@
+//! A cursor's file: two slots of equal size, written in turn, so one of them is whole at every moment.
+//!
+//! ```text
+//! slot   0 magic "CRSTCURS"   8 version u16   10 reserved u16   12 crc u32 (over 0..12 and 16..)
+//!       16 generation u64    24 birth u64    32 position u64   40 rewound u64
+//!       48 delivered u64     56 filtered u64 64 dead-lettered u64  72 expired u64  80 corrupt u64
+//!       88 slot size u32     92 state length u32 (u32::MAX: none)  96 reserved, 32 bytes   128 state
+//! ```
+//!
+//! The valid slot with the larger generation counts; generation `g` stands in slot `g % 2`. Slots are written over
+//! in place, all their blocks allocated before: moving a cursor needs no space, so sinks drain a full disk. Where a
+//! state outgrows its slot, or after a failed write or sync, a new file takes the name.
+
+use std::{io, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    Account, FORMAT,
+    disk::{Access, Disk, DiskFile, read_full, write_all},
+    record::checksum,
+};
+
+const MAGIC: &[u8; 8] = b"CRSTCURS";
+const FIXED: usize = 128;
+const SMALLEST: usize = 4096;
+const NO_STATE: u32 = u32::MAX;
+/// Longest state, in bytes (16 MiB).
+pub(crate) const MAX_STATE: usize = 16 << 20;
+
+/// What a cursor keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) generation: u64,
+    pub(crate) birth: u64,
+    pub(crate) position: u64,
+    pub(crate) rewound: u64,
+    pub(crate) account: Account,
+    pub(crate) state: Option<Bytes>,
+}
+
+impl Slot {
+    fn encode(&self, size: usize) -> Vec<u8> {
+        let Account {
+            delivered,
+            filtered,
+            dead_lettered,
+            expired,
+            corrupt,
+        } = self.account;
+        let numbers = [
+            self.generation,
+            self.birth,
+            self.position,
+            self.rewound,
+            delivered,
+            filtered,
+            dead_lettered,
+            expired,
+            corrupt,
+        ];
+        let mut rest = Vec::with_capacity(size);
+        numbers
+            .iter()
+            .for_each(|n| rest.extend_from_slice(&n.to_le_bytes()));
+        let state_len = self.state.as_ref().map_or(NO_STATE, |s| s.len() as u32);
+        rest.extend_from_slice(&(size as u32).to_le_bytes());
+        rest.extend_from_slice(&state_len.to_le_bytes());
+        rest.resize(FIXED - 16, 0);
+        rest.extend_from_slice(self.state.as_deref().unwrap_or_default());
+
+        let mut out = Vec::with_capacity(size);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&FORMAT.to_le_bytes());
+        out.extend_from_slice(&[0; 2]);
+        let crc = checksum(checksum(0, &out), &rest);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out.extend_from_slice(&rest);
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<(Slot, usize)> {
+        let fixed: &[u8; FIXED] = bytes.first_chunk()?;
+        if !fixed.starts_with(MAGIC) || version(fixed) != FORMAT {
+            return None;
+        }
+        let state_len = u32_at(fixed, 92);
+        let stateful = state_len != NO_STATE;
+        let end = FIXED + if stateful { state_len as usize } else { 0 };
+        let whole = bytes.get(16..end)?;
+        if checksum(checksum(0, fixed.get(..12)?), whole) != u32_at(fixed, 12) {
+            return None;
+        }
+        let state =
+            stateful.then(|| Bytes::copy_from_slice(bytes.get(FIXED..end).unwrap_or_default()));
+        let number = |n: usize| u64_at(fixed, 16 + 8 * n);
+        let account = Account {
+            delivered: number(4),
+            filtered: number(5),
+            dead_lettered: number(6),
+            expired: number(7),
+            corrupt: number(8),
+        };
+        let slot = Slot {
+            generation: number(0),
+            birth: number(1),
+            position: number(2),
+            rewound: number(3),
+            account,
+            state,
+        };
+        Some((slot, u32_at(fixed, 88) as usize))
+    }
+
+    /// Bytes of a slot that holds this one with room to grow.
+    fn size(&self) -> usize {
+        let state = self.state.as_ref().map_or(0, Bytes::len);
+        (FIXED + state).next_power_of_two().max(SMALLEST)
+    }
+}
+
+/// An open cursor file.
+pub(crate) struct SlotFile {
+    file: Arc<dyn DiskFile>,
+    size: usize,
+}
+
+/// What a cursor file holds.
+pub(crate) enum Found {
+    /// The newest whole slot; `alone` if the other one is not whole (torn by a crash, or damaged).
+    Slot { slot: Slot, alone: bool },
+    /// Neither slot is whole.
+    Damaged,
+    /// The file is of another format version.
+    Version(u16),
+}
+
+impl SlotFile {
+    /// Makes the file, durable with its name, in place of one that has the name already. Both slots hold `slot`.
+    pub(crate) fn create(disk: &dyn Disk, name: &str, slot: &mut Slot) -> io::Result<SlotFile> {
+        let size = slot.size();
+        slot.generation = (slot.generation + 1).next_multiple_of(2);
+        let mut bytes = slot.encode(size);
+        bytes.resize(size, 0);
+        slot.generation += 1;
+        bytes.extend_from_slice(&slot.encode(size));
+        bytes.resize(2 * size, 0);
+
+        let temporary = format!("{name}.tmp");
+        let made = (|| {
+            let file = disk.create(&temporary)?;
+            write_all(&*file, &bytes, 0)?;
+            file.fdatasync()?;
+            disk.rename(&temporary, name)?;
+            disk.fsync_dir()?;
+            disk.open(name, Access::Write)
+        })();
+        if made.is_err() {
+            let _ = disk.unlink(&temporary);
+        }
+        Ok(SlotFile { file: made?, size })
+    }
+
+    /// Opens and reads a cursor file.
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        name: &str,
+        access: Access,
+    ) -> io::Result<(SlotFile, Found)> {
+        let file = disk.open(name, access)?;
+        let mut bytes = vec![
+            0;
+            usize::try_from(file.length()?)
+                .unwrap_or(0)
+                .min(4 * MAX_STATE)
+        ];
+        let n = read_full(&*file, &mut bytes, 0)?;
+        bytes.truncate(n);
+        let first = Slot::decode(&bytes);
+        // The first slot tells where the second is; if it is not whole, the middle of the file is where it was made.
+        let size = first.as_ref().map_or(bytes.len() / 2, |(_, size)| *size);
+        let second = Slot::decode(bytes.get(size..).unwrap_or_default());
+        let size = second.as_ref().map_or(size, |(_, size)| *size);
+        let found = match (first, second) {
+            (Some((a, _)), Some((b, _))) => {
+                let slot = if a.generation > b.generation { a } else { b };
+                Found::Slot { slot, alone: false }
+            }
+            (Some((slot, _)), None) | (None, Some((slot, _))) => Found::Slot { slot, alone: true },
+            (None, None) => match bytes.first_chunk() {
+                Some(fixed) if fixed.starts_with(MAGIC) && version(fixed) != FORMAT => {
+                    Found::Version(version(fixed))
+                }
+                _ => Found::Damaged,
+            },
+        };
+        Ok((SlotFile { file, size }, found))
+    }
+
+    /// Whether the slot can be written in place.
+    pub(crate) fn fits(&self, slot: &Slot) -> bool {
+        let state = slot.state.as_ref().map_or(0, Bytes::len);
+        FIXED + state <= self.size
+    }
+
+    /// Writes the slot over the older one and syncs it.
+    pub(crate) fn write(&self, slot: &Slot) -> io::Result<()> {
+        let offset = (slot.generation % 2) * self.size as u64;
+        write_all(&*self.file, &slot.encode(self.size), offset)?;
+        self.file.fdatasync()
+    }
+
+    /// Makes what was read durable: after a kill it may be in the page cache only.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.fdatasync()
+    }
+}
+
+fn version(fixed: &[u8; FIXED]) -> u16 {
+    u16::from_le_bytes([fixed[8], fixed[9]])
+}
+
+fn u32_at(fixed: &[u8; FIXED], at: usize) -> u32 {
+    fixed
+        .get(at..)
+        .and_then(|b| b.first_chunk())
+        .copied()
+        .map_or(0, u32::from_le_bytes)
+}
+
+fn u64_at(fixed: &[u8; FIXED], at: usize) -> u64 {
+    fixed
+        .get(at..)
+        .and_then(|b| b.first_chunk())
+        .copied()
+        .map_or(0, u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimDisk;
+
+    fn slot(state: Option<Vec<u8>>) -> Slot {
+        let account = Account {
+            delivered: 1,
+            filtered: 2,
+            dead_lettered: 3,
+            expired: 4,
+            corrupt: 5,
+        };
+        Slot {
+            generation: 0,
+            birth: 1,
+            position: 16,
+            rewound: 0,
+            account,
+            state: state.map(Bytes::from),
+        }
+    }
+
+    fn found(disk: &SimDisk) -> (Slot, bool) {
+        match SlotFile::open(disk, "c.cursor", Access::Read).unwrap().1 {
+            Found::Slot { slot, alone } => (slot, alone),
+            _ => panic!("no slot"),
+        }
+    }
+
+    #[test]
+    fn a_slot_is_read_back_with_a_state_of_a_megabyte() {
+        let disk = SimDisk::new(1);
+        let mut slot = slot(Some(vec![7; 1 << 20]));
+        let file = SlotFile::create(&disk, "c.cursor", &mut slot).unwrap();
+        assert_eq!(found(&disk), (slot.clone(), false));
+        slot.generation += 1;
+        slot.position = 17;
+        assert!(file.fits(&slot));
+        file.write(&slot).unwrap();
+        assert_eq!(found(&disk), (slot, false));
+    }
+
+    #[test]
+    fn damage_to_one_slot_leaves_the_other() {
+        let disk = SimDisk::new(1);
+        let mut slot = slot(Some(b"abc".to_vec()));
+        let file = SlotFile::create(&disk, "c.cursor", &mut slot).unwrap();
+        let older = slot.clone();
+        slot.generation += 1;
+        slot.position = 99;
+        file.write(&slot).unwrap();
+        let newer_at = (slot.generation % 2) as usize * SMALLEST;
+        for bit in 0..(FIXED + 3) * 8 {
+            disk.flip("c.cursor", newer_at + bit / 8, 1 << (bit % 8));
+            // Reserved bytes are covered by the checksum too.
+            assert_eq!(found(&disk), (older.clone(), true), "bit {bit}");
+            disk.flip("c.cursor", newer_at + bit / 8, 1 << (bit % 8));
+        }
+        assert_eq!(found(&disk), (slot, false));
+    }
+}

@@ -1,0 +1,232 @@
+//! Walks the records of one segment, verifying each, and finds its way again after a bad one.
+//!
+//! Reader, recovery, seek and inspection all walk by this code, so they agree on what a record is.
+//!
+//! After a bad region the walk looks for the next place where a header is plausible (its sequence number has not
+//! been passed and is below the segment's end, its length fits) and the checksum holds. The segment's salt makes a
+//! payload that imitates a record fail that test.
+
+use std::{io, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    Entry, Seq,
+    disk::{DiskFile, read_full},
+    record::{GROUP_START, HEADER, Header},
+};
+
+/// Bytes looked through at a time when searching for the next record.
+const WINDOW: usize = 256 << 10;
+/// Unreadable places are stepped over in units of this many bytes.
+const SECTOR: usize = 4 << 10;
+
+/// A place in a segment.
+pub(crate) struct Walk {
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) salt: u32,
+    /// Offset of the next record.
+    pub(crate) at: u64,
+    /// The records end at or before this offset.
+    pub(crate) end: u64,
+    /// The sequence number expected at `at`.
+    pub(crate) next: u64,
+    /// Records from here on belong to the next segment.
+    pub(crate) upper: u64,
+    /// Records before this are passed over without being handed out.
+    pub(crate) keep_from: u64,
+    /// Read unreadable sectors as zeros instead of failing.
+    pub(crate) tolerant: bool,
+}
+
+/// What one step found.
+#[derive(Debug, Default)]
+pub(crate) struct Piece {
+    pub(crate) entries: Vec<Entry>,
+    /// Sequence numbers for which there is no valid record, each before some valid one.
+    pub(crate) gaps: Vec<Range<u64>>,
+    /// Offset and header of each entry, if asked for.
+    pub(crate) places: Vec<(u64, Header)>,
+    /// No further record: either `at == end`, or what lies between is no record.
+    pub(crate) done: bool,
+}
+
+impl Walk {
+    /// Reads on, about `max` bytes but at least one record if there is one.
+    pub(crate) fn step(&mut self, max: usize, places: bool) -> io::Result<Piece> {
+        let mut piece = Piece::default();
+        let mut want = max.max(HEADER);
+        loop {
+            if self.at >= self.end || self.next >= self.upper {
+                piece.done = true;
+                return Ok(piece);
+            }
+            let block = self.fetch(self.at, want.min(left(self.end, self.at)))?;
+            match self.parse(&block, places, &mut piece) {
+                Parsed::Some => return Ok(piece),
+                Parsed::Longer(bytes) => want = bytes,
+                Parsed::Bad => match self.resync()? {
+                    Some(offset) => self.at = offset,
+                    None => {
+                        piece.done = true;
+                        return Ok(piece);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Takes the records of `block`, which begins at `self.at`.
+    fn parse(&mut self, block: &Bytes, places: bool, piece: &mut Piece) -> Parsed {
+        let start = self.at;
+        let mut pos = 0;
+        let moved = loop {
+            let rest = block.get(pos..).unwrap_or_default();
+            let room = left(self.end, self.at);
+            let Some(header) = Header::decode(rest) else {
+                break if room < HEADER && room > 0 {
+                    Parsed::Bad
+                } else {
+                    Parsed::Some
+                };
+            };
+            let frame = header.frame();
+            if frame > room || header.seq < self.next {
+                break Parsed::Bad;
+            }
+            if header.seq >= self.upper {
+                break Parsed::Bad;
+            }
+            let Some(bytes) = rest.get(..frame) else {
+                break Parsed::Longer(frame);
+            };
+            if !header.verify(self.salt, bytes) {
+                break Parsed::Bad;
+            }
+            self.take(
+                &header,
+                block.slice(pos + HEADER..pos + frame),
+                places,
+                piece,
+            );
+            pos += frame;
+        };
+        // What stands after good records is looked at again by the next step.
+        if self.at > start { Parsed::Some } else { moved }
+    }
+
+    fn take(&mut self, header: &Header, payload: Bytes, places: bool, piece: &mut Piece) {
+        let seq = header.seq;
+        let from = self.next.max(self.keep_from);
+        if seq > from {
+            piece.gaps.push(from..seq);
+        }
+        if seq >= self.keep_from {
+            let Header { kind, time, .. } = *header;
+            piece.entries.push(Entry {
+                seq: Seq(seq),
+                kind,
+                time,
+                payload,
+            });
+            if places {
+                piece.places.push((self.at, *header));
+            }
+        }
+        self.at += header.frame() as u64;
+        self.next = seq + 1;
+    }
+
+    /// The offset of the next valid record after the bad one at `self.at`.
+    fn resync(&self) -> io::Result<Option<u64>> {
+        if let Some(offset) = self.follow()? {
+            return Ok(Some(offset));
+        }
+        let mut from = self.at + 1;
+        while left(self.end, from) >= HEADER {
+            let window = self.fetch(from, WINDOW.min(left(self.end, from)))?;
+            for pos in 0..=window.len().saturating_sub(HEADER) {
+                let at = from + pos as u64;
+                if self
+                    .plausible(window.get(pos..).unwrap_or_default(), at)
+                    .is_some()
+                    && self.valid(at)?.is_some()
+                {
+                    return Ok(Some(at));
+                }
+            }
+            if window.len() < WINDOW {
+                break;
+            }
+            from += (window.len() - HEADER + 1) as u64;
+        }
+        Ok(None)
+    }
+
+    /// The usual damage leaves the length whole: then the next record stands right behind the bad one.
+    fn follow(&self) -> io::Result<Option<u64>> {
+        let head = self.fetch(self.at, HEADER.min(left(self.end, self.at)))?;
+        let Some(bad) = Header::decode(&head) else {
+            return Ok(None);
+        };
+        let at = self.at + bad.frame() as u64;
+        let next = self.valid(at)?.filter(|header| header.seq == self.next + 1);
+        Ok(next.map(|_| at))
+    }
+
+    fn valid(&self, at: u64) -> io::Result<Option<Header>> {
+        let room = left(self.end, at);
+        if room < HEADER {
+            return Ok(None);
+        }
+        let head = self.fetch(at, HEADER)?;
+        let Some(header) = self.plausible(&head, at) else {
+            return Ok(None);
+        };
+        let frame = self.fetch(at, header.frame())?;
+        Ok(header.verify(self.salt, &frame).then_some(header))
+    }
+
+    fn plausible(&self, bytes: &[u8], at: u64) -> Option<Header> {
+        let header = Header::decode(bytes)?;
+        let ahead = header.seq.checked_sub(self.next)?;
+        let fits = header.frame() <= left(self.end, at);
+        (header.seq < self.upper && ahead < (1 << 40) && fits).then_some(header)
+    }
+
+    /// `len` bytes at `offset`; zeros where the file has fewer, or where a sector cannot be read and `tolerant`.
+    fn fetch(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let mut bytes = vec![0; len];
+        match read_full(&*self.file, &mut bytes, offset) {
+            Ok(_) => {}
+            Err(e) if !self.tolerant => return Err(e),
+            Err(_) => {
+                for (n, sector) in bytes.chunks_mut(SECTOR).enumerate() {
+                    if read_full(&*self.file, sector, offset + (n * SECTOR) as u64).is_err() {
+                        sector.fill(0);
+                    }
+                }
+            }
+        }
+        Ok(bytes.into())
+    }
+}
+
+enum Parsed {
+    /// At least one record was taken (or none is left).
+    Some,
+    /// The first record is this long.
+    Longer(usize),
+    /// What stands at `at` is no record.
+    Bad,
+}
+
+/// Bytes from `at` to `end`.
+fn left(end: u64, at: u64) -> usize {
+    usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX)
+}
+
+/// Whether the record opened a group commit.
+pub(crate) fn opens_group(header: &Header) -> bool {
+    header.flags & GROUP_START != 0
+}

@@ -1,0 +1,114 @@
+//! Vocabulary of the journal's tests.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use journal::{Checkpoint, Entry, Journal, Reader, Record, Seq};
+
+pub fn record(text: impl Into<String>) -> Record {
+    Record {
+        kind: 1,
+        time: 1_000,
+        payload: Bytes::from(text.into()),
+    }
+}
+
+pub fn records(texts: &[&str]) -> Vec<Record> {
+    texts.iter().map(|t| record(*t)).collect()
+}
+
+/// A record of about `bytes` bytes that names its number.
+pub fn sized(number: u64, bytes: usize) -> Record {
+    let mut text = format!("record {number} ");
+    while text.len() < bytes {
+        text.push('x');
+    }
+    Record {
+        time: number * 1_000,
+        ..record(text)
+    }
+}
+
+pub fn text(entry: &Entry) -> String {
+    String::from_utf8_lossy(&entry.payload).into_owned()
+}
+
+/// Everything from `reader`'s place to the end: entries, and how many were skipped as expired and as corrupt.
+pub fn read_all(reader: &mut Reader) -> (Vec<Entry>, u64, u64) {
+    let (mut entries, mut expired, mut corrupt) = (Vec::new(), 0, 0);
+    loop {
+        let before = reader.position();
+        let block = reader.next(64 << 10).unwrap();
+        if block.is_empty() {
+            return (entries, expired, corrupt);
+        }
+        // Every number between two places is either handed out or told as skipped.
+        let skipped: u64 = block.skipped.iter().map(|r| r.end.0 - r.start.0).sum();
+        assert_eq!(skipped, block.expired + block.corrupt);
+        assert_eq!(
+            block.next.0 - before.0,
+            block.entries.len() as u64 + skipped
+        );
+        entries.extend(block.entries);
+        expired += block.expired;
+        corrupt += block.corrupt;
+    }
+}
+
+pub fn texts(journal: &Journal) -> Vec<String> {
+    read_all(&mut journal.reader(Seq(1)))
+        .0
+        .iter()
+        .map(text)
+        .collect()
+}
+
+/// Polls once.
+pub fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    let mut context = Context::from_waker(Waker::noop());
+    pin!(future).poll(&mut context)
+}
+
+/// A fold that remembers how many records there were and which came last.
+#[derive(Default)]
+pub struct Counting(pub Arc<std::sync::Mutex<(u64, u64)>>);
+
+impl Counting {
+    pub fn new() -> (Counting, Arc<std::sync::Mutex<(u64, u64)>>) {
+        let seen = Arc::default();
+        (Counting(Arc::clone(&seen)), seen)
+    }
+}
+
+impl Checkpoint for Counting {
+    fn load(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let bytes: [u8; 16] = bytes
+            .try_into()
+            .map_err(|_| "16 bytes expected".to_owned())?;
+        let number = u128::from_le_bytes(bytes);
+        *self.0.lock().unwrap() = (number as u64, (number >> 64) as u64);
+        Ok(())
+    }
+
+    fn apply(&mut self, entry: &Entry) {
+        let mut seen = self.0.lock().unwrap();
+        seen.0 += 1;
+        assert!(entry.seq.0 > seen.1, "out of order");
+        seen.1 = entry.seq.0;
+    }
+
+    fn save(&self) -> Vec<u8> {
+        let seen = self.0.lock().unwrap();
+        (u128::from(seen.0) | (u128::from(seen.1) << 64))
+            .to_le_bytes()
+            .to_vec()
+    }
+}
