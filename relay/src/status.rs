@@ -3,9 +3,9 @@
 //! A part gives a closure when it is wired up. It is called for each answer, must not wait, and touches only what
 //! is its own; so parts need not know each other, nor this module them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use journal::Journal;
+use journal::{Journal, Seq};
 use proto::query::{JournalStatus, LossStatus, StatusReply};
 use tokio::sync::watch;
 
@@ -55,10 +55,11 @@ impl Parts {
         })
     }
 
-    /// Adds what the journal says; `max_bytes` is its configured bound.
+    /// Adds what the journal says.
     #[must_use]
-    pub fn with_journal(self, journal: Journal, max_bytes: u64) -> Parts {
-        self.with(move |reply| reply.journal = Some(journal_status(&journal, max_bytes)))
+    pub fn with_journal(self, journal: Journal) -> Parts {
+        let oldest = Mutex::new((Seq(0), 0));
+        self.with(move |reply| reply.journal = Some(journal_status(&journal, &oldest)))
     }
 
     /// Asks every part.
@@ -69,15 +70,27 @@ impl Parts {
     }
 }
 
-fn journal_status(journal: &Journal, max_bytes: u64) -> JournalStatus {
+/// `oldest` is the oldest record when it was last looked at, and when that was journaled, in unix seconds.
+fn journal_status(journal: &Journal, oldest: &Mutex<(Seq, u64)>) -> JournalStatus {
     let stats = journal.stats();
-    JournalStatus {
-        first: journal.first().0,
-        next: journal.committed().0 + 1,
-        bytes: stats.bytes,
-        max_bytes,
-        segments: stats.segments,
-        oldest_unix: stats.oldest / 1_000_000_000,
-        state: stats.state.to_string(),
+    let mut oldest = oldest.lock().unwrap_or_else(PoisonError::into_inner);
+    if oldest.0 != stats.first || oldest.1 == 0 {
+        *oldest = (stats.first, time_of(journal, stats.first));
     }
+    JournalStatus {
+        first: stats.first.0,
+        next: stats.committed.0 + 1,
+        bytes: stats.bytes,
+        max_bytes: stats.max_size,
+        segments: stats.segments as u64, // usize is at most 64 bits
+        oldest_unix: oldest.1,
+        state: if stats.refusing.is_some() { "refusing" } else { "writable" }.to_string(),
+    }
+}
+
+/// When a record was journaled, in unix seconds; 0 if there is none.
+fn time_of(journal: &Journal, seq: Seq) -> u64 {
+    let block = journal.reader(seq).next(1);
+    let first = block.ok().and_then(|block| block.entries.into_iter().next());
+    first.map_or(0, |entry| entry.time / 1_000_000_000)
 }

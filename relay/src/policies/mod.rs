@@ -144,9 +144,15 @@ impl Policies {
 
     /// Reads the folders after every change in them, until dropped.
     pub async fn run(self) {
-        let mut changes = folder::Changes::new(&self.folders);
+        let policies = Arc::new(self);
+        let mut changes = folder::Changes::new(&policies.folders);
         loop {
-            self.read(); // at once too: the folder may have changed since it was first read
+            // At once too: the folder may have changed since it was first read.
+            let reading = policies.clone();
+            let read = tokio::task::spawn_blocking(move || reading.read());
+            if let Err(error) = read.await {
+                tracing::error!(%error, "reading the policies was cut off");
+            }
             changes.next().await;
         }
     }

@@ -73,7 +73,7 @@ impl Feed {
         let tail = Tail::start(journal.clone(), config, &registry).expect("a tail");
         let parts = Parts::new()
             .with_feeds(tail.clone())
-            .with_journal(journal.clone(), 0);
+            .with_journal(journal.clone());
         let query = change(QueryService::new(tail.clone(), RELAY, parts));
         let routes = feed::services(LogService::new(tail.clone()), query)
             .await
