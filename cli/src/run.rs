@@ -60,6 +60,8 @@ const REFUSED: u8 = 1;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
+/// How long the sensor may take to put a workload's rules in force.
+const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How long the sensor may take to end what is left of a workload.
 const END_WITHIN: Duration = Duration::from_secs(15);
 
@@ -137,8 +139,10 @@ fn register(args: &RunArgs) -> Result<(UnixStream, ReadyReply), RunError> {
     let request = request.map_err(unreachable)?;
     writeln!(stream, "{request}").map_err(unreachable)?;
     let mut line = String::new();
+    stream.set_read_timeout(Some(READY_WITHIN)).map_err(unreachable)?;
     // Nothing follows the reply, so nothing is lost in this reader.
     BufReader::new(&stream).read_line(&mut line).map_err(unreachable)?;
+    stream.set_read_timeout(None).map_err(unreachable)?;
     if line.is_empty() {
         return Err(unreachable(io::ErrorKind::UnexpectedEof.into()));
     }

@@ -11,7 +11,7 @@ use proto::link::Ability;
 
 use crate::config::{Contain, SensorConfig, VisibilityClass};
 use crate::kernel::{self, Events, Kernel, KernelConfig};
-use crate::lost::Class;
+use crate::lost::{Class, Place};
 use crate::observe::Observation;
 
 /// What the kernel half can be asked.
@@ -46,8 +46,21 @@ pub trait Enforcer {
     /// Hands over what there is, waiting at most this long for something.
     fn poll(&mut self, timeout: Duration, sink: &mut dyn FnMut(Observation)) -> io::Result<()>;
 
-    /// Records that found no room, since the start.
-    fn lost(&self) -> [(Class, u64); 2];
+    /// What the kernel half lost since the start; always the same kinds in the same order.
+    fn lost(&self) -> Vec<KernelLoss>;
+}
+
+/// One kind of loss in the kernel half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelLoss {
+    /// Where.
+    pub place: Place,
+    /// Of what.
+    pub class: Class,
+    /// How many, since the start.
+    pub total: u64,
+    /// Why.
+    pub reason: &'static str,
 }
 
 /// The kernel that this machine runs.
@@ -127,8 +140,17 @@ impl Enforcer for Native {
         self.events.poll(timeout, sink).map(|_| ())
     }
 
-    fn lost(&self) -> [(Class, u64); 2] {
+    fn lost(&self) -> Vec<KernelLoss> {
         let lost = self.kernel.lost();
-        [(Class::Verdict, lost.verdicts.total()), (Class::Telemetry, lost.telemetry.total())]
+        let loss = |place, class, total, reason| KernelLoss { place, class, total, reason };
+        let full = "no room in the kernel's ring";
+        let unreadable = "records that are none: the two halves are of different builds";
+        let unlabelled = "tasks that found no memory for a label are not watched";
+        vec![
+            loss(Place::Ring, Class::Verdict, lost.verdicts.total(), full),
+            loss(Place::Ring, Class::Telemetry, lost.telemetry.total(), full),
+            loss(Place::Record, Class::Verdict, self.events.unreadable(), unreadable),
+            loss(Place::Task, Class::Verdict, lost.unlabelled, unlabelled),
+        ]
     }
 }

@@ -212,7 +212,7 @@ struct Engine<K> {
     inbox: std_mpsc::Receiver<Command>,
     workloads: Registry,
     sets: Sets,
-    counted: [u64; 2],
+    counted: Vec<u64>,
     ticked: Instant,
 }
 
@@ -220,7 +220,7 @@ impl<K: Enforcer> Engine<K> {
     fn new(kernel: K, parts: Parts, inbox: std_mpsc::Receiver<Command>) -> Self {
         let (workloads, sets) = Default::default();
         let mut engine =
-            Self { kernel, parts, inbox, workloads, sets, counted: [0; 2], ticked: Instant::now() };
+            Self { kernel, parts, inbox, workloads, sets, counted: Vec::new(), ticked: Instant::now() };
         engine.restore();
         engine
     }
@@ -249,7 +249,7 @@ impl<K: Enforcer> Engine<K> {
         for _ in 0..LAST_ROUNDS {
             self.round(ROUND);
         }
-        self.count_ring_losses();
+        self.count_kernel_losses();
     }
 
     /// Takes the commands that wait; false: stop.
@@ -361,14 +361,16 @@ impl<K: Enforcer> Engine<K> {
         }
         self.ticked = now;
         self.sets.tick(&mut self.kernel, now);
-        self.count_ring_losses();
+        self.count_kernel_losses();
     }
 
-    fn count_ring_losses(&mut self) {
-        for ((class, total), counted) in self.kernel.lost().into_iter().zip(&mut self.counted) {
-            let new = total.saturating_sub(*counted);
-            self.parts.losses.count(Place::Ring, class, new, "no room in the kernel's ring");
-            *counted = total;
+    fn count_kernel_losses(&mut self) {
+        let lost = self.kernel.lost();
+        self.counted.resize(lost.len(), 0);
+        for (loss, counted) in lost.into_iter().zip(&mut self.counted) {
+            let new = loss.total.saturating_sub(*counted);
+            self.parts.losses.count(loss.place, loss.class, new, loss.reason);
+            *counted = loss.total;
         }
     }
 }

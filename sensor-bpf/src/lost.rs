@@ -15,6 +15,8 @@ use crate::render::{Node, updated_time};
 pub enum Place {
     /// The kernel found no room in a ring.
     Ring,
+    /// A task could not be labelled, so nothing that it does is seen.
+    Task,
     /// A record named a workload that is gone, or could not be read.
     Record,
     /// More alerts than the throttle lets pass.
@@ -30,6 +32,7 @@ impl Place {
     pub fn word(self) -> &'static str {
         match self {
             Self::Ring => "ring",
+            Self::Task => "task",
             Self::Record => "record",
             Self::Throttle => "throttle",
             Self::Spool => "spool",

@@ -126,7 +126,7 @@ pub enum Op {
         /// As in [`Op::Open`].
         dirfd: i32,
     },
-    /// A name was changed, or was to be.
+    /// A name was changed, or was to be; with [`Hook::PathLink`], a second name was to be given.
     Rename {
         /// The old name.
         from: String,
@@ -328,6 +328,7 @@ pub enum Hook {
     MmapFile,
     PathUnlink,
     PathRename,
+    PathLink,
     PathTruncate,
     SocketCreate,
     Capable,
@@ -343,6 +344,7 @@ impl Hook {
             Self::MmapFile => Some("FILE_MMAP"),
             Self::PathUnlink => Some("FILE_UNLINK"),
             Self::PathRename => Some("FILE_RENAME"),
+            Self::PathLink => Some("FILE_LINK"),
             Self::PathTruncate => Some("FILE_TRUNCATE"),
             Self::SocketCreate => Some("SOCKET_CREATE"),
             Self::Capable => Some("CAPABLE"),
@@ -526,6 +528,7 @@ fn hook(number: u8) -> Hook {
         raw::hook::HOOK_MMAP_FILE => Hook::MmapFile,
         raw::hook::HOOK_PATH_UNLINK => Hook::PathUnlink,
         raw::hook::HOOK_PATH_RENAME => Hook::PathRename,
+        raw::hook::HOOK_PATH_LINK => Hook::PathLink,
         raw::hook::HOOK_PATH_TRUNCATE => Hook::PathTruncate,
         raw::hook::HOOK_SOCKET_CREATE => Hook::SocketCreate,
         raw::hook::HOOK_CAPABLE => Hook::Capable,

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use policy::{Action, Class, Flat, List, Posture};
+use policy::{Action, Class, Flat, List, Posture, State};
 
 use crate::kernel::raw;
 use crate::kernel::{MAX_DEPTH, RulesError};
@@ -181,6 +181,20 @@ fn edges(
         }));
     }
     Ok(edges)
+}
+
+/// A Block somewhere below a state: what is there must keep its name, and so must the folders on the way.
+fn guard(flat: &Flat, state: &State, depth: usize) -> Option<u32> {
+    if depth == 0 {
+        return None;
+    }
+    let below = state.edges.values().filter_map(|next| flat.states.get(*next as usize));
+    below.into_iter().find_map(|state| {
+        let lists = [&state.process, &state.file];
+        let mut lists = lists.iter().flat_map(|of| [&of.here, &of.child, &of.below]);
+        let block = lists.find_map(|list| list.0.iter().find(|one| one.action == Action::Block));
+        block.map(|candidate| candidate.slot).or_else(|| guard(flat, state, depth - 1))
+    })
 }
 
 fn named(

@@ -52,6 +52,9 @@ pub enum StartError {
     /// A redaction.
     #[error(transparent)]
     Redact(#[from] RedactError),
+    /// The process.
+    #[error("the sensor needs root: it loads kernel programs, makes cgroups and ends workloads; run it with sudo")]
+    NotRoot,
     /// The kernel half.
     #[error(transparent)]
     Kernel(#[from] crate::kernel::LoadError),
@@ -104,6 +107,9 @@ impl Sensor {
     /// # Errors
     /// What is missing on this machine, or in the settings, and what to do about it.
     pub fn build(config: Config) -> Result<Self, StartError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(StartError::NotRoot);
+        }
         let settings = config.sensor.clone();
         let mount = cgroup::mount_point()?;
         Self::build_on(config, mount.clone(), move || Ok(Native::load(&settings, &mount)?))

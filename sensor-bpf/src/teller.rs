@@ -74,16 +74,17 @@ impl Teller {
         Self { node, visible, redact, throttle, losses, images, waiting: Vec::new() }
     }
 
-    /// Takes what one round of reading gave, and tells it and what waited for it.
+    /// Takes what one round of reading gave, and tells it and what waited for it, in the order in which it happened.
     pub fn tell(
         &mut self,
-        round: Vec<Observation>,
+        mut round: Vec<Observation>,
         known: Known<'_>,
         now: Instant,
         send: &mut dyn FnMut(Outgoing),
     ) {
         let waited = std::mem::take(&mut self.waiting);
         let mut late = Vec::new();
+        round.sort_by_key(|observation| observation.time_ns);
         for observation in round {
             if self.must_wait(&observation) {
                 late.push(observation);

@@ -62,18 +62,18 @@ static __always_inline void decide_rule(struct decision *decision, __u32 slot, _
 	decision->by = BY_RULE;
 }
 
-/* Returns true when the decision is to be told or enforced. */
-static __noinline bool judge(__u64 head, const struct matching *match, struct decision *decision)
+/* Judges by one list of a set. Returns true when the decision is to be told or enforced. */
+static __noinline bool judge(__u64 head, __u32 set, __u32 class, __u32 list, struct decision *decision)
 {
 	struct scan s = {
-		.key = { .set = match->set, .generation = match->generation, .list = match->list },
+		.key = { .set = set, .generation = head >> 32, .list = list },
 	};
-	__u32 modes = modes_of(head, match->class);
+	__u32 modes = modes_of(head, class);
 
-	decision->set = match->set;
-	decision->generation = match->generation;
+	decision->set = set;
+	decision->generation = head >> 32;
 	decision->by = BY_NOBODY;
-	if (match->list && !match->fault)
+	if (list)
 		bpf_loop(MAX_CHUNKS, scan_step, &s, 0);
 	if (s.action == ACTION_BLOCK) {
 		decide_rule(decision, s.slot, ACTION_BLOCK);
@@ -94,10 +94,9 @@ static __always_inline bool judge_number(const struct who *who, __u32 class, __u
 					 struct decision *decision)
 {
 	__u64 head = head_of(who->set);
-	struct matching match = { .set = who->set, .generation = head >> 32, .class = class };
 	struct named_key key = {
-		.set = match.set,
-		.generation = match.generation,
+		.set = who->set,
+		.generation = head >> 32,
 		.class = class,
 		.number = number,
 	};
@@ -106,56 +105,65 @@ static __always_inline bool judge_number(const struct who *who, __u32 class, __u
 	if (!modes_of(head, class))
 		return false;
 	list = bpf_map_lookup_elem(&named, &key);
-	if (list)
-		match.list = *list;
-	return judge(head, &match, decision);
+	return judge(head, who->set, class, list ? *list : 0, decision);
 }
 
-/*
- * Walks a path into the record (as its object) and judges it, if the set has anything to say about the class.
- * Returns true when there is a decision.
- */
-static __always_inline bool judge_path(const struct who *who, struct scratch *scratch, struct path *path,
-				       __u32 class, struct decision *decision, __u32 *at)
-{
-	__u64 head = head_of(who->set);
-	struct matching match = { .class = class };
-	struct vfsmount *mnt = BPF_CORE_READ(path, mnt);
-	struct dentry *dentry = BPF_CORE_READ(path, dentry);
-
-	if (modes_of(head, class)) {
-		match.set = who->set;
-		match.generation = head >> 32;
-	}
-	if (walk(scratch, mnt, dentry, &match, at))
-		scratch->record.truncated |= MARK_RESOURCE;
-	scratch->record.lengths[TEXT_OBJECT] = *at;
-	if (match.fault)
-		scratch->record.flags |= HAS_FAULT;
-	return match.set && judge(head, &match, decision);
-}
-
-/* Without memory to walk the path in, only the posture can be applied. */
+/* Without memory to walk the path in, or where the path is none, only the posture can be applied. */
 static __always_inline bool judge_blind(const struct who *who, __u32 class, struct decision *decision)
 {
 	__u64 head = head_of(who->set);
-	struct matching match = {
-		.set = who->set,
-		.generation = head >> 32,
-		.class = class,
-		.fault = 1,
-	};
 
-	return modes_of(head, class) && judge(head, &match, decision);
+	return modes_of(head, class) && judge(head, who->set, class, 0, decision);
+}
+
+/* Judges a path that was walked for a set. */
+static __always_inline bool judge_match(__u64 head, const struct matching *match, __u32 class,
+					struct decision *decision)
+{
+	__u32 list = match->fault ? 0 : list_of(&match->edge, class, match->place);
+
+	return judge(head, match->set, class, list, decision);
+}
+
+/*
+ * Walks a path into the record as its object, for the set that judges the class, if one does. Returns that set's head,
+ * or 0: there is nothing to judge by.
+ */
+static __always_inline __u64 walk_object(const struct who *who, struct scratch *scratch, struct vfsmount *mnt,
+					 struct dentry *dentry, __u32 class, struct matching *match, __u32 *at)
+{
+	__u64 head = head_of(who->set);
+
+	if (modes_of(head, class)) {
+		match->set = who->set;
+		match->generation = head >> 32;
+	}
+	if (walk(scratch, mnt, dentry, match, at))
+		scratch->record.truncated |= MARK_RESOURCE;
+	scratch->record.lengths[TEXT_OBJECT] = *at;
+	if (match->fault)
+		scratch->record.flags |= HAS_FAULT;
+	return match->set ? head : 0;
+}
+
+/* Walks a path into the record and judges it. Returns true when there is a decision. */
+static __always_inline bool judge_path(const struct who *who, struct scratch *scratch, struct path *path,
+				       __u32 class, struct decision *decision, __u32 *at)
+{
+	struct matching match = {};
+	__u64 head = walk_object(who, scratch, BPF_CORE_READ(path, mnt), BPF_CORE_READ(path, dentry), class,
+				 &match, at);
+
+	return head && judge_match(head, &match, class, decision);
 }
 
 /* Walks a path into the record as its object, without judging. */
 static __always_inline void tell_path(struct scratch *scratch, struct path *path, __u32 *at)
 {
+	struct matching match = {};
 	struct who nobody = {};
-	struct decision none;
 
-	judge_path(&nobody, scratch, path, CLASS_FILE, &none, at);
+	walk_object(&nobody, scratch, BPF_CORE_READ(path, mnt), BPF_CORE_READ(path, dentry), CLASS_FILE, &match, at);
 }
 
 #endif

@@ -56,6 +56,7 @@ enum hook {
 	HOOK_PATH_TRUNCATE = 9,
 	HOOK_SOCKET_CREATE = 10,
 	HOOK_CAPABLE = 11,
+	HOOK_PATH_LINK = 12,
 };
 
 enum call {

@@ -31,6 +31,12 @@ static __always_inline bool is_pseudo(struct file *file)
 	return magic == PROC_SUPER_MAGIC || magic == SYSFS_MAGIC;
 }
 
+/* A nameless pipe, reopened by its descriptor: no rule can mean it. */
+static __always_inline bool is_pipe(struct file *file)
+{
+	return BPF_CORE_READ(file, f_inode, i_sb, s_magic) == PIPEFS_MAGIC;
+}
+
 static __always_inline void fill_owner(struct record *record, struct file *file)
 {
 	record->owner = BPF_CORE_READ(file, f_inode, i_uid.val);
@@ -66,7 +72,7 @@ static __noinline void opened(const struct who *who, const struct opening *openi
 	struct decision decision = { .hook = HOOK_SYSCALL };
 	struct scratch *scratch;
 	struct file *file = result >= 0 ? file_of(result) : NULL;
-	bool judged = native && file && !(opening->flags & O_PATH) &&
+	bool judged = native && file && !(opening->flags & O_PATH) && !is_pipe(file) &&
 		      modes_of(head_of(who->set), CLASS_FILE);
 	__u32 at = 0;
 

@@ -82,6 +82,7 @@ struct qstr {
 };
 
 struct super_block {
+	unsigned long s_flags;
 	unsigned long s_magic;
 };
 
@@ -275,6 +276,7 @@ struct unix_sock {
 #define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
+#define AF_PACKET 17
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define SOCK_RAW 3
@@ -282,9 +284,13 @@ struct unix_sock {
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 #define O_PATH 010000000
+#define O_WRONLY 1
+#define O_TRUNC 01000
 #define FMODE_EXEC 0x20        /* include/linux/fs.h: opened for execution, stands in f_flags as __FMODE_EXEC */
 #define PROC_SUPER_MAGIC 0x9fa0
 #define SYSFS_MAGIC 0x62656572
+#define PIPEFS_MAGIC 0x50495045
+#define SB_KERNMOUNT (1 << 22)  /* include/linux/fs.h: mounted by the kernel for itself */
 #define PF_KTHREAD 0x00200000
 #define SIGNAL_GROUP_EXIT 0x4  /* include/linux/sched/signal.h */
 #define AT_FDCWD (-100)

@@ -86,6 +86,7 @@ struct edge_key {
 struct edge {
 	__u32 next;
 	__u32 lists[2][PLACES];	/* 0: empty */
+	__u32 guarded;		/* 1 + slot of a Block below: this name may not be moved away; 0: none */
 };
 
 struct named_key {

@@ -14,13 +14,13 @@
 #define NAME_MAX 255
 #define PATH_LIMIT 4096
 
-/* What matching a path against a set's automaton yields. */
+/* What matching a path against a set's automaton yields: where it left the automaton, and what is said there. */
 struct matching {
-	__u32 set;
+	__u32 set;		/* 0: the path is only told */
 	__u32 generation;
-	__u32 class;		/* CLASS_PROCESS or CLASS_FILE */
-	__u32 list;		/* the list that holds; 0: none */
 	__u32 fault;		/* the path could not be judged */
+	__u32 place;
+	struct edge edge;	/* that led to the last state */
 };
 
 struct collect {
@@ -100,9 +100,7 @@ struct descend {
 	__u32 at;		/* where the next text goes */
 	__u32 limit;		/* where this path's text must end */
 	__u32 cut;
-	__u32 state;
 	__u32 stuck;		/* the automaton had no edge */
-	struct edge edge;	/* that led to state */
 };
 
 static __always_inline bool follow(struct descend *d, __u32 from, __u64 hash)
@@ -117,8 +115,7 @@ static __always_inline bool follow(struct descend *d, __u32 from, __u64 hash)
 
 	if (!edge)
 		return false;
-	d->edge = *edge;
-	d->state = edge->next;
+	d->match->edge = *edge;
 	return true;
 }
 
@@ -169,11 +166,10 @@ static long descend_step(__u32 index, void *context)
 	if (!d->match->set || d->stuck)
 		return 0;
 	hash = hash_name((struct name *)(text + 1), length);
-	if (!follow(d, d->state, hash)) {
+	if (!follow(d, d->match->edge.next, hash)) {
 		d->stuck = 1;
 		/* this component and those after it have no edge */
-		d->match->list = list_of(&d->edge, d->match->class,
-					 index + 1 == d->count ? PLACE_CHILD : PLACE_BELOW);
+		d->match->place = index + 1 == d->count ? PLACE_CHILD : PLACE_BELOW;
 	}
 	return 0;
 }
@@ -211,10 +207,9 @@ static __noinline bool walk(struct scratch *scratch, struct vfsmount *vfs, struc
 	d.count = c.count;
 	kept = c.count < DEPTH ? c.count : DEPTH;
 	bpf_loop(kept, descend_step, &d, 0);
-	if (match->set && !d.stuck)
-		match->list = list_of(&d.edge, match->class,
-				      c.count == kept ? PLACE_HERE :
-				      c.count == kept + 1 ? PLACE_CHILD : PLACE_BELOW);
+	if (!d.stuck)
+		match->place = c.count == kept ? PLACE_HERE :
+			       c.count == kept + 1 ? PLACE_CHILD : PLACE_BELOW;
 	if (c.count == 0 && d.at < TEXT_LIMIT) {
 		__u32 end = d.at;
 

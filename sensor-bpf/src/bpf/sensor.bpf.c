@@ -20,6 +20,7 @@
 #include "file.h"
 #include "socket.h"
 #include "syscall.h"
+#include "deny.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

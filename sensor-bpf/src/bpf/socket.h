@@ -11,24 +11,45 @@
 #define IPPROTO_UDP 17
 #define IPPROTO_ICMPV6 58
 #define IPPROTO_SCTP 132
+#define IPPROTO_SMC 256
+#define IPPROTO_MPTCP 262
 #define ANY_PROTOCOL 255
+#define SOCK_SEQPACKET 5
+#define SOCK_PACKET 10
 
-/* Equal to policy::SocketKey::of. */
+/* The key of an internet socket; equal to policy::SocketKey::of, which has the table. */
 static __always_inline __u32 socket_number(__u32 type, __u32 protocol)
 {
-	if (protocol == 0)
-		protocol = type == SOCK_STREAM ? IPPROTO_TCP : type == SOCK_DGRAM ? IPPROTO_UDP : ANY_PROTOCOL;
+	__u32 known = ANY_PROTOCOL;
+
+	type &= SOCK_TYPE_MASK;
 	switch (protocol) {
-	case IPPROTO_ICMP:
-	case IPPROTO_TCP:
-	case IPPROTO_UDP:
-	case IPPROTO_ICMPV6:
-	case IPPROTO_SCTP:
+	case 0:
+		known = type == SOCK_STREAM    ? IPPROTO_TCP :
+			type == SOCK_DGRAM     ? IPPROTO_UDP :
+			type == SOCK_SEQPACKET ? IPPROTO_SCTP : ANY_PROTOCOL;
 		break;
-	default:
-		protocol = ANY_PROTOCOL;
+	case IPPROTO_TCP:
+	case IPPROTO_SMC:
+	case IPPROTO_MPTCP:
+		if (type == SOCK_STREAM)
+			known = IPPROTO_TCP;
+		break;
+	case IPPROTO_SCTP:
+		if (type == SOCK_STREAM || type == SOCK_SEQPACKET)
+			known = protocol;
+		break;
+	case IPPROTO_UDP:
+		if (type == SOCK_DGRAM)
+			known = protocol;
+		break;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		if (type == SOCK_DGRAM || type == SOCK_RAW)
+			known = protocol;
+		break;
 	}
-	return (type & 0xff) << 8 | protocol;
+	return type << 8 | known;
 }
 
 /* Tells of a decision about a socket. */
@@ -53,19 +74,20 @@ static __noinline void tell_socket(const struct who *who, __u32 family, __u32 ty
 }
 
 /* Is it to be refused? An Audit is told once, when the socket is made. */
-static __always_inline bool refuse_socket(__u32 family, __u32 type, __u32 protocol, bool making)
+static __always_inline bool refuse_socket(__u32 family, __u32 type, __u32 protocol, __u32 hook, bool making)
 {
-	struct decision decision = { .hook = HOOK_CGROUP };
+	struct decision decision = { .hook = hook };
 	struct who who = {};
+	__u32 number = family == AF_PACKET ? SOCK_PACKET << 8 | ANY_PROTOCOL : socket_number(type, protocol);
 
 	if (!whoami(&who))
 		return false;
-	if (!judge_number(&who, CLASS_NETWORK, socket_number(type, protocol), &decision))
+	if (!judge_number(&who, CLASS_NETWORK, number, &decision))
 		return false;
-	if (decision.action == ACTION_BLOCK && contain && may_enforce(&who))
+	if (decision.action == ACTION_BLOCK && (contain || !native) && may_enforce(&who))
 		decision.outcome = OUTCOME_DENIED;
 	if (making || decision.outcome == OUTCOME_DENIED)
-		tell_socket(&who, family, type, protocol, &decision);
+		tell_socket(&who, family, type & SOCK_TYPE_MASK, protocol, &decision);
 	return decision.outcome == OUTCOME_DENIED;
 }
 
@@ -79,7 +101,7 @@ static __always_inline int refused(void)
 SEC("cgroup/sock_create")
 int on_socket(struct bpf_sock *ctx)
 {
-	return refuse_socket(ctx->family, ctx->type, ctx->protocol, true) ? refused() : 1;
+	return refuse_socket(ctx->family, ctx->type, ctx->protocol, HOOK_CGROUP, true) ? refused() : 1;
 }
 
 /* Sockets from before the rules: they exist, and lead nowhere. */
@@ -87,7 +109,8 @@ int on_socket(struct bpf_sock *ctx)
 	SEC("cgroup/" section)                                                                       \
 	int name(struct bpf_sock_addr *ctx)                                                          \
 	{                                                                                            \
-		return refuse_socket(ctx->family, ctx->type, ctx->protocol, false) ? refused() : 1;  \
+		return refuse_socket(ctx->family, ctx->type, ctx->protocol, HOOK_CGROUP, false) ?    \
+			       refused() : 1;                                                        \
 	}
 
 REFUSE_USE(on_connect4, "connect4")

@@ -7,6 +7,8 @@ use std::mem::MaybeUninit;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::Func;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, PrintLevel};
 
@@ -175,9 +177,20 @@ fn configure(
     bss.next_exec_id = first_exec_id();
     for mut program in open.open_object_mut().progs_mut() {
         let section = program.section().to_string_lossy().into_owned();
-        program.set_autoload(belongs(&section, tier));
+        program.set_autoload(belongs(&section, tier) && !is_missing(&section));
     }
     Ok(())
+}
+
+/// Hooks on names exist only with CONFIG_SECURITY_PATH. What the kernel does not have, it is not asked for.
+fn is_missing(section: &str) -> bool {
+    let function = match section.split_once('/') {
+        Some(("lsm", hook)) if hook.starts_with("path_") => format!("bpf_lsm_{hook}"),
+        Some(("fmod_ret", function)) if function.starts_with("security_path_") => function.to_owned(),
+        _ => return false,
+    };
+    let types = Btf::from_vmlinux().ok();
+    types.is_some_and(|types| types.type_by_name::<Func<'_>>(&function).is_none())
 }
 
 fn belongs(section: &str, tier: u8) -> bool {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use proto::link::Ability;
 use sensor_bpf::config::VisibilityClass;
-use sensor_bpf::enforcer::Enforcer;
-use sensor_bpf::lost::Class;
+use sensor_bpf::enforcer::{Enforcer, KernelLoss};
+use sensor_bpf::lost::{Class, Place};
 use sensor_bpf::observe::{Action, By, Call, Decision, Hook, Observation, Op, Outcome, Task};
 
 /// What it remembers.
@@ -103,9 +103,11 @@ impl Enforcer for FakeKernel {
         Ok(())
     }
 
-    fn lost(&self) -> [(Class, u64); 2] {
+    fn lost(&self) -> Vec<KernelLoss> {
         let [verdicts, telemetry] = self.state().lost;
         [(Class::Verdict, verdicts), (Class::Telemetry, telemetry)]
+            .map(|(class, total)| KernelLoss { place: Place::Ring, class, total, reason: "full" })
+            .into()
     }
 }
 

@@ -1,5 +1,5 @@
 //! The tests' vocabulary: a kernel half that only remembers, a relay that does what it is told, and a sensor of both.
-#![allow(dead_code)] // reason: each test program uses its part
+#![allow(dead_code, unreachable_pub)] // reason: each test program uses its part
 
 pub mod kernel;
 pub mod relay;

@@ -1,0 +1,230 @@
+//! Rule sets on a node: applied whole or refused whole, shared, kept over a restart, and honest about what is not enforced.
+#![allow(clippy::unwrap_used, clippy::panic)] // reason: a test that fails says so
+
+mod support;
+
+use bytes::Bytes;
+use proto::Kind;
+use proto::feeder::Alert;
+use proto::link::{RuleStatus, Rules};
+use sensor_bpf::Config;
+use support::kernel::{FakeKernel, exec, killed};
+use support::relay::{FakeRelay, Memory};
+use support::{Client, Running, eventually, settings};
+
+const SEED: &str = "
+apiVersion: security.kubearmor.com/v1
+kind: KubeArmorPolicy
+metadata: {name: ksp-group-1-proc-path-block, namespace: multiubuntu}
+spec:
+  severity: 5
+  message: no sleeping
+  tags: [SLEEP]
+  selector: {matchLabels: {group: group-1}}
+  process: {matchPaths: [{path: /bin/sleep}]}
+  action: Block
+";
+
+const FILES: &str = "
+apiVersion: security.kubearmor.com/v1
+kind: KubeArmorPolicy
+metadata: {name: files, namespace: multiubuntu}
+spec:
+  selector: {matchLabels: {group: group-1}}
+  file: {matchPaths: [{path: /etc/shadow}]}
+  action: Block
+";
+
+/// What the relay sends for these documents.
+fn rules(texts: &[&str]) -> Rules {
+    let mut policies = Vec::new();
+    for text in texts {
+        let (found, problems) = policy::parse("test.yaml", text);
+        assert!(problems.is_empty(), "{problems:?}");
+        policies.extend(found);
+    }
+    let set = policy::compile(&policies, &proto::rules::Postures::default());
+    Rules { manifest: Some(set.manifest), blobs: set.blobs.into_values().collect(), commit: true }
+}
+
+struct Setup {
+    _dir: tempfile::TempDir,
+    memory: Memory,
+    relay: FakeRelay,
+    config: Config,
+    running: Running,
+}
+
+impl Setup {
+    async fn new(sets: Vec<Rules>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Memory::default();
+        let count = sets.len();
+        memory.ledger().rules = sets;
+        let relay = FakeRelay::start(&memory);
+        let config = settings(dir.path(), &[relay.url()]);
+        let running = Running::start(config.clone(), FakeKernel::default());
+        let setup = Self { _dir: dir, memory, relay, config, running };
+        setup.status(count).await;
+        setup
+    }
+
+    /// The n-th answer about rules.
+    async fn status(&self, n: usize) -> RuleStatus {
+        eventually("an answer about rules", || self.memory.ledger().statuses.get(n - 1).cloned()).await
+    }
+
+    async fn client(&self, group: &str) -> (Client, u32, Vec<String>) {
+        let mut client = Client::connect(&self.running.socket).await;
+        let ready = client.register("multiubuntu", "pod", &[("group", group)]).await;
+        let policies = ready["policies"].as_array().unwrap().iter();
+        let policies = policies.map(|name| name.as_str().unwrap().to_owned()).collect();
+        (client, u32::try_from(ready["workload"].as_u64().unwrap()).unwrap(), policies)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_seed_policy_is_in_force_and_its_alert_carries_its_name() {
+    let setup = Setup::new(vec![rules(&[SEED])]).await;
+    assert!(setup.status(1).await.applied);
+    let (_client, index, policies) = setup.client("group-1").await;
+    assert_eq!(policies, ["multiubuntu/ksp-group-1-proc-path-block"]);
+    let kernel = &setup.running.kernel;
+    kernel.report(killed(kernel, exec(index, 9, "/usr/bin/sleep 5")));
+    let alert: Alert = eventually("the alert", || setup.memory.ledger().of(Kind::Alert).pop()).await;
+    assert_eq!(alert.policy_name, "ksp-group-1-proc-path-block");
+    assert_eq!((alert.severity.as_str(), alert.message.as_str(), alert.tags.as_str()), ("5", "no sleeping", "SLEEP"));
+    assert_eq!((alert.action.as_str(), alert.result.as_str()), ("Block", "Killed"));
+    assert_eq!((alert.resource.as_str(), alert.labels.as_str()), ("/usr/bin/sleep 5", "group=group-1"));
+    assert_ne!(alert.rule_id, 0);
+    assert_eq!(alert.policy_digest, rules(&[SEED]).manifest.unwrap().digest.to_vec());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workloads_with_the_same_policies_share_a_set() {
+    let setup = Setup::new(vec![rules(&[SEED])]).await;
+    let (_a, a, _) = setup.client("group-1").await;
+    let (_b, b, _) = setup.client("group-1").await;
+    let (_c, c, none) = setup.client("group-2").await;
+    let kernel = &setup.running.kernel;
+    assert_eq!(kernel.set_of(a), kernel.set_of(b));
+    assert_ne!(kernel.set_of(a), kernel.set_of(c));
+    assert!(none.is_empty());
+    assert_eq!(kernel.state().sets.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_rules_reach_running_workloads_and_the_old_set_goes() {
+    let setup = Setup::new(vec![rules(&[SEED])]).await;
+    let (_client, index, _) = setup.client("group-1").await;
+    let before = setup.running.kernel.set_of(index);
+    let mut next = rules(&[SEED, FILES]);
+    let held = rules(&[SEED]).blobs;
+    next.blobs.retain(|blob| !held.contains(blob));
+    assert_eq!(next.blobs.len(), 1, "only what the sensor lacks");
+    let relay = next_relay(&setup, vec![next]);
+    eventually("the workload has another set", || {
+        (setup.running.kernel.set_of(index) != before).then_some(())
+    })
+    .await;
+    eventually("the old set goes", || {
+        (!setup.running.kernel.state().sets.contains_key(&before)).then_some(())
+    })
+    .await;
+    drop(relay);
+}
+
+/// The relay comes back with other rules.
+fn next_relay(setup: &Setup, rules: Vec<Rules>) -> FakeRelay {
+    setup.memory.ledger().rules = rules;
+    setup.memory.ledger().statuses.clear();
+    let address = setup.relay.kill();
+    FakeRelay::start_at(&setup.memory, address)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_that_the_kernel_refuses_is_refused_whole() {
+    let setup = Setup::new(vec![rules(&[SEED])]).await;
+    let (_client, index, _) = setup.client("group-1").await;
+    let before = setup.running.kernel.set_of(index);
+    setup.running.kernel.state().refuse = Some("no room".to_owned());
+    let _relay = next_relay(&setup, vec![rules(&[SEED, FILES])]);
+    let status = eventually("a refusal", || {
+        setup.memory.ledger().statuses.iter().find(|status| !status.applied).cloned()
+    })
+    .await;
+    assert!(status.problems[0].refused);
+    assert_eq!(
+        status.problems[0].message,
+        "workload multiubuntu/pod: rules for this workload: no room"
+    );
+    assert_eq!(setup.running.kernel.set_of(index), before);
+    let (_other, _, policies) = setup.client("group-1").await;
+    assert_eq!(policies, ["multiubuntu/ksp-group-1-proc-path-block"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_with_a_missing_or_damaged_part_is_refused_whole() {
+    let mut missing = rules(&[SEED, FILES]);
+    missing.blobs.pop();
+    let mut damaged = rules(&[SEED]);
+    damaged.blobs = vec![Bytes::from_static(b"\x0a\x01x")];
+    let mut renamed = rules(&[SEED]);
+    renamed.manifest.as_mut().unwrap().digest = vec![1; 32];
+    for bad in [missing, damaged, renamed, Rules { commit: true, ..Rules::default() }] {
+        let setup = Setup::new(vec![bad]).await;
+        let status = setup.status(1).await;
+        assert!(!status.applied && status.problems[0].refused, "{status:?}");
+        let (_client, _, policies) = setup.client("group-1").await;
+        assert!(policies.is_empty());
+        setup.running.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_comes_in_parts_and_counts_from_its_last() {
+    let whole = rules(&[SEED, FILES]);
+    let mut parts: Vec<Rules> = Vec::new();
+    for blob in &whole.blobs {
+        parts.push(Rules { manifest: whole.manifest.clone(), blobs: vec![blob.clone()], commit: false });
+    }
+    // A part of an older set that was never finished.
+    let stale = Rules { commit: false, ..rules(&[SEED]) };
+    parts.insert(0, stale);
+    parts.last_mut().unwrap().commit = true;
+    let setup = {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Memory::default();
+        memory.ledger().rules = parts;
+        let relay = FakeRelay::start(&memory);
+        let config = settings(dir.path(), &[relay.url()]);
+        let running = Running::start(config.clone(), FakeKernel::default());
+        Setup { _dir: dir, memory, relay, config, running }
+    };
+    let status = setup.status(1).await;
+    assert!(status.applied, "{status:?}");
+    let (_client, _, policies) = setup.client("group-1").await;
+    assert_eq!(policies, ["multiubuntu/files", "multiubuntu/ksp-group-1-proc-path-block"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_this_node_cannot_enforce_is_reported_for_its_policy() {
+    let setup = Setup::new(vec![rules(&[SEED, FILES])]).await;
+    let status = setup.status(1).await;
+    assert!(status.applied);
+    let problems: Vec<_> = status.problems.iter().map(|p| (p.policy.as_str(), p.refused)).collect();
+    assert_eq!(problems, [("multiubuntu/files", false)]);
+    assert!(status.problems[0].message.contains("Audit (Block)"), "{:?}", status.problems);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sensor_that_starts_without_a_relay_enforces_what_it_accepted_last() {
+    let setup = Setup::new(vec![rules(&[SEED])]).await;
+    setup.relay.kill();
+    setup.running.stop().await;
+    let running = Running::start(setup.config, FakeKernel::default());
+    let mut client = Client::connect(&running.socket).await;
+    let ready = client.register("multiubuntu", "pod", &[("group", "group-1")]).await;
+    assert_eq!(ready["policies"][0], "multiubuntu/ksp-group-1-proc-path-block");
+    running.stop().await;
+}
