@@ -1,0 +1,192 @@
+//! One batch on its way: sent, judged, and what was refused for good written down.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use exporters::{Batch, Encoded, Outcome, Sink, Unavailable};
+use futures::FutureExt as _;
+use tokio::time::Instant;
+
+use super::dead_letters::{DeadLetter, DeadLetters};
+use super::progress::Fate;
+
+/// Events that are sent together, with their places in the journal, in order.
+pub(super) struct Parcel {
+    pub(super) events: Vec<(u64, Arc<Encoded>)>,
+    /// How often the destination asked for another try.
+    pub(super) attempts: u32,
+    pub(super) not_before: Option<Instant>,
+}
+
+impl Parcel {
+    pub(super) fn new(events: Vec<(u64, Arc<Encoded>)>) -> Self {
+        Parcel {
+            events,
+            attempts: 0,
+            not_before: None,
+        }
+    }
+
+    /// Its lowest event.
+    pub(super) fn first(&self) -> u64 {
+        self.events.first().map_or(u64::MAX, |(event, _)| *event)
+    }
+}
+
+/// What became of a parcel.
+pub(super) struct Flown {
+    pub(super) settled: Vec<(u64, Fate)>,
+    /// What must be sent again; empty without trouble.
+    pub(super) again: Parcel,
+    pub(super) trouble: Option<Trouble>,
+}
+
+/// Why not all is settled.
+pub(super) struct Trouble {
+    pub(super) reason: String,
+    /// What the destination asked for.
+    pub(super) after: Option<Duration>,
+    /// It took nothing at all.
+    pub(super) away: bool,
+}
+
+impl Trouble {
+    fn away(Unavailable { reason, after }: Unavailable) -> Self {
+        Trouble {
+            reason,
+            after,
+            away: true,
+        }
+    }
+}
+
+/// Sends a parcel. Dead letters are on disk when this ends.
+pub(super) async fn fly(
+    sink: Arc<dyn Sink>,
+    dead_letters: Arc<DeadLetters>,
+    parcel: Parcel,
+) -> Flown {
+    let batch = Batch::new(
+        parcel
+            .events
+            .iter()
+            .map(|(_, event)| Arc::clone(event))
+            .collect(),
+    );
+    // One sink's mistake must not end the others.
+    let answer = AssertUnwindSafe(sink.send(Arc::new(batch)))
+        .catch_unwind()
+        .await;
+    let outcomes = match answer {
+        Ok(Ok(outcomes)) if outcomes.len() == parcel.events.len() => outcomes,
+        Ok(Ok(outcomes)) => {
+            let (told, sent) = (outcomes.len(), parcel.events.len());
+            return nothing(
+                parcel,
+                Unavailable::new(format!(
+                    "the sink told of {told} events when {sent} were sent; please report it"
+                )),
+            );
+        }
+        Ok(Err(away)) => return nothing(parcel, away),
+        Err(_) => {
+            return nothing(
+                parcel,
+                Unavailable::new("the sink panicked; please report it with the log"),
+            );
+        }
+    };
+    let mut flown = Flown {
+        settled: Vec::with_capacity(outcomes.len()),
+        again: parcel,
+        trouble: None,
+    };
+    let mut refused = Vec::new();
+    let mut events = std::mem::take(&mut flown.again.events).into_iter();
+    for (outcome, (number, event)) in outcomes.into_iter().zip(&mut events) {
+        match outcome {
+            Outcome::Done => flown.settled.push((number, Fate::Delivered)),
+            Outcome::Retry { after, reason } => {
+                flown.again.events.push((number, event));
+                flown.blame(reason, after);
+            }
+            Outcome::Reject { reason } => refused.push((number, event, reason)),
+        }
+    }
+    if !refused.is_empty() {
+        bury(&dead_letters, refused, &mut flown).await;
+    }
+    flown
+}
+
+fn nothing(parcel: Parcel, away: Unavailable) -> Flown {
+    Flown {
+        settled: Vec::new(),
+        again: parcel,
+        trouble: Some(Trouble::away(away)),
+    }
+}
+
+impl Flown {
+    /// The first reason is told, the longest wait is kept.
+    fn blame(&mut self, reason: String, after: Option<Duration>) {
+        match &mut self.trouble {
+            Some(trouble) => trouble.after = trouble.after.max(after),
+            None => {
+                self.trouble = Some(Trouble {
+                    reason,
+                    after,
+                    away: false,
+                })
+            }
+        }
+    }
+}
+
+/// Writes down what was refused; what cannot be written down is sent again later.
+async fn bury(
+    dead_letters: &Arc<DeadLetters>,
+    refused: Vec<(u64, Arc<Encoded>, String)>,
+    flown: &mut Flown,
+) {
+    let letters: Vec<DeadLetter> = refused
+        .iter()
+        .map(|(sequence, event, reason)| DeadLetter {
+            sequence: *sequence,
+            reason: reason.clone(),
+            event: event.event().clone(),
+        })
+        .collect();
+    match dead_letters.write(&letters).await {
+        Ok(()) => {
+            let (count, reason) = (letters.len(), &letters[0].reason);
+            tracing::warn!(
+                count,
+                reason,
+                "events refused for good are kept as dead letters"
+            );
+            flown.settled.extend(
+                refused
+                    .into_iter()
+                    .map(|(number, ..)| (number, Fate::DeadLettered)),
+            );
+        }
+        Err(error) => {
+            let path = dead_letters.path().display();
+            flown.blame(
+                format!("{path}: dead letters cannot be written: {error}"),
+                None,
+            );
+            flown.again.events.extend(
+                refused
+                    .into_iter()
+                    .map(|(number, event, _)| (number, event)),
+            );
+            flown
+                .again
+                .events
+                .sort_unstable_by_key(|(number, _)| *number);
+        }
+    }
+}

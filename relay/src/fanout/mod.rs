@@ -1,0 +1,262 @@
+//! One task a sink: read, filter, send, move the cursor.
+//!
+//! ```text
+//!            ┌ recent: decoded once, shared ┐        ┌──────── a task a sink ─────────────────────────┐
+//! journal ──▶│ the newest events            │──▶ filter ─▶ batch ─▶ up to `concurrency` in flight ─▶ Sink
+//!            └──────────────────────────────┘        │                      │ outcomes, in any order  │
+//! cursor  ◀── position, account, state: one write ◀──┤ progress: what became of each event            │
+//! dead letters (a journal of their own) ◀────────────┘ before the cursor moves past a rejected one    │
+//! ```
+//!
+//! - A sink that is slow or away is a cursor that lags; no other sink, nor ingest, notices.
+//! - The cursor moves to the lowest event that is not finished. Finished is: delivered, filtered, or on disk among the dead
+//!   letters. After a crash the events from there on are sent again: at least once.
+//! - Every event that the cursor passes is accounted for, once: delivered, filtered, dead-lettered, expired or corrupt.
+//! - A destination that is away is left alone for a random time up to a bound that doubles, then asked with one batch.
+//! - Shown figures come from the cursor, so they go on after a restart and never ahead of what is durable.
+
+mod backoff;
+mod dead_letters;
+mod flight;
+mod health;
+mod progress;
+mod recent;
+mod source;
+mod task;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use exporters::{Common, Sink, SinkConfig};
+use journal::{CursorError, CursorOptions, Journal};
+use proto::query::SinkStatus;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::Instrument as _;
+
+pub use self::dead_letters::{BadDeadLetter, DeadLetter};
+
+use self::dead_letters::DeadLetters;
+use self::health::{Board, Health, Shown, StoppedOnDrop};
+use self::recent::Recent;
+use self::task::Task;
+
+/// What the fan-out uses of the program around it.
+#[derive(Clone)]
+pub struct Context {
+    /// Metrics of the sinks and of the fan-out.
+    pub registry: prometheus::Registry,
+    /// Dead letters are kept in `dead-letters/SINK` below it.
+    pub data_dir: PathBuf,
+}
+
+/// A sink that is made, and how it wants to be fed.
+pub struct Outlet {
+    /// Its name: cursor, dead letters, metric label.
+    pub name: String,
+    /// The word after `type` in the settings.
+    pub kind: &'static str,
+    /// Filter, batches, back-off.
+    pub common: Common,
+    /// The sink.
+    pub sink: Box<dyn Sink>,
+}
+
+/// The sinks cannot be fed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A sink cannot be made.
+    #[error(transparent)]
+    Sink(#[from] exporters::BuildError),
+    /// A sink's cursor cannot be opened.
+    #[error("sink {name}: {source}")]
+    Cursor {
+        /// The sink.
+        name: String,
+        /// What the journal said.
+        source: CursorError,
+    },
+    /// A sink's dead letters cannot be opened.
+    #[error("sink {name}: the dead letters in {} cannot be opened: {reason}", path.display())]
+    DeadLetters {
+        /// The sink.
+        name: String,
+        /// Their folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The metrics are registered already.
+    #[error("the fan-out's metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// All sinks, being fed; a cheap clone. When the last one is dropped the sinks stop where they are.
+#[derive(Clone)]
+pub struct Fanout {
+    board: Board,
+    sinks: Arc<Vec<Arc<dyn Sink>>>,
+    life: Arc<Life>,
+}
+
+struct Life {
+    /// How long the sinks may drain, once they are told to.
+    stop: watch::Sender<Option<Duration>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Fanout {
+    /// Makes the sinks of the settings, opens their cursors and begins to feed them. Cursors of sinks that are no longer in
+    /// the settings stop holding events back. No destination is needed yet; a tokio runtime is.
+    ///
+    /// # Errors
+    /// [`BuildError`] names the sink.
+    pub fn build(
+        journal: Journal,
+        sinks: Vec<(String, SinkConfig)>,
+        context: Context,
+    ) -> Result<Fanout, BuildError> {
+        let inner = exporters::Context {
+            registry: context.registry.clone(),
+        };
+        let outlets = sinks.into_iter().map(|(name, config)| {
+            let sink = exporters::build(&name, &config, &inner)?;
+            Ok(Outlet {
+                name,
+                kind: config.kind(),
+                common: config.common(),
+                sink,
+            })
+        });
+        let outlets = outlets.collect::<Result<Vec<_>, exporters::BuildError>>()?;
+        Self::over(journal, outlets, context)
+    }
+
+    /// The same for sinks that are made already.
+    ///
+    /// # Errors
+    /// [`BuildError`] names the sink.
+    pub fn over(
+        journal: Journal,
+        outlets: Vec<Outlet>,
+        context: Context,
+    ) -> Result<Fanout, BuildError> {
+        let recent = Recent::new(journal.clone());
+        let mut tasks = Vec::with_capacity(outlets.len());
+        for outlet in outlets {
+            tasks.push(task_of(&journal, &recent, outlet, &context)?);
+        }
+        let names: Vec<&str> = tasks.iter().map(|task| task.health().name()).collect();
+        journal.retire_cursors_except(&names);
+        let board = Board::new(tasks.iter().map(|task| Arc::clone(task.health())).collect());
+        context
+            .registry
+            .register(Box::new(Shown::new(board.clone())?))?;
+        let sinks = Arc::new(tasks.iter().map(Task::sink).collect());
+        let (stop, told) = watch::channel(None);
+        let tasks = tasks
+            .into_iter()
+            .map(|task| spawn(task, told.clone()))
+            .collect();
+        let life = Arc::new(Life {
+            stop,
+            tasks: Mutex::new(tasks),
+        });
+        Ok(Fanout { board, sinks, life })
+    }
+
+    /// What every sink does and did, in the order of the settings.
+    #[must_use]
+    pub fn status(&self) -> Vec<SinkStatus> {
+        self.board.status()
+    }
+
+    /// Tells the sinks to close and open what has a name.
+    pub fn reopen(&self) {
+        self.sinks.iter().for_each(|sink| sink.reopen());
+    }
+
+    /// Ends the feeding: what is committed by now is delivered to every sink that takes it, for at most `grace`. What is
+    /// left waits in the journal for the next start. Positions are durable when this returns, and the dead letters' folders
+    /// are free.
+    pub async fn drain(&self, grace: Duration) {
+        self.life.stop.send_replace(Some(grace));
+        let tasks = std::mem::take(
+            &mut *self
+                .life
+                .tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a sink's task died; its events wait in the journal for the next start");
+            }
+        }
+        self.board.close().await;
+    }
+}
+
+fn spawn(task: Task, told: watch::Receiver<Option<Duration>>) -> JoinHandle<()> {
+    let health = Arc::clone(task.health());
+    let span = tracing::info_span!("sink", name = health.name());
+    let life = async move {
+        // However the task ends, in a panic too.
+        let _stopped = StoppedOnDrop(&health);
+        task.run(told).await;
+    };
+    tokio::spawn(life.instrument(span))
+}
+
+fn task_of(
+    journal: &Journal,
+    recent: &Arc<Recent>,
+    outlet: Outlet,
+    context: &Context,
+) -> Result<Task, BuildError> {
+    let Outlet {
+        name,
+        kind,
+        common,
+        sink,
+    } = outlet;
+    let options = CursorOptions {
+        start: match common.start {
+            exporters::Start::End => journal::Start::End,
+            exporters::Start::Beginning => journal::Start::Beginning,
+        },
+        when_full: match common.when_full {
+            exporters::WhenFull::Expire => journal::WhenFull::Expire,
+            exporters::WhenFull::Refuse => journal::WhenFull::Refuse,
+        },
+    };
+    let cursor = journal
+        .cursor(&name, options)
+        .map_err(|source| BuildError::Cursor {
+            name: name.clone(),
+            source,
+        })?;
+    if let Some(state) = cursor.state()
+        && let Err(error) = sink.restore(&state)
+    {
+        tracing::warn!(sink = name, %error, "the sink begins without what it remembered");
+    }
+    let path = context.data_dir.join("dead-letters").join(&name);
+    let dead_letters =
+        DeadLetters::new(path.clone(), common.dead_letters_max_size).map_err(|reason| {
+            BuildError::DeadLetters {
+                name: name.clone(),
+                path,
+                reason,
+            }
+        })?;
+    let health = Arc::new(Health::new(name, kind, cursor, dead_letters));
+    Ok(Task::new(
+        health,
+        sink.into(),
+        common,
+        journal.clone(),
+        Arc::clone(recent),
+    ))
+}

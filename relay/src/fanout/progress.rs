@@ -1,0 +1,211 @@
+//! What became of every event from the cursor on: outcomes come in any order, the cursor moves in one.
+//!
+//! ```text
+//!          taken ▼ low (lowest open)          end (read so far) ▼
+//! ───────────────┤ open │ delivered │ filtered × 900 │ open │ …  │
+//! ```
+
+use std::collections::VecDeque;
+
+use journal::Account;
+
+/// What an event is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Not finished.
+    Open,
+    Delivered,
+    Filtered,
+    DeadLettered,
+    Expired,
+    Corrupt,
+}
+
+/// Neighbours of one fate, so that a long filtered stretch costs one entry.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    first: u64,
+    count: u64,
+    fate: Fate,
+}
+
+/// The events between the cursor and what has been read.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// In order and without gaps; open events stand alone.
+    runs: VecDeque<Run>,
+    end: u64,
+}
+
+impl Progress {
+    /// Nothing read yet; the next event is `next`.
+    pub(super) fn new(next: u64) -> Self {
+        Progress {
+            runs: VecDeque::new(),
+            end: next,
+        }
+    }
+
+    /// The event that will be read next.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The lowest event that is not finished.
+    pub(super) fn low(&self) -> u64 {
+        let open = self.runs.iter().find(|run| run.fate == Fate::Open);
+        open.map_or(self.end, |run| run.first)
+    }
+
+    /// How many entries are held.
+    pub(super) fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// The next `count` events share a fate.
+    pub(super) fn push(&mut self, fate: Fate, count: u64) {
+        if count == 0 {
+            return;
+        }
+        let first = self.end;
+        self.end += count;
+        match self.runs.back_mut() {
+            Some(last) if last.fate == fate && fate != Fate::Open => last.count += count,
+            _ => self.runs.push_back(Run { first, count, fate }),
+        }
+    }
+
+    /// An open event is finished.
+    pub(super) fn settle(&mut self, event: u64, fate: Fate) {
+        let at = self.runs.partition_point(|run| run.first < event);
+        if let Some(run) = self.runs.get_mut(at)
+            && run.first == event
+            && run.fate == Fate::Open
+        {
+            run.fate = fate;
+        }
+    }
+
+    /// Whether the cursor can move.
+    pub(super) fn has_settled(&self) -> bool {
+        self.runs.front().is_some_and(|run| run.fate != Fate::Open)
+    }
+
+    /// Takes the finished events in front: the cursor's new position and the account of what it passes.
+    pub(super) fn take(&mut self) -> (u64, Account) {
+        let mut account = Account::default();
+        while let Some(run) = self.runs.front() {
+            let figure = match run.fate {
+                Fate::Open => break,
+                Fate::Delivered => &mut account.delivered,
+                Fate::Filtered => &mut account.filtered,
+                Fate::DeadLettered => &mut account.dead_lettered,
+                Fate::Expired => &mut account.expired,
+                Fate::Corrupt => &mut account.corrupt,
+            };
+            *figure += run.count;
+            self.runs.pop_front();
+        }
+        (self.low(), account)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cursor_stops_at_the_lowest_open_event() {
+        let mut progress = Progress::new(10);
+        for _ in 0..4 {
+            progress.push(Fate::Open, 1);
+        }
+        progress.settle(11, Fate::Delivered);
+        progress.settle(13, Fate::DeadLettered);
+        assert!(!progress.has_settled());
+        assert_eq!(progress.low(), 10);
+        progress.settle(10, Fate::Delivered);
+        let two = Account {
+            delivered: 2,
+            ..Account::default()
+        };
+        assert_eq!(progress.take(), (12, two));
+        progress.settle(12, Fate::Delivered);
+        let rest = Account {
+            delivered: 1,
+            dead_lettered: 1,
+            ..Account::default()
+        };
+        assert_eq!(progress.take(), (14, rest));
+        assert_eq!(progress.take(), (14, Account::default()));
+    }
+
+    #[test]
+    fn the_account_adds_up_to_the_events_passed_whatever_the_order() {
+        // Every order of settling five open events between other fates.
+        let orders = permutations(&[101, 103, 110, 111, 115]);
+        assert_eq!(orders.len(), 120);
+        for order in orders {
+            let mut progress = Progress::new(100);
+            for (fate, count) in [
+                (Fate::Filtered, 1),
+                (Fate::Open, 1),
+                (Fate::Expired, 1),
+                (Fate::Open, 1),
+                (Fate::Filtered, 4),
+                (Fate::Corrupt, 2),
+                (Fate::Open, 1),
+                (Fate::Open, 1),
+                (Fate::Filtered, 3),
+                (Fate::Open, 1),
+            ] {
+                progress.push(fate, count);
+            }
+            let (mut position, mut total) = (100, Account::default());
+            for event in order {
+                progress.settle(event, Fate::Delivered);
+                let (to, account) = progress.take();
+                assert_eq!(to - position, account.total());
+                (position, total) = (to, total + account);
+            }
+            let expected = Account {
+                delivered: 5,
+                filtered: 8,
+                expired: 1,
+                corrupt: 2,
+                dead_lettered: 0,
+            };
+            assert_eq!((position, total), (116, expected));
+        }
+    }
+
+    #[test]
+    fn a_long_filtered_stretch_is_one_entry() {
+        let mut progress = Progress::new(1);
+        progress.push(Fate::Open, 1);
+        for _ in 0..10_000 {
+            progress.push(Fate::Filtered, 1);
+        }
+        assert_eq!(progress.len(), 2);
+    }
+
+    fn permutations(items: &[u64]) -> Vec<Vec<u64>> {
+        if items.is_empty() {
+            return vec![Vec::new()];
+        }
+        let mut all = Vec::new();
+        for (at, &item) in items.iter().enumerate() {
+            let rest: Vec<u64> = items
+                .iter()
+                .enumerate()
+                .filter(|(n, _)| *n != at)
+                .map(|(_, &i)| i)
+                .collect();
+            all.extend(permutations(&rest).into_iter().map(|mut tail| {
+                tail.insert(0, item);
+                tail
+            }));
+        }
+        all
+    }
+}

@@ -1,0 +1,317 @@
+//! The newest events, read and decoded once for all sinks.
+//!
+//! Sinks at the journal's tail take the same pieces from here, and with them the JSON that the first of them made. Whoever
+//! comes to the end first reads on for everybody. A sink that lags behind the window reads for itself until it is back.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use exporters::Encoded;
+use journal::{Block, Journal, ReadError, Reader, Seq};
+use proto::Event;
+use tokio::sync::{Mutex as TurnMutex, OwnedMutexGuard};
+use tokio::task::JoinHandle;
+
+use super::progress::Fate;
+
+/// Bytes that one read asks the journal for.
+const READ_BYTES: usize = 1 << 20;
+/// Payload bytes that the window holds, besides the JSON made of them.
+const WINDOW_BYTES: usize = 8 << 20;
+
+/// Neighbouring events.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    pub(super) first: u64,
+    pub(super) run: Run,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Run {
+    Events(Arc<[Arc<Encoded>]>),
+    /// So many events that cannot be had.
+    Gap(u64, Fate),
+}
+
+impl Piece {
+    /// The event after the last one.
+    pub(super) fn end(&self) -> u64 {
+        self.first
+            + match &self.run {
+                Run::Events(events) => events.len() as u64,
+                Run::Gap(count, _) => *count,
+            }
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.run {
+            Run::Events(events) => events.iter().map(|event| event.event().payload.len()).sum(),
+            Run::Gap(..) => 0,
+        }
+    }
+}
+
+/// Where a sink stands.
+pub(super) enum Look {
+    /// Here is a piece that holds its next event.
+    Here(Piece),
+    /// It is older than the window.
+    Behind,
+    /// Nobody has read it yet.
+    Unread,
+}
+
+pub(super) struct Recent {
+    journal: Journal,
+    window: Mutex<Window>,
+    /// Held by whoever reads on.
+    turn: Arc<TurnMutex<Option<Reader>>>,
+}
+
+#[derive(Default)]
+struct Window {
+    pieces: VecDeque<Piece>,
+    bytes: usize,
+}
+
+impl Window {
+    fn end(&self) -> Option<u64> {
+        self.pieces.back().map(Piece::end)
+    }
+
+    fn look(&self, next: u64) -> Look {
+        if self.end().is_none_or(|end| end <= next) {
+            return Look::Unread;
+        }
+        let at = self.pieces.partition_point(|piece| piece.end() <= next);
+        match self.pieces.get(at) {
+            Some(piece) if piece.first <= next => Look::Here(piece.clone()),
+            _ => Look::Behind,
+        }
+    }
+
+    fn extend(&mut self, pieces: Vec<Piece>) {
+        for piece in pieces {
+            if self.end().is_some_and(|end| end != piece.first) {
+                self.pieces.clear();
+                self.bytes = 0;
+            }
+            self.bytes += piece.bytes();
+            self.pieces.push_back(piece);
+        }
+        while self.bytes > WINDOW_BYTES && self.pieces.len() > 1 {
+            if let Some(oldest) = self.pieces.pop_front() {
+                self.bytes -= oldest.bytes();
+            }
+        }
+    }
+}
+
+impl Recent {
+    pub(super) fn new(journal: Journal) -> Arc<Self> {
+        let turn = Arc::new(TurnMutex::new(None));
+        Arc::new(Recent {
+            journal,
+            window: Mutex::default(),
+            turn,
+        })
+    }
+
+    fn window(&self) -> MutexGuard<'_, Window> {
+        // The window is whole after each of its operations; none calls foreign code.
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn look(&self, next: u64) -> Look {
+        self.window().look(next)
+    }
+
+    /// Reads on from `next` for everybody, unless somebody else just did. Dropping this future loses nothing.
+    pub(super) async fn read_on(
+        self: &Arc<Self>,
+        next: u64,
+    ) -> Option<JoinHandle<Result<(), ReadError>>> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        if !matches!(self.look(next), Look::Unread) {
+            return None;
+        }
+        let recent = Arc::clone(self);
+        Some(tokio::task::spawn_blocking(move || {
+            recent.read_in_turn(turn, next)
+        }))
+    }
+
+    fn read_in_turn(
+        &self,
+        mut turn: OwnedMutexGuard<Option<Reader>>,
+        next: u64,
+    ) -> Result<(), ReadError> {
+        // Where the window ends elsewhere, a sink has come back from far behind or the first one has just begun.
+        let goes_on = self.window().end() == Some(next);
+        let mut reader = match turn.take() {
+            Some(reader) if goes_on => reader,
+            _ => self.journal.reader(Seq(next)),
+        };
+        let pieces = read(&mut reader, next)?;
+        *turn = Some(reader);
+        self.window().extend(pieces);
+        Ok(())
+    }
+}
+
+/// Reads one block and decodes it. Blocks the thread.
+pub(super) fn read(reader: &mut Reader, next: u64) -> Result<Vec<Piece>, ReadError> {
+    let block = reader.next(READ_BYTES)?;
+    Ok(pieces(next, block))
+}
+
+/// A block as pieces without gaps between them.
+fn pieces(from: u64, block: Block) -> Vec<Piece> {
+    // What expired lies before everything else.
+    let kept = from + block.expired;
+    let mut pieces = Pieces {
+        at: from,
+        events: Vec::new(),
+        out: Vec::new(),
+    };
+    pieces.skip_to(kept, Fate::Expired);
+    for entry in block.entries {
+        pieces.skip_to(entry.seq.0, Fate::Corrupt);
+        match Event::from_journal(entry.kind, entry.payload) {
+            Ok(event) => pieces.event(event),
+            Err(error) => {
+                tracing::warn!(sequence = entry.seq.0, %error, "a record of the journal is no event");
+                pieces.skip_to(entry.seq.0 + 1, Fate::Corrupt);
+            }
+        }
+    }
+    pieces.skip_to(block.next.0, Fate::Corrupt);
+    pieces.close();
+    pieces.out
+}
+
+struct Pieces {
+    at: u64,
+    events: Vec<Arc<Encoded>>,
+    out: Vec<Piece>,
+}
+
+impl Pieces {
+    fn event(&mut self, event: Event) {
+        self.events.push(Arc::new(Encoded::new(event)));
+        self.at += 1;
+    }
+
+    /// What lies between here and `to` cannot be had.
+    fn skip_to(&mut self, to: u64, fate: Fate) {
+        if to > self.at {
+            self.close();
+            self.out.push(Piece {
+                first: self.at,
+                run: Run::Gap(to - self.at, fate),
+            });
+            self.at = to;
+        }
+    }
+
+    fn close(&mut self) {
+        if !self.events.is_empty() {
+            let first = self.at - self.events.len() as u64;
+            self.out.push(Piece {
+                first,
+                run: Run::Events(std::mem::take(&mut self.events).into()),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use journal::Entry;
+
+    use super::*;
+
+    fn entry(seq: u64, payload: &'static [u8]) -> Entry {
+        Entry {
+            seq: Seq(seq),
+            kind: 1,
+            time: 0,
+            payload: Bytes::from_static(payload),
+        }
+    }
+
+    fn shape(pieces: &[Piece]) -> Vec<(u64, u64, Option<Fate>)> {
+        let fate = |piece: &Piece| match piece.run {
+            Run::Events(_) => None,
+            Run::Gap(_, fate) => Some(fate),
+        };
+        pieces
+            .iter()
+            .map(|piece| (piece.first, piece.end(), fate(piece)))
+            .collect()
+    }
+
+    #[test]
+    fn a_block_becomes_pieces_that_leave_no_event_out() {
+        let good = &[0; 16];
+        let block = Block {
+            entries: vec![
+                entry(8, good),
+                entry(9, good),
+                entry(12, good),
+                entry(13, b"short"),
+                entry(14, good),
+            ],
+            expired: 5,
+            corrupt: 5,
+            next: Seq(18),
+            ..Block::default()
+        };
+        assert_eq!(
+            shape(&pieces(3, block)),
+            [
+                (3, 8, Some(Fate::Expired)),
+                (8, 10, None),
+                (10, 12, Some(Fate::Corrupt)),
+                (12, 13, None),
+                (13, 14, Some(Fate::Corrupt)),
+                (14, 15, None),
+                (15, 18, Some(Fate::Corrupt)),
+            ]
+        );
+    }
+
+    fn gap(first: u64, end: u64) -> Piece {
+        Piece {
+            first,
+            run: Run::Gap(end - first, Fate::Corrupt),
+        }
+    }
+
+    fn found(window: &Window, next: u64) -> Option<(u64, u64)> {
+        match window.look(next) {
+            Look::Here(piece) => Some((piece.first, piece.end())),
+            Look::Behind => Some((0, 0)),
+            Look::Unread => None,
+        }
+    }
+
+    #[test]
+    fn the_window_finds_the_piece_of_an_event_and_tells_old_from_unread() {
+        let mut window = Window::default();
+        assert_eq!(found(&window, 5), None);
+        window.extend(vec![gap(5, 8), gap(8, 20)]);
+        window.extend(vec![gap(20, 21)]);
+        let at = [4, 5, 7, 8, 19, 20, 21, 30].map(|next| found(&window, next));
+        let behind = Some((0, 0));
+        let (a, b, c) = (Some((5, 8)), Some((8, 20)), Some((20, 21)));
+        assert_eq!(at, [behind, a, a, b, b, c, None, None]);
+        // Reading on from elsewhere begins the window anew.
+        window.extend(vec![gap(30, 31)]);
+        assert_eq!(
+            (found(&window, 20), found(&window, 30)),
+            (behind, Some((30, 31)))
+        );
+    }
+}

@@ -1,0 +1,147 @@
+//! What one sink reads: the shared window where it can, the journal itself where it lags.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use journal::{Journal, ReadError, Reader, Seq};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::recent::{self, Look, Piece, Recent};
+
+/// After a journal that could not be read.
+const AFTER_ERROR: Duration = Duration::from_secs(1);
+
+pub(super) struct Source {
+    journal: Journal,
+    recent: Arc<Recent>,
+    committed: watch::Receiver<Seq>,
+    next: u64,
+    /// Pieces of a read of our own.
+    own: VecDeque<Piece>,
+    reader: Option<(u64, Reader)>,
+    /// Kept here, so that a caller may stop waiting and come back.
+    reading: Option<Reading>,
+}
+
+enum Reading {
+    /// For everybody.
+    Shared(JoinHandle<Result<(), ReadError>>),
+    /// For this sink only.
+    Own(JoinHandle<Own>),
+}
+
+type Own = (Reader, Result<Vec<Piece>, ReadError>);
+
+impl Source {
+    pub(super) fn new(journal: Journal, recent: Arc<Recent>, next: u64) -> Self {
+        let committed = journal.subscribe();
+        Source {
+            journal,
+            recent,
+            committed,
+            next,
+            own: VecDeque::new(),
+            reader: None,
+            reading: None,
+        }
+    }
+
+    /// The event that comes next.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The next events, which begin at [`next`](Source::next) or before it; waits at the journal's end. Dropping this future
+    /// loses nothing.
+    pub(super) async fn piece(&mut self) -> Result<Piece, ReadError> {
+        loop {
+            // Keeps its turn short where everything is at hand.
+            tokio::task::consume_budget().await;
+            if let Some(reading) = &mut self.reading {
+                let done = reading.wait().await;
+                self.reading = None;
+                self.take_in(done).inspect_err(|_| self.own.clear())?;
+            }
+            if let Some(piece) = self.own.pop_front() {
+                return Ok(self.hand_out(piece));
+            }
+            match self.recent.look(self.next) {
+                Look::Here(piece) => return Ok(self.hand_out(piece)),
+                Look::Behind => self.read_alone(),
+                Look::Unread => {
+                    self.wait_for_more().await;
+                    self.reading = self.recent.read_on(self.next).await.map(Reading::Shared);
+                }
+            }
+        }
+    }
+
+    fn hand_out(&mut self, piece: Piece) -> Piece {
+        self.next = piece.end();
+        piece
+    }
+
+    async fn wait_for_more(&mut self) {
+        let next = self.next;
+        if self
+            .committed
+            .wait_for(|committed| committed.0 >= next)
+            .await
+            .is_err()
+        {
+            // The journal is closed: nothing will come any more.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn read_alone(&mut self) {
+        let next = self.next;
+        let mut reader = match self.reader.take() {
+            Some((at, reader)) if at == next => reader,
+            _ => self.journal.reader(Seq(next)),
+        };
+        self.reading = Some(Reading::Own(tokio::task::spawn_blocking(move || {
+            let pieces = recent::read(&mut reader, next);
+            (reader, pieces)
+        })));
+    }
+
+    fn take_in(&mut self, done: Done) -> Result<(), ReadError> {
+        match done {
+            Done::Shared(read) => read,
+            Done::Own(reader, pieces) => {
+                let pieces = pieces?;
+                let end = pieces.last().map_or(self.next, Piece::end);
+                self.reader = Some((end, reader));
+                self.own = pieces.into();
+                Ok(())
+            }
+            Done::Died => Ok(()),
+        }
+    }
+
+    /// How long to wait after an error of [`piece`](Source::piece).
+    pub(super) fn after_error() -> Duration {
+        AFTER_ERROR
+    }
+}
+
+enum Done {
+    Shared(Result<(), ReadError>),
+    Own(Reader, Result<Vec<Piece>, ReadError>),
+    /// The runtime ends, or the read panicked; it is started again.
+    Died,
+}
+
+impl Reading {
+    async fn wait(&mut self) -> Done {
+        match self {
+            Reading::Shared(handle) => handle.await.map_or(Done::Died, Done::Shared),
+            Reading::Own(handle) => handle
+                .await
+                .map_or(Done::Died, |(reader, pieces)| Done::Own(reader, pieces)),
+        }
+    }
+}

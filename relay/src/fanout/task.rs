@@ -1,0 +1,435 @@
+//! The life of one sink.
+//!
+//! ```text
+//! source ─ piece ─▶ filter ─▶ batch ─ full or due ─▶ flight (send, dead letters) ─▶ land: settle │ wait for another try
+//!                                                                                      └▶ save: cursor, account, state
+//! ```
+//! Every await of [`Task::feed`] may be dropped without losing anything: what is under way lives in the task.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use exporters::{Common, Encoded, Sink};
+use futures::StreamExt as _;
+use futures::future::{BoxFuture, FutureExt as _};
+use futures::stream::FuturesUnordered;
+use journal::{CursorError, Journal, Seq};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::backoff;
+use super::flight::{Flown, Parcel, Trouble, fly};
+use super::health::{Health, State};
+use super::progress::{Fate, Progress};
+use super::recent::{Piece, Recent, Run};
+use super::source::Source;
+
+/// The cursor moves at most so often; the journal makes moves durable in the same rhythm.
+const SAVE_EVERY: Duration = Duration::from_millis(100);
+/// For the last words of a sink and the last move of its cursor.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// Stretches of one fate that may stand between the cursor and the newest event read.
+const MAX_RUNS: usize = 1 << 18;
+
+/// Why [`Task::feed`] ended.
+enum End {
+    /// All that was committed before the drain is done, or the destination takes nothing.
+    Drained,
+    /// The cursor cannot move any more.
+    Broken,
+}
+
+pub(super) struct Task {
+    health: Arc<Health>,
+    sink: Arc<dyn Sink>,
+    common: Common,
+    journal: Journal,
+    source: Source,
+    /// The sink has a snapshot, which goes with the position.
+    stateful: bool,
+    progress: Progress,
+    /// Being taken apart; what lies before the progress' end is done with.
+    piece: Option<Piece>,
+    open: Gathering,
+    /// To be sent again, lowest event first.
+    waiting: VecDeque<Parcel>,
+    flying: FuturesUnordered<BoxFuture<'static, Flown>>,
+    hold: Hold,
+    saving: Option<BoxFuture<'static, Result<(), CursorError>>>,
+    saved: Instant,
+    /// The journal's end at start, until the sink has come there.
+    behind: Option<Seq>,
+    read_again: Option<Instant>,
+    /// Draining: the last event that is still sent.
+    until: Option<u64>,
+}
+
+/// The batch that is being filled.
+#[derive(Default)]
+struct Gathering {
+    events: Vec<(u64, Arc<Encoded>)>,
+    bytes: usize,
+    since: Option<Instant>,
+    full: bool,
+}
+
+/// The destination is left alone.
+#[derive(Default)]
+struct Hold {
+    /// Failures in a row.
+    attempts: u32,
+    until: Option<Instant>,
+}
+
+impl Task {
+    pub(super) fn new(
+        health: Arc<Health>,
+        sink: Arc<dyn Sink>,
+        common: Common,
+        journal: Journal,
+        recent: Arc<Recent>,
+    ) -> Self {
+        let next = health.cursor.position().0;
+        Task {
+            source: Source::new(journal.clone(), recent, next),
+            stateful: sink.snapshot().is_some(),
+            progress: Progress::new(next),
+            behind: Some(journal.committed()),
+            health,
+            sink,
+            common,
+            journal,
+            piece: None,
+            open: Gathering::default(),
+            waiting: VecDeque::new(),
+            flying: FuturesUnordered::new(),
+            hold: Hold::default(),
+            saving: None,
+            saved: Instant::now(),
+            read_again: None,
+            until: None,
+        }
+    }
+
+    pub(super) fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    pub(super) fn sink(&self) -> Arc<dyn Sink> {
+        Arc::clone(&self.sink)
+    }
+
+    /// Feeds the sink until told to stop, then drains it for as long as it was told.
+    pub(super) async fn run(mut self, mut told: watch::Receiver<Option<Duration>>) {
+        let grace = tokio::select! {
+            // Whoever would tell may be gone: then there is no time left.
+            told = told.wait_for(Option::is_some) => Some(told.ok().and_then(|grace| *grace).unwrap_or_default()),
+            _ = self.feed() => None,
+        };
+        if let Some(grace) = grace {
+            self.until = Some(self.journal.committed().0);
+            // What is not done by then waits in the journal.
+            let _ = timeout(grace, self.feed()).await;
+        }
+        if timeout(CLOSE_WITHIN, self.close()).await.is_err() {
+            tracing::warn!("the sink did not close in time; some events may be sent again");
+        }
+    }
+
+    async fn feed(&mut self) -> End {
+        loop {
+            self.gather();
+            self.tell_caught_up();
+            self.save();
+            self.launch();
+            if self.is_drained() {
+                return End::Drained;
+            }
+            let wake = self.wake();
+            tokio::select! {
+                Some(flown) = self.flying.next(), if !self.flying.is_empty() => self.land(flown),
+                saved = settled(&mut self.saving), if self.saving.is_some() => {
+                    self.saving = None;
+                    if let Some(end) = self.judge_save(saved) {
+                        return end;
+                    }
+                }
+                read = self.source.piece(), if self.wants_more() => match read {
+                    Ok(piece) => self.piece = Some(piece),
+                    Err(error) => {
+                        self.health.error(&format!("the journal cannot be read: {error}"));
+                        self.read_again = Some(Instant::now() + Source::after_error());
+                    }
+                },
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
+                    self.read_again = self.read_again.filter(|at| *at > Instant::now());
+                }
+            }
+        }
+    }
+
+    // === reading ===
+
+    fn wants_more(&self) -> bool {
+        self.piece.is_none()
+            && !self.open.full
+            && self.read_again.is_none()
+            && self.progress.len() < MAX_RUNS
+            && self.until.is_none_or(|until| self.source.next() <= until)
+    }
+
+    /// Sorts the piece at hand into what the sink wants and what not, until the batch is full.
+    fn gather(&mut self) {
+        let Some(piece) = self.piece.take() else {
+            return;
+        };
+        let done = self.progress.end() - piece.first;
+        match &piece.run {
+            Run::Gap(count, fate) => {
+                let count = count.saturating_sub(done);
+                self.progress.push(*fate, count);
+                self.health.error(&gap(count, *fate));
+            }
+            Run::Events(events) => {
+                for event in events.iter().skip(done as usize) {
+                    if !self.common.filter.wants(event.event()) {
+                        self.progress.push(Fate::Filtered, 1);
+                    } else if self.open.take(self.progress.end(), event, &self.common) {
+                        self.progress.push(Fate::Open, 1);
+                    } else {
+                        self.piece = Some(piece);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell_caught_up(&mut self) {
+        if self.behind.is_some_and(|end| self.progress.low() > end.0) {
+            self.behind = None;
+            self.sink.caught_up();
+        }
+    }
+
+    // === sending ===
+
+    fn launch(&mut self) {
+        let now = Instant::now();
+        while self.may_launch() && self.hold.until.is_none_or(|until| until <= now) {
+            let Some(parcel) = self.due(now) else { break };
+            let (sink, dead) = (self.sink(), Arc::clone(&self.health.dead_letters));
+            self.flying.push(fly(sink, dead, parcel).boxed());
+        }
+    }
+
+    /// After a failure one batch goes ahead to see whether the destination is back.
+    fn may_launch(&self) -> bool {
+        let most = if self.hold.attempts > 0 {
+            1
+        } else {
+            self.common.concurrency
+        };
+        self.flying.len() < most
+    }
+
+    /// What is refused in parts must not pile up behind ever new batches.
+    fn may_send_fresh(&self) -> bool {
+        !self.open.events.is_empty() && self.waiting.len() < 2 * self.common.concurrency
+    }
+
+    fn due(&mut self, now: Instant) -> Option<Parcel> {
+        if let Some(at) = self
+            .waiting
+            .iter()
+            .position(|parcel| parcel.not_before.is_none_or(|at| at <= now))
+        {
+            return self.waiting.remove(at);
+        }
+        let due = self.may_send_fresh() && self.fresh_at(now) <= now;
+        due.then(|| Parcel::new(std::mem::take(&mut self.open).events))
+    }
+
+    /// When the batch that is being filled goes.
+    fn fresh_at(&self, now: Instant) -> Instant {
+        match self.open.since {
+            Some(since) if !self.open.full && self.until.is_none() => {
+                since + self.common.batch.max_delay
+            }
+            _ => now,
+        }
+    }
+
+    /// The next moment at which something can be done that could not be done now.
+    fn wake(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut moments = Vec::with_capacity(4);
+        if self.may_launch() {
+            let from = self.hold.until.unwrap_or(now);
+            let again = self
+                .waiting
+                .iter()
+                .map(|parcel| parcel.not_before.unwrap_or(now))
+                .min();
+            moments.extend(again.map(|at| at.max(from)));
+            if self.may_send_fresh() {
+                moments.push(self.fresh_at(now).max(from));
+            }
+        }
+        if self.may_save() {
+            moments.push(self.saved + SAVE_EVERY);
+        }
+        moments.extend(self.read_again);
+        moments.into_iter().min()
+    }
+
+    fn land(&mut self, flown: Flown) {
+        let Flown {
+            settled,
+            again,
+            trouble,
+        } = flown;
+        for (event, fate) in settled {
+            self.progress.settle(event, fate);
+        }
+        let Some(trouble) = trouble else {
+            self.hold = Hold::default();
+            if self.waiting.is_empty() {
+                self.health.is(State::Running);
+            }
+            return;
+        };
+        self.again(again, trouble);
+    }
+
+    /// Puts back what was not taken.
+    fn again(&mut self, mut parcel: Parcel, trouble: Trouble) {
+        let (now, retry) = (Instant::now(), self.common.retry);
+        let Trouble {
+            reason,
+            after,
+            away,
+        } = trouble;
+        if !away {
+            parcel.attempts += 1;
+            parcel.not_before = Some(now + backoff::wait(retry, parcel.attempts, after));
+            self.hold = Hold::default();
+        } else if self.hold.until.is_none_or(|until| until <= now) {
+            // Several batches that fail together are one failure.
+            self.hold.attempts += 1;
+            self.hold.until = Some(now + backoff::wait(retry, self.hold.attempts, after));
+        }
+        self.health.retrying(&reason, parcel.events.len());
+        let at = self
+            .waiting
+            .partition_point(|other| other.first() < parcel.first());
+        self.waiting.insert(at, parcel);
+    }
+
+    // === the cursor ===
+
+    /// A snapshot holds what was sent, so it fits the position only while nothing is under way.
+    fn may_save(&self) -> bool {
+        self.saving.is_none()
+            && self.progress.has_settled()
+            && !(self.stateful && !(self.flying.is_empty() && self.waiting.is_empty()))
+    }
+
+    fn save(&mut self) {
+        let now = Instant::now();
+        if self.may_save() && (now >= self.saved + SAVE_EVERY || self.until.is_some()) {
+            self.saved = now;
+            let (to, account) = self.progress.take();
+            let state = if self.stateful {
+                self.sink.snapshot()
+            } else {
+                None
+            };
+            let health = Arc::clone(&self.health);
+            let save = async move { health.cursor.advance(Seq(to), account, state).await };
+            self.saving = Some(save.boxed());
+        }
+    }
+
+    fn judge_save(&self, saved: Result<(), CursorError>) -> Option<End> {
+        let error = saved.err()?;
+        self.health.error(&error.to_string());
+        match error {
+            // It holds in memory and is written again by the journal.
+            CursorError::Disk { .. } => None,
+            _ => {
+                self.health.is(State::Stopped);
+                Some(End::Broken)
+            }
+        }
+    }
+
+    // === the end ===
+
+    fn is_drained(&self) -> bool {
+        let Some(until) = self.until else {
+            return false;
+        };
+        if !self.flying.is_empty() {
+            return false;
+        }
+        let left =
+            !self.open.events.is_empty() || self.piece.is_some() || self.source.next() <= until;
+        // A destination that is away is not waited for.
+        !self.waiting.is_empty() || self.hold.attempts > 0 || !left
+    }
+
+    async fn close(&mut self) {
+        if let Err(away) = self.sink.flush().await {
+            self.health.error(&away.reason);
+        }
+        if self.saving.is_some() {
+            let saved = settled(&mut self.saving).await;
+            self.saving = None;
+            if self.judge_save(saved).is_some() {
+                return;
+            }
+        }
+        if self.may_save() {
+            self.until = Some(0);
+            self.save();
+            let saved = settled(&mut self.saving).await;
+            self.judge_save(saved);
+        }
+    }
+}
+
+/// The answer to the save under way.
+async fn settled(
+    saving: &mut Option<BoxFuture<'static, Result<(), CursorError>>>,
+) -> Result<(), CursorError> {
+    match saving {
+        Some(save) => save.await,
+        None => Ok(()),
+    }
+}
+
+fn gap(count: u64, fate: Fate) -> String {
+    match fate {
+        Fate::Expired => format!("{count} events left the journal before this sink came to them"),
+        _ => format!("{count} events of the journal are damaged and cannot be sent"),
+    }
+}
+
+impl Gathering {
+    /// Takes an event in, or says that the batch is full without it.
+    fn take(&mut self, number: u64, event: &Arc<Encoded>, common: &Common) -> bool {
+        let bytes = event.event().payload.len();
+        let over = self.bytes + bytes > common.batch.max_bytes && !self.events.is_empty();
+        if self.full || over {
+            self.full = true;
+            return false;
+        }
+        self.since.get_or_insert_with(Instant::now);
+        self.events.push((number, Arc::clone(event)));
+        self.bytes += bytes;
+        self.full = self.events.len() >= common.batch.max_events;
+        true
+    }
+}
