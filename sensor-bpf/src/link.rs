@@ -82,7 +82,7 @@ pub struct Link {
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 enum LinkError {
-    #[error("cannot connect: {0}")]
+    #[error("cannot connect: {}", causes(.0))]
     Connect(#[from] tonic::transport::Error),
     #[error("no greeting within {} s", GREETING.as_secs())]
     Silent,
@@ -92,6 +92,18 @@ enum LinkError {
     Closed,
     #[error("the relay broke the protocol: {0}")]
     Protocol(String),
+}
+
+/// The error with all that is behind it: tonic's own text is only "transport error".
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 impl Link {

@@ -15,6 +15,7 @@ use proto::{Kind, StreamId};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
 /// What the relay has, and how it behaves.
@@ -123,6 +124,15 @@ impl FakeRelay {
 
     /// Where an earlier one was.
     pub fn start_at(memory: &Memory, address: SocketAddr) -> Self {
+        Self::serve(memory, address, None)
+    }
+
+    /// On a free port, with certificates.
+    pub fn start_tls(memory: &Memory, tls: ServerTlsConfig) -> Self {
+        Self::serve(memory, "127.0.0.1:0".parse().unwrap(), Some(tls))
+    }
+
+    fn serve(memory: &Memory, address: SocketAddr, tls: Option<ServerTlsConfig>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.unwrap();
         let socket = std::net::TcpListener::bind(address).unwrap();
@@ -131,8 +141,11 @@ impl FakeRelay {
         let service = LinkServer::new(Service(memory.clone()));
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(socket).unwrap();
-            let server = tonic::transport::Server::builder().add_service(service);
-            server.serve_with_incoming(TcpListenerStream::new(listener)).await
+            let mut server = Server::builder();
+            if let Some(tls) = tls {
+                server = server.tls_config(tls).unwrap();
+            }
+            server.add_service(service).serve_with_incoming(TcpListenerStream::new(listener)).await
         });
         Self { address, runtime: Mutex::new(Some(runtime)) }
     }
