@@ -1,1 +1,38 @@
-//! relay
+//! The relay: takes events from sensors, keeps them, and hands them to everyone who watches; takes policies and
+//! hands them to every sensor.
+//!
+//! ```text
+//! events   sensors ══link══▶ ingest ─▶ log (journal) ─▶ fanout ─▶ exporters, one durable cursor each
+//!                                          └──────────▶ feed   ─▶ readers
+//! policy   sensors ◀═link══ distribute ◀─ policies ◀─ folder
+//! ```
+//!
+//! The rule of the house: an `Ack` is sent after the events up to it are on disk, never before.
+//!
+//! Each part has its settings and its `build`; [`App`] alone knows them all.
+
+mod app;
+mod config;
+pub mod distribute;
+pub mod fanout;
+pub mod feed;
+pub mod filter;
+mod http;
+pub mod ingest;
+mod listen;
+pub mod log;
+mod losses;
+mod metrics;
+pub mod policies;
+pub mod query;
+pub mod received;
+pub mod status;
+pub mod telemetry;
+
+pub use app::{Addresses, App, RunError, StartError};
+pub use config::{
+    Address, Compression, Config, DefaultPosture, Feeds, Later, Listen, Listeners, LogConfig, LogKind, Policies,
+    PolicySource, PolicySourceKind, Posture, Relay, Retention, Settings, Tls, default_data_dir, overrides, schema,
+};
+pub use listen::{BindError, TlsError};
+pub use log::OpenError;

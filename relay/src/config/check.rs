@@ -1,0 +1,231 @@
+//! What the types let through: listeners that would tell everybody everything, and keys of later versions.
+
+use yaml::{Node, Problem, Severity};
+
+use super::{Address, Compression, Config, Listen, LogKind, PolicySourceKind};
+
+/// Kinds of sink that the file's language has and this version does not.
+const LATER_SINKS: [&str; 8] = [
+    "elasticsearch",
+    "opensearch",
+    "kafka",
+    "otlp",
+    "syslog",
+    "webhook",
+    "loki",
+    "relay",
+];
+
+/// Smallest journal: below that it would be all segment heads.
+const MIN_JOURNAL: u64 = 64 << 20;
+
+/// What stands behind a key that cannot be used yet.
+const LATER: &str = "not available in this version; take it out";
+
+/// Adds every problem of settings that were read.
+pub(super) fn check(config: &Config, node: &Node, problems: &mut Vec<Problem>) {
+    let mut checker = Checker { node, problems };
+    checker.version(config.version);
+    checker.later(config);
+    checker.link(config);
+    checker.feed(config);
+    checker.local("relay.listen.admin", &config.relay.listen.admin, true);
+    for (key, listen) in [
+        ("relay.listen.feed", &config.relay.listen.feed),
+        ("relay.listen.link", &config.relay.listen.link),
+        ("relay.listen.http", &config.relay.listen.http),
+    ] {
+        checker.local(key, listen, false);
+    }
+    checker.policies(config);
+    checker.retention(config);
+    checker.data_dir(config);
+    checker.sinks(config);
+}
+
+/// Says plainly that a kind of sink comes later, in place of "unknown".
+pub(super) fn later_sinks(node: &Node, problems: &mut [Problem]) {
+    let Some(sinks) = node.get("sinks") else {
+        return;
+    };
+    for (_, sink) in sinks.entries() {
+        let Some(kind) = sink.key("type").filter(|kind| {
+            kind.as_str()
+                .is_some_and(|word| LATER_SINKS.contains(&word))
+        }) else {
+            continue;
+        };
+        let path = kind.path();
+        if let Some(problem) = problems.iter_mut().find(|problem| problem.path == path) {
+            let word = kind.as_str().unwrap_or_default();
+            problem.message = format!(
+                "sinks of type `{word}` are {LATER}, or use one of {}",
+                known_sinks(&problem.message)
+            );
+        }
+    }
+}
+
+/// The kinds that this version has, as the reader lists them behind the unknown one.
+fn known_sinks(message: &str) -> &str {
+    message
+        .find("`stdout`")
+        .and_then(|at| message.get(at..))
+        .unwrap_or("`stdout`, `file`")
+}
+
+struct Checker<'a> {
+    node: &'a Node,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Checker<'_> {
+    fn say(&mut self, path: &str, message: impl Into<String>) {
+        self.problems.push(self.node.problem_at(path, message));
+    }
+
+    fn version(&mut self, version: u32) {
+        if version != 1 {
+            self.say(
+                "version",
+                format!("version {version} of this file is unknown; this program reads version 1"),
+            );
+        }
+    }
+
+    fn later(&mut self, config: &Config) {
+        if config.relay.access.is_given() {
+            self.say(
+                "relay.access",
+                format!("access by token is {LATER}, and give relay.tls a client_ca_file"),
+            );
+        }
+        for (name, source) in &config.sources {
+            if source.is_given() {
+                self.say(
+                    &format!("sources.{name}"),
+                    format!("sources besides Cresset's own sensors are {LATER}"),
+                );
+            }
+        }
+        let log = &config.relay.log;
+        if log.kind == LogKind::Kafka {
+            self.say(
+                "relay.log.type",
+                "a log in Kafka is not available in this version; write `journal`",
+            );
+        } else if log.brokers.is_given() || log.topic.is_given() {
+            self.say(
+                "relay.log",
+                "a journal has neither brokers nor a topic; take them out",
+            );
+        }
+    }
+
+    /// Sensors tell what machines do and take rules: off this machine only with certificates on both sides.
+    fn link(&mut self, config: &Config) {
+        let link = &config.relay.listen.link;
+        let certificates = config.relay.tls.as_ref();
+        if !link.address.is_local() {
+            if link.insecure || certificates.is_none() {
+                self.say(
+                    "relay.listen.link",
+                    format!("plaintext for sensors on {}, which others can reach; give relay.tls or listen on 127.0.0.1", link.address),
+                );
+            } else if certificates.is_some_and(|tls| tls.client_ca_file.is_none()) {
+                self.say("relay.tls", "sensors need certificates of their own; give client_ca_file, which signed them");
+            }
+        }
+    }
+
+    /// Old readers know no TLS, so plaintext off this machine is possible, but only when it is asked for by name.
+    fn feed(&mut self, config: &Config) {
+        let feed = &config.relay.listen.feed;
+        if !feed.address.is_local() && !feed.insecure && config.relay.tls.is_none() {
+            self.say(
+                "relay.listen.feed",
+                format!(
+                    "plaintext on {0} lets whoever reaches it read every event; give relay.tls, or write {{address: \"{0}\", insecure: true}}",
+                    feed.address
+                ),
+            );
+        }
+    }
+
+    /// The administrator's door is a Unix socket; the others are ports.
+    fn local(&mut self, path: &str, listen: &Listen, unix: bool) {
+        match (&listen.address, unix) {
+            (Address::Tcp(_), true) => {
+                self.say(
+                    path,
+                    "a port would let everybody administer the relay; write unix:/PATH",
+                );
+            }
+            (Address::Unix(_), false) => self.say(
+                path,
+                "a Unix socket here is not available in this version; write IP:PORT",
+            ),
+            _ => {}
+        }
+    }
+
+    fn policies(&mut self, config: &Config) {
+        for (index, source) in config.policies.sources.iter().enumerate() {
+            let path = format!("policies.sources[{index}]");
+            match source.kind {
+                PolicySourceKind::Folder if source.path.as_os_str().is_empty() => {
+                    self.say(&path, "a folder needs its path; add `path: /DIR`");
+                }
+                PolicySourceKind::Folder if index > 0 => {
+                    self.say(&path, "more than one source of policies is not available in this version; put the files into one folder");
+                }
+                PolicySourceKind::Folder => {}
+                PolicySourceKind::Git | PolicySourceKind::Crd => {
+                    self.say(
+                        &format!("{path}.type"),
+                        "this kind of source is not available in this version; write `folder`",
+                    );
+                }
+            }
+        }
+    }
+
+    fn retention(&mut self, config: &Config) {
+        let retention = &config.relay.retention;
+        if retention.compression == Compression::Zstd {
+            let path = "relay.retention.compression";
+            let problem = self.node.problem_at(
+                path,
+                "zstd is not available in this version; events are kept as they are",
+            );
+            self.problems.push(Problem {
+                severity: Severity::Warning,
+                ..problem
+            });
+        }
+        if retention.max_size.0 < MIN_JOURNAL {
+            self.say("relay.retention.max_size", "less than 64MiB; give it more");
+        }
+    }
+
+    fn sinks(&mut self, config: &Config) {
+        for (name, sink) in &config.sinks {
+            let key = self.node.get("sinks").and_then(|sinks| sinks.key(name));
+            if let Some(why) = exporters::name_problem(name) {
+                self.problems.push(key.unwrap_or(self.node).problem(why));
+            }
+            if let Some(node) = key {
+                sink.check(node, self.problems);
+            }
+        }
+    }
+
+    fn data_dir(&mut self, config: &Config) {
+        if config.relay.data_dir.as_os_str().is_empty() {
+            self.say(
+                "relay.data_dir",
+                "empty; give a folder, or take the key out for the default",
+            );
+        }
+    }
+}

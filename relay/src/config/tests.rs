@@ -1,0 +1,229 @@
+use std::net::SocketAddr;
+
+use super::*;
+
+fn read(text: &str, environment: &[(&str, &str)]) -> Result<Settings, Vec<String>> {
+    let environment = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Settings::parse("c.yaml", text, environment)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+fn problems(text: &str) -> Vec<String> {
+    read(text, &[]).expect_err("there should be problems")
+}
+
+#[test]
+fn nothing_said_is_the_defaults() {
+    for text in ["", "relay: {}\n", "relay:\nsinks:\n", "version: 1\n"] {
+        let settings = read(text, &[]).unwrap_or_else(|problems| panic!("{text:?}: {problems:#?}"));
+        assert_eq!(settings.config, Config::default(), "{text:?}");
+        assert!(settings.warnings.is_empty());
+    }
+    let listen = Config::default().relay.listen;
+    assert_eq!(
+        [listen.feed, listen.link, listen.http].map(|listen| listen.address.to_string()),
+        ["127.0.0.1:32767", "127.0.0.1:9481", "127.0.0.1:9480"]
+    );
+}
+
+#[test]
+fn a_whole_file_reads_and_the_sensors_section_is_left_to_the_sensor() {
+    let text = "
+version: 1
+cluster: prod-eu
+relay:
+  data_dir: /var/lib/cresset
+  listen:
+    feed: {address: 0.0.0.0:32767, insecure: true}
+    link: ':9481'
+    http: localhost:9480
+    admin: unix:/run/cresset/admin.sock
+  tls: {cert_file: /etc/c.crt, key_file: /etc/c.key, client_ca_file: /etc/ca.crt}
+  log: {type: journal}
+  retention: {max_age: 7d, max_size: 20GiB, compression: none}
+  feeds: {max_lag: 60s}
+sinks:
+  console: {type: stdout, format: text, filter: {kinds: [alert]}}
+  archive: {type: file, path: /var/log/cresset/events.jsonl}
+policies:
+  sources: [{type: folder, path: /etc/cresset/policies}]
+  default_posture: {file: block, network: audit, capabilities: allow}
+sensor: {anything: [goes, here]}
+";
+    let config = read(text, &[]).unwrap().config;
+    assert_eq!(
+        config.relay.listen.link.address,
+        Address::Tcp(SocketAddr::from(([0u16; 8], 9481)))
+    );
+    assert!(config.relay.listen.feed.insecure);
+    assert_eq!(
+        config.sinks.keys().collect::<Vec<_>>(),
+        ["archive", "console"]
+    );
+    assert_eq!(config.policies.default_posture.file, Posture::Block);
+    assert!(config.sensor.is_given());
+}
+
+#[test]
+fn every_problem_is_told_with_line_and_path() {
+    let text = "
+cluster: x
+relay:
+  listen:
+    feed: 0.0.0.0:32767
+    link: 0.0.0.0:9481
+    http: nowhere
+    admin: 127.0.0.1:1
+  log: {type: cassandra}
+";
+    let found = problems(text);
+    let told = |start: &str| {
+        assert!(
+            found.iter().any(|line| line.starts_with(start)),
+            "no {start} in {found:#?}"
+        )
+    };
+    told("c.yaml:5: relay.listen.feed: plaintext on 0.0.0.0:32767");
+    told("c.yaml:6: relay.listen.link: plaintext for sensors on 0.0.0.0:9481");
+    told("c.yaml:7: relay.listen.http: `nowhere` is not an address");
+    told("c.yaml:8: relay.listen.admin: a port would let everybody");
+    told("c.yaml:9: relay.log.type: ");
+    assert_eq!(found.len(), 5, "{found:#?}");
+}
+
+#[test]
+fn what_this_version_does_not_have_is_said_and_never_ignored() {
+    let text = "
+relay:
+  access: [{token_file: /t, role: reader}]
+  log: {type: kafka, brokers: [a], topic: b}
+sources:
+  old: {type: kubearmor, addresses: ['127.0.0.1:32000']}
+sinks:
+  siem: {type: elasticsearch, endpoints: ['https://es:9200'], concurrency: 4}
+  bus: {type: kafka, brokers: [a]}
+  typo: {type: fiel}
+policies:
+  sources: [{type: git, path: x}]
+";
+    let found = problems(text);
+    for (line, path) in [
+        (3, "relay.access"),
+        (4, "relay.log.type"),
+        (6, "sources.old"),
+        (8, "sinks.siem.type"),
+        (9, "sinks.bus.type"),
+        (12, "policies.sources[0].type"),
+    ] {
+        let start = format!("c.yaml:{line}: {path}: ");
+        let problem = found.iter().find(|problem| problem.starts_with(&start));
+        let problem = problem.unwrap_or_else(|| panic!("no {start} in {found:#?}"));
+        assert!(
+            problem.contains("not available in this version"),
+            "{problem}"
+        );
+    }
+    let typo = found
+        .iter()
+        .find(|problem| problem.contains("sinks.typo.type"))
+        .unwrap();
+    assert!(!typo.contains("not available"), "{typo}");
+    assert_eq!(found.len(), 7, "{found:#?}");
+}
+
+#[test]
+fn sensors_off_this_machine_need_certificates_on_both_sides() {
+    let link = "relay: {listen: {link: 0.0.0.0:9481}, tls: {cert_file: /a, key_file: /b}}";
+    assert!(
+        problems(link)[0].contains("client_ca_file"),
+        "{:?}",
+        problems(link)
+    );
+    let both = "relay: {listen: {link: 0.0.0.0:9481}, tls: {cert_file: /a, key_file: /b, client_ca_file: /c}}";
+    assert!(read(both, &[]).is_ok());
+    let insecure = "relay: {listen: {link: {address: 0.0.0.0:9481, insecure: true}}, tls: {cert_file: /a, key_file: /b, client_ca_file: /c}}";
+    assert!(problems(insecure)[0].contains("relay.listen.link"));
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let text = "relay: {listen: {feed: 127.0.0.1:1}}\ncluster: a\n";
+    let environment = [
+        ("CRESSET__RELAY__LISTEN__FEED", "127.0.0.1:2"),
+        ("CRESSET__CLUSTER", "b"),
+        ("CRESSET__SENSOR__CONTROL", "unix:/x"),
+        ("HOME", "/root"),
+    ];
+    let config = read(text, &environment).unwrap().config;
+    assert_eq!(
+        (config.relay.listen.feed, &*config.cluster),
+        (Listen::loopback(2), "b")
+    );
+
+    let found = read(
+        "",
+        &[
+            ("CRESSET__RELAY__LISTEN__FEED", "nowhere"),
+            ("CRESSET____X", "1"),
+        ],
+    )
+    .unwrap_err();
+    assert!(
+        found
+            .iter()
+            .any(|line| line
+                == "environment: CRESSET____X names no key; write CRESSET__SECTION__KEY"),
+        "{found:?}"
+    );
+    assert!(
+        found
+            .iter()
+            .any(|line| line.starts_with("environment: relay.listen.feed: `nowhere`")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn kubearmors_environment_names_add_a_json_sink() {
+    let environment = [
+        ("ENABLE_STDOUT_ALERTS", "True"),
+        ("ENABLE_STDOUT_LOGS", "false"),
+        ("ENABLE_STDOUT_MSGS", "true"),
+    ];
+    let config = read("", &environment).unwrap().config;
+    let sink = serde_json::to_value(&config.sinks["kubearmor-stdout"]).unwrap();
+    assert_eq!(sink["type"], "stdout");
+    assert_eq!(
+        sink["filter"]["kinds"],
+        serde_json::json!(["alert", "message"])
+    );
+    assert!(
+        read("", &[("ENABLE_STDOUT_ALERTS", "false")])
+            .unwrap()
+            .config
+            .sinks
+            .is_empty()
+    );
+}
+
+#[test]
+fn shown_settings_read_back_as_the_same() {
+    let text = "cluster: x\nsinks: {archive: {type: file, path: /tmp/x.jsonl}}\nrelay: {listen: {feed: {address: 0.0.0.0:1, insecure: true}}}\n";
+    let config = read(text, &[]).unwrap().config;
+    let shown = serde_json::to_string(&config).unwrap();
+    assert_eq!(read(&shown, &[]).unwrap().config, config, "{shown}");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let found = Settings::load(Some(std::path::Path::new("/nonexistent/c.yaml")), []).unwrap_err();
+    assert!(
+        found[0]
+            .to_string()
+            .starts_with("/nonexistent/c.yaml: cannot read it: "),
+        "{}",
+        found[0]
+    );
+}

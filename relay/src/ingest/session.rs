@@ -1,0 +1,376 @@
+//! One connection of one sensor, from its Hello to its end.
+
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use proto::link::from_relay::Is as Reply;
+use proto::link::from_sensor::Is as Message;
+use proto::{Event, EventId, StreamId, batch, link};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tonic::{Code, Status, Streaming};
+
+use super::committer::{Committer, Failure, Work};
+use super::hello::{BadHello, Hello, VERSION};
+use super::sensors::Session;
+use super::{Door, EndReason, Live, Shared};
+use crate::received::Open;
+
+/// Events of one batch: far more than fit one by their size, were they real ones.
+const MAX_EVENTS: usize = 65_536;
+
+/// Streams that one session may send.
+const MAX_STREAMS: usize = 512;
+
+/// How long the last word to a sensor may take.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
+type Replies = mpsc::Sender<Result<link::FromRelay, Status>>;
+type Inbound = Streaming<link::FromSensor>;
+
+/// How a session ended.
+enum End {
+    /// The sensor closed its side.
+    Finished,
+    /// It is told why, except where there is nobody left to tell.
+    Because(EndReason, Status),
+}
+
+/// Serves one connection until it ends, and says why.
+pub(super) async fn run(shared: Arc<Shared>, peer: String, mut inbound: Inbound, replies: Replies) {
+    let _live = Live::new(&shared);
+    let end = match open(&shared, &peer, &mut inbound).await {
+        Ok((hello, session)) => {
+            tracing::Span::current().record("sensor", session.id());
+            serve(&shared, &hello, session, &mut inbound, &replies).await
+        }
+        Err(end) => end,
+    };
+    let End::Because(reason, status) = end else {
+        tracing::info!("sensor closed its session");
+        return;
+    };
+    shared.accounts.ended(reason);
+    if matches!(reason, EndReason::Broken | EndReason::Draining) {
+        tracing::info!(
+            reason = reason.word(),
+            why = status.message(),
+            "session ended"
+        );
+    } else {
+        tracing::warn!(
+            reason = reason.word(),
+            why = status.message(),
+            "session ended"
+        );
+    }
+    // A peer that does not read its answers is not waited for; it finds the connection closed.
+    let _ = timeout(LAST_WORD, replies.send(Err(status))).await;
+}
+
+/// Hears the Hello and makes sure that nobody else has this id.
+async fn open(shared: &Shared, peer: &str, inbound: &mut Inbound) -> Result<(Hello, Session), End> {
+    let wait = shared.config.hello;
+    let first = match timeout(wait, inbound.message()).await {
+        Err(_) => return Err(bad_hello(Code::DeadlineExceeded, &BadHello::Late(wait))),
+        Ok(Ok(None)) => return Err(bad_hello(Code::InvalidArgument, &BadHello::Nothing)),
+        Ok(Ok(Some(first))) => first,
+        Ok(Err(status)) => return Err(bad_message(status)),
+    };
+    let hello = Hello::check(first).map_err(|why| {
+        let code = match why {
+            BadHello::Version(_) => Code::FailedPrecondition,
+            _ => Code::InvalidArgument,
+        };
+        bad_hello(code, &why)
+    })?;
+    match shared.sensors.connect(&hello, peer) {
+        Ok(session) => Ok((hello, session)),
+        Err(in_use) => Err(End::Because(
+            EndReason::SecondSession,
+            Status::already_exists(in_use.to_string()),
+        )),
+    }
+}
+
+/// Everything after a good Hello.
+async fn serve(
+    shared: &Arc<Shared>,
+    hello: &Hello,
+    session: Session,
+    inbound: &mut Inbound,
+    replies: &Replies,
+) -> End {
+    let kernel = hello.message.kernel.as_ref();
+    let (node, tier) = (&hello.message.node, kernel.map_or(0, |kernel| kernel.tier));
+    tracing::info!(%node, tier, version = %hello.message.sensor_version, "sensor connected");
+    let mut reader = Reader {
+        shared,
+        session,
+        streams: hello
+            .streams
+            .iter()
+            .map(|stream| (*stream, shared.log.received().open(*stream)))
+            .collect(),
+        committer: Committer::start(shared.log.clone(), shared.accounts.clone(), replies.clone()),
+    };
+    // The streams are open: what the ranges say now is not forgotten while this session lasts.
+    if say(replies, Reply::Welcome(welcome(shared, hello)))
+        .await
+        .is_err()
+    {
+        return broken("the connection ended before the Welcome");
+    }
+    let rules = Forward::start(shared, hello, replies.clone());
+    let mut draining = shared.draining.subscribe();
+    let mut failed = reader.committer.failed();
+    let end = tokio::select! {
+        biased;
+        () = told(&mut draining) => {
+            End::Because(EndReason::Draining, Status::unavailable("the relay is stopping; connect again"))
+        }
+        failure = &mut failed => refused(shared, replies, failure).await,
+        end = reader.read(inbound) => end,
+    };
+    drop(rules);
+    let Reader {
+        session, committer, ..
+    } = reader;
+    // Nothing more is read here, so the sensor may come back, even before its last batch is on disk.
+    drop(session);
+    committer.finish().await;
+    end
+}
+
+/// Waits until the relay drains.
+async fn told(draining: &mut watch::Receiver<bool>) {
+    // An error says that the relay is gone altogether, which is the same to a session.
+    let _ = draining.wait_for(|draining| *draining).await;
+}
+
+/// Events could not be written: the sensor is asked to wait, and to come back for what was not acknowledged.
+async fn refused(shared: &Shared, replies: &Replies, failure: Failure) -> End {
+    let retry_after_ms = u32::try_from(shared.config.pause.as_millis()).unwrap_or(u32::MAX);
+    let pause = link::Pause {
+        reason: failure.reason.clone(),
+        retry_after_ms,
+    };
+    let _ = timeout(LAST_WORD, say(replies, Reply::Pause(pause))).await;
+    End::Because(
+        EndReason::Refused,
+        Status::new(failure.code, failure.reason),
+    )
+}
+
+fn welcome(shared: &Shared, hello: &Hello) -> link::Welcome {
+    let state = |stream: &StreamId| {
+        let is = match shared.log.received().ranges(*stream) {
+            Some(ranges) => {
+                let ranges = ranges
+                    .iter()
+                    .map(|range| link::Range {
+                        first: range.start,
+                        end: range.end,
+                    })
+                    .collect();
+                link::stream_state::Is::Received(link::Ranges { ranges })
+            }
+            None => link::stream_state::Is::Unknown(true),
+        };
+        link::StreamState {
+            stream: stream.0.to_vec().into(),
+            is: Some(is),
+        }
+    };
+    link::Welcome {
+        version: VERSION,
+        relay: shared.log.relay_id().to_owned(),
+        streams: hello.streams.iter().map(state).collect(),
+    }
+}
+
+async fn say(replies: &Replies, reply: Reply) -> Result<(), ()> {
+    replies
+        .send(Ok(link::FromRelay { is: Some(reply) }))
+        .await
+        .map_err(drop)
+}
+
+/// The reading half.
+struct Reader<'a> {
+    shared: &'a Arc<Shared>,
+    session: Session,
+    streams: BTreeMap<StreamId, Open>,
+    committer: Committer,
+}
+
+impl Reader<'_> {
+    async fn read(&mut self, inbound: &mut Inbound) -> End {
+        loop {
+            let message = match inbound.message().await {
+                Ok(Some(message)) => message.is,
+                Ok(None) => return End::Finished,
+                Err(status) => return bad_message(status),
+            };
+            match message {
+                Some(Message::Batch(batch)) => {
+                    self.session.heard();
+                    if let Err(end) = self.batch(batch).await {
+                        return end;
+                    }
+                }
+                Some(Message::RuleStatus(status)) => self.rules(status),
+                Some(Message::Health(health)) => self.session.health(health),
+                Some(Message::Hello(_)) => {
+                    return bad_hello(Code::InvalidArgument, "a second Hello; one opens a session");
+                }
+                // What a newer sensor says, and this version does not know.
+                None => self.session.heard(),
+            }
+        }
+    }
+
+    fn rules(&self, status: link::RuleStatus) {
+        if !status.applied {
+            let problems = status.problems.len();
+            tracing::warn!(problems, "sensor refused the rules and keeps those it has");
+        }
+        self.shared.distributor.report(self.session.id(), &status);
+        self.session.rules(status);
+    }
+
+    async fn batch(&mut self, batch: link::Batch) -> Result<(), End> {
+        let (events, bytes) = (
+            batch.events.len(),
+            batch.events.iter().map(|event| event.len()).sum(),
+        );
+        if events > MAX_EVENTS {
+            return Err(bad_batch(format!(
+                "a batch of {events} events; at most {MAX_EVENTS}"
+            )));
+        }
+        let batch = batch::receive(batch).map_err(bad_batch)?;
+        if events == 0 {
+            return Ok(());
+        }
+        self.stream(batch.stream)?;
+        let mut entry = self.shared.accounts.received(Door::Link, events, bytes);
+        let range = batch.first..batch.first + events as u64;
+        // First the reservation, then the budget: who waits for a reservation must hold nothing that others need.
+        let reservation = self
+            .shared
+            .log
+            .received()
+            .reserve(batch.stream, range.clone())
+            .await;
+        let Some(share) = self.shared.budget.take(bytes, events).await else {
+            return Err(broken("the relay is stopping"));
+        };
+        let (mut fresh, mut rejected, mut duplicates) = (Vec::with_capacity(events), Vec::new(), 0);
+        for (sequence, event) in range.clone().zip(batch.events) {
+            match event {
+                _ if !reservation.is_fresh(sequence) => duplicates += 1,
+                Ok(event) => {
+                    let id = EventId {
+                        stream: batch.stream,
+                        sequence,
+                    };
+                    fresh.push(Event {
+                        kind: event.kind,
+                        id,
+                        payload: event.payload,
+                    });
+                }
+                Err(why) => rejected.push((sequence, why)),
+            }
+        }
+        entry.duplicate(duplicates);
+        entry.rejected(rejected.len());
+        if let Some((sequence, why)) = rejected.first() {
+            let (stream, count) = (batch.stream, rejected.len());
+            tracing::warn!(%stream, sequence, %why, count, "rejected what is no event");
+        }
+        let work = Work {
+            stream: batch.stream,
+            up_to: range.end - 1,
+            events: fresh,
+            rejected,
+            reservation,
+            share,
+            entry,
+        };
+        self.committer.give(work).await;
+        Ok(())
+    }
+
+    /// A stream that the Hello did not name is taken too, up to a number that keeps the memory bounded.
+    fn stream(&mut self, stream: StreamId) -> Result<(), End> {
+        if !self.streams.contains_key(&stream) {
+            if self.streams.len() >= MAX_STREAMS {
+                return Err(bad_batch(format!(
+                    "more than {MAX_STREAMS} streams in one session"
+                )));
+            }
+            self.streams
+                .insert(stream, self.shared.log.received().open(stream));
+        }
+        Ok(())
+    }
+}
+
+/// Sends rules as they come into force; stops when dropped.
+struct Forward(JoinHandle<()>);
+
+impl Forward {
+    fn start(shared: &Shared, hello: &Hello, replies: Replies) -> Self {
+        let sensor = &hello.message.sensor;
+        let mut rules = shared
+            .distributor
+            .messages(sensor, hello.blobs.clone(), hello.rules);
+        Self(tokio::spawn(async move {
+            while let Some(part) = rules.next().await {
+                if say(&replies, Reply::Rules(part)).await.is_err() {
+                    return;
+                }
+            }
+        }))
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn bad_hello(code: Code, why: impl ToString) -> End {
+    End::Because(EndReason::BadHello, Status::new(code, why.to_string()))
+}
+
+fn bad_batch(why: impl ToString) -> End {
+    End::Because(
+        EndReason::BadBatch,
+        Status::invalid_argument(why.to_string()),
+    )
+}
+
+fn broken(why: &str) -> End {
+    End::Because(EndReason::Broken, Status::unavailable(why))
+}
+
+/// What tonic says when there is no next message: with a source it was the transport, without one the message.
+fn bad_message(status: Status) -> End {
+    if status.source().is_some() || status.code() == Code::Cancelled {
+        return End::Because(EndReason::Broken, status);
+    }
+    let code = if status.code() == Code::OutOfRange {
+        Code::OutOfRange
+    } else {
+        Code::InvalidArgument
+    };
+    End::Because(EndReason::BadMessage, Status::new(code, status.message()))
+}

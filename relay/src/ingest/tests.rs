@@ -1,0 +1,555 @@
+//! The sensors' door over a real socket, and a disk that does what the test says.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use journal::disk::{Access, DiskFile, Lock, LockError};
+use journal::{Disk, RealDisk};
+use prometheus::Registry;
+use prost::Message as _;
+use proto::link::from_relay::Is as Reply;
+use proto::link::from_sensor::Is as Say;
+use proto::link::link_client::LinkClient;
+use proto::link::stream_state::Is as Known;
+use proto::{Kind, StreamId, batch, feeder, link};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::{Code, Status, Streaming};
+
+use super::{Accounts, Config, Door, EndReason, Ingest};
+use crate::distribute::Distributor;
+use crate::listen::{Bound, Connections, Grpc, Limits};
+use crate::log::Log;
+
+const SOON: Duration = Duration::from_secs(20);
+const STREAM: StreamId = StreamId([1; 8]);
+
+/// What a disk does.
+#[derive(Clone, Copy, PartialEq)]
+enum Mood {
+    Works,
+    /// A sync does not come back.
+    Hangs,
+    /// No room for anything more.
+    Full,
+}
+
+#[derive(Clone)]
+struct Moody {
+    disk: Arc<RealDisk>,
+    mood: Arc<(Mutex<Mood>, Condvar)>,
+}
+
+impl Moody {
+    fn set(&self, mood: Mood) {
+        *self.mood.0.lock().unwrap() = mood;
+        self.mood.1.notify_all();
+    }
+
+    fn wrap(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(MoodyFile {
+            file,
+            mood: self.mood.clone(),
+        })
+    }
+}
+
+impl Disk for Moody {
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(name, access).map(|file| self.wrap(file))
+    }
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.create(name).map(|file| self.wrap(file))
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        self.disk.unlink(name)
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+    fn length(&self, name: &str) -> io::Result<u64> {
+        self.disk.length(name)
+    }
+    fn fsync_dir(&self) -> io::Result<()> {
+        self.disk.fsync_dir()
+    }
+    fn space(&self) -> io::Result<u64> {
+        if *self.mood.0.lock().unwrap() == Mood::Full {
+            Ok(0)
+        } else {
+            self.disk.space()
+        }
+    }
+    fn lock(&self) -> Result<Box<dyn Lock>, LockError> {
+        self.disk.lock()
+    }
+    fn path(&self) -> PathBuf {
+        self.disk.path()
+    }
+}
+
+struct MoodyFile {
+    file: Arc<dyn DiskFile>,
+    mood: Arc<(Mutex<Mood>, Condvar)>,
+}
+
+impl DiskFile for MoodyFile {
+    fn pread(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.pread(buf, offset)
+    }
+    fn pwrite(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        if *self.mood.0.lock().unwrap() == Mood::Full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.file.pwrite(buf, offset)
+    }
+    fn fdatasync(&self) -> io::Result<()> {
+        let (mood, changed) = &*self.mood;
+        let mut mood = mood.lock().unwrap();
+        while *mood == Mood::Hangs {
+            mood = changed.wait(mood).unwrap();
+        }
+        drop(mood);
+        self.file.fdatasync()
+    }
+    fn length(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
+    }
+}
+
+/// A link listener over a moody disk.
+struct Relay {
+    address: SocketAddr,
+    disk: Moody,
+    log: Log,
+    ingest: Ingest,
+    accounts: Accounts,
+    _stop: watch::Sender<bool>,
+    _folder: TempDir,
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // A journal that closes waits for its disk.
+        self.disk.set(Mood::Works);
+    }
+}
+
+async fn relay() -> Relay {
+    relay_with(Config {
+        pause: Duration::from_millis(100),
+        ..Config::default()
+    })
+    .await
+}
+
+async fn relay_with(config: Config) -> Relay {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Moody {
+        disk: Arc::new(RealDisk::open(folder.path()).unwrap()),
+        mood: Arc::new((Mutex::new(Mood::Works), Condvar::new())),
+    };
+    let (log, _) = Log::open_on(Arc::new(disk.clone()), journal::Config::default()).unwrap();
+    let registry = Registry::new();
+    let accounts = Accounts::new(&registry).unwrap();
+    let (_, policies) = watch::channel(Arc::default());
+    let ingest = Ingest::new(
+        config,
+        log.clone(),
+        Distributor::new(policies),
+        accounts.clone(),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = Limits {
+        connections: 10,
+        streams: 4,
+        window: 1 << 20,
+        ping: SOON,
+        pong: SOON,
+    };
+    let grpc = Grpc {
+        name: "link",
+        bound: Bound::Tcp(listener),
+        tls: None,
+        limits,
+        routes: Routes::new(ingest.service()),
+        connections: Connections::new(&registry).unwrap(),
+    };
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(grpc.serve(stopped));
+    Relay {
+        address,
+        disk,
+        log,
+        ingest,
+        accounts,
+        _stop: stop,
+        _folder: folder,
+    }
+}
+
+impl Relay {
+    /// A sensor that said Hello, and the relay's first answer.
+    async fn sensor(&self, id: &str) -> (Sensor, Result<link::FromRelay, Status>) {
+        let spooled = link::SpooledStream {
+            stream: STREAM.0.to_vec().into(),
+            ..Default::default()
+        };
+        let hello = link::Hello {
+            version: 1,
+            sensor: id.to_owned(),
+            streams: vec![spooled],
+            ..Default::default()
+        };
+        let mut sensor = self.connect().await;
+        sensor.say(Say::Hello(hello)).await;
+        let first = sensor.hear().await;
+        (sensor, first)
+    }
+
+    /// A sensor that was welcomed.
+    async fn welcomed(&self, id: &str) -> Sensor {
+        let (sensor, first) = self.sensor(id).await;
+        assert!(matches!(first.unwrap().is, Some(Reply::Welcome(_))));
+        sensor
+    }
+
+    async fn connect(&self) -> Sensor {
+        let mut client = LinkClient::connect(format!("http://{}", self.address))
+            .await
+            .unwrap();
+        let (say, said) = mpsc::channel(100);
+        let heard = client
+            .exchange(ReceiverStream::new(said))
+            .await
+            .unwrap()
+            .into_inner();
+        Sensor { say, heard }
+    }
+
+    /// The books balance, and this is what they say.
+    fn ledger(&self) -> journal::Ledger {
+        let ledger = self.accounts.ledger(Door::Link);
+        let journal::Ledger {
+            received,
+            acknowledged,
+            refused,
+            duplicate,
+            in_flight,
+        } = ledger;
+        assert_eq!(
+            received,
+            acknowledged + refused + duplicate + in_flight,
+            "{ledger:?}"
+        );
+        ledger
+    }
+
+    async fn eventually(&self, what: &str, done: impl Fn(&Self) -> bool) {
+        let deadline = tokio::time::Instant::now() + SOON;
+        while !done(self) {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "{what}: {:?}",
+                self.ledger()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+struct Sensor {
+    say: mpsc::Sender<link::FromSensor>,
+    heard: Streaming<link::FromRelay>,
+}
+
+impl Sensor {
+    async fn say(&self, what: Say) {
+        self.say
+            .send(link::FromSensor { is: Some(what) })
+            .await
+            .unwrap();
+    }
+
+    async fn batch(&self, first: u64, count: u64) {
+        let events = (first..first + count).map(event).collect();
+        self.say(Say::Batch(link::Batch {
+            stream: STREAM.0.to_vec().into(),
+            first,
+            events,
+        }))
+        .await;
+    }
+
+    /// The next answer but for rules.
+    async fn hear(&mut self) -> Result<link::FromRelay, Status> {
+        loop {
+            let heard = timeout(SOON, self.heard.message())
+                .await
+                .expect("an answer in time")?;
+            let heard = heard.ok_or_else(|| Status::ok("the stream ended"))?;
+            if !matches!(heard.is, Some(Reply::Rules(_))) {
+                return Ok(heard);
+            }
+        }
+    }
+
+    async fn ack(&mut self) -> link::Ack {
+        match self.hear().await.unwrap().is {
+            Some(Reply::Ack(ack)) => ack,
+            other => panic!("an Ack was expected, not {other:?}"),
+        }
+    }
+
+    async fn acked_up_to(&mut self, sequence: u64) {
+        while self.ack().await.up_to < sequence {}
+    }
+
+    /// Nothing is answered.
+    async fn silence(&mut self) {
+        let heard = timeout(Duration::from_millis(300), self.hear()).await;
+        assert!(
+            heard.is_err(),
+            "nothing should have been answered: {heard:?}"
+        );
+    }
+
+    /// The status that the relay ends the session with.
+    async fn end(&mut self) -> Status {
+        loop {
+            if let Err(status) = self.hear().await {
+                return status;
+            }
+        }
+    }
+}
+
+fn event(number: u64) -> bytes::Bytes {
+    let alert = feeder::Alert {
+        pod_name: format!("pod-{number}"),
+        ..Default::default()
+    };
+    batch::join(Kind::Alert, &alert.encode_to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ack_waits_until_the_events_are_on_disk() {
+    let relay = relay().await;
+    let mut sensor = relay.welcomed("a").await;
+    relay.disk.set(Mood::Hangs);
+    sensor.batch(1, 3).await;
+    sensor.silence().await;
+    assert_eq!(relay.log.journal.committed().0, 0);
+    assert_eq!(relay.ledger().in_flight, 3);
+    relay.disk.set(Mood::Works);
+    assert_eq!(sensor.ack().await.up_to, 3);
+    assert_eq!(
+        (relay.log.journal.committed().0, relay.ledger().acknowledged),
+        (3, 3)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_sent_again_while_it_is_being_written_is_journaled_once() {
+    let relay = relay().await;
+    let first = relay.welcomed("a").await;
+    relay.disk.set(Mood::Hangs);
+    first.batch(1, 3).await;
+    relay
+        .eventually("the batch is on its way", |relay| {
+            relay.ledger().in_flight == 3
+        })
+        .await;
+    drop(first);
+    relay
+        .eventually("the first session ended", |relay| {
+            relay.ingest.sensors().connected() == 0
+        })
+        .await;
+    let mut second = relay.welcomed("a").await;
+    second.batch(1, 5).await;
+    second.silence().await;
+    relay.disk.set(Mood::Works);
+    assert_eq!(second.ack().await.up_to, 5);
+    assert_eq!(relay.log.journal.committed().0, 5);
+    let ledger = relay.ledger();
+    assert_eq!(
+        (ledger.received, ledger.acknowledged, ledger.duplicate),
+        (8, 5, 3)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_with_a_pause_and_a_reason_and_heals() {
+    let relay = relay().await;
+    let mut sensor = relay.welcomed("a").await;
+    sensor.batch(1, 1).await;
+    assert_eq!(sensor.ack().await.up_to, 1);
+    relay.disk.set(Mood::Full);
+    sensor.batch(2, 2).await;
+    let pause = match sensor.hear().await.unwrap().is {
+        Some(Reply::Pause(pause)) => pause,
+        other => panic!("a Pause was expected, not {other:?}"),
+    };
+    assert_eq!(pause.retry_after_ms, 100);
+    assert!(!pause.reason.is_empty());
+    let status = sensor.end().await;
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(relay.ledger().refused, 2);
+    assert_eq!(relay.accounts.sessions_ended(EndReason::Refused), 1);
+
+    relay.disk.set(Mood::Works);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let (mut sensor, first) = relay.sensor("a").await;
+    let Some(Reply::Welcome(welcome)) = first.unwrap().is else {
+        panic!("no Welcome")
+    };
+    let Some(Known::Received(ranges)) = &welcome.streams[0].is else {
+        panic!("{welcome:?}")
+    };
+    assert_eq!(ranges.ranges, [link::Range { first: 1, end: 2 }]);
+    sensor.batch(2, 2).await;
+    assert_eq!(sensor.ack().await.up_to, 3);
+    assert_eq!(relay.log.journal.committed().0, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_larger_than_the_budget_passes_alone_and_others_after_it() {
+    let relay = relay_with(Config {
+        budget: 1000,
+        ..Config::default()
+    })
+    .await;
+    let mut sensor = relay.welcomed("a").await;
+    let mut other = relay.welcomed("b").await;
+    for n in 0..20 {
+        sensor.batch(1 + 100 * n, 100).await;
+    }
+    sensor.acked_up_to(2000).await;
+    let events = vec![event(1)];
+    other
+        .say(Say::Batch(link::Batch {
+            stream: vec![2; 8].into(),
+            first: 1,
+            events,
+        }))
+        .await;
+    assert_eq!(other.ack().await.up_to, 1);
+    assert_eq!(relay.ledger().acknowledged, 2001);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_answers_what_was_sent_and_then_ends_the_session() {
+    let relay = relay().await;
+    let mut sensor = relay.welcomed("a").await;
+    relay.disk.set(Mood::Hangs);
+    sensor.batch(1, 4).await;
+    relay
+        .eventually("the batch is on its way", |relay| {
+            relay.ledger().in_flight == 4
+        })
+        .await;
+    relay.ingest.drain();
+    sensor.silence().await;
+    relay.disk.set(Mood::Works);
+    assert_eq!(sensor.ack().await.up_to, 4);
+    assert_eq!(sensor.end().await.code(), Code::Unavailable);
+    relay.ingest.finished(SOON).await;
+    assert_eq!(relay.ingest.sensors().connected(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_say_hello_is_sent_away_with_the_reason() {
+    let relay = relay_with(Config {
+        hello: Duration::from_millis(100),
+        ..Config::default()
+    })
+    .await;
+    let mut silent = relay.connect().await;
+    assert_eq!(silent.end().await.code(), Code::DeadlineExceeded);
+
+    let mut rude = relay.connect().await;
+    rude.batch(1, 1).await;
+    let status = rude.end().await;
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::InvalidArgument, "the first message has to be Hello")
+    );
+
+    let mut newer = relay.connect().await;
+    newer
+        .say(Say::Hello(link::Hello {
+            version: 2,
+            sensor: "a".to_owned(),
+            ..Default::default()
+        }))
+        .await;
+    let status = newer.end().await;
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(
+        status.message().contains("version 2") && status.message().contains("version 1"),
+        "{status}"
+    );
+    assert_eq!(relay.accounts.sessions_ended(EndReason::BadHello), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn imported_events_get_ids_of_the_relays_own_stream_and_bad_ones_their_reason() {
+    let relay = relay().await;
+    let importer = relay.ingest.importer();
+    let alert = bytes::Bytes::from(
+        feeder::Alert {
+            pod_name: "p".to_owned(),
+            ..Default::default()
+        }
+        .encode_to_vec(),
+    );
+    let broken = bytes::Bytes::from_static(&[0xff]);
+    let events = vec![
+        (Kind::Alert, alert.clone()),
+        (Kind::Alert, broken),
+        (Kind::Alert, alert),
+    ];
+    let imported = importer.import(events).await.unwrap();
+    assert_eq!(
+        (
+            imported.accepted,
+            imported.rejected.len(),
+            imported.rejected[0].0
+        ),
+        (2, 1, 1)
+    );
+    let mut reader = relay.log.journal.reader(journal::Seq(1));
+    let block = reader.next(1 << 20).unwrap();
+    let ids: Vec<_> = block
+        .entries
+        .iter()
+        .map(|entry| proto::EventId::try_from(&entry.payload[..16]).unwrap())
+        .collect();
+    assert_eq!(ids.iter().map(|id| id.sequence).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(ids[0].stream, ids[1].stream);
+    let ledger = relay.accounts.ledger(Door::Import);
+    assert_eq!(
+        (
+            ledger.received,
+            ledger.acknowledged,
+            ledger.refused,
+            ledger.in_flight
+        ),
+        (3, 2, 1, 0)
+    );
+}

@@ -1,0 +1,397 @@
+//! Connections of a gRPC listener.
+
+use std::error::Error;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tonic::codegen::http::Request;
+use tonic::service::Routes;
+use tonic::transport::server::TcpConnectInfo;
+use tower::Service;
+use tracing::Instrument;
+
+use super::Bound;
+
+/// How long a peer may take to speak TLS, and then to speak HTTP/2.
+const GREETING: Duration = Duration::from_secs(10);
+
+/// Bytes of the HTTP/2 connection preface (RFC 9113, 3.4).
+const PREFACE: usize = 24;
+
+/// What one listener admits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections at one time; more wait.
+    pub(crate) connections: usize,
+    /// Calls at one time in a connection.
+    pub(crate) streams: u32,
+    /// Bytes that a peer may send ahead.
+    pub(crate) window: u32,
+    /// A peer that says nothing is asked this often whether it is there,
+    pub(crate) ping: Duration,
+    /// and has this long to answer.
+    pub(crate) pong: Duration,
+}
+
+/// Counts of all listeners' connections; a cheap handle.
+#[derive(Debug, Clone)]
+pub(crate) struct Connections {
+    open: IntGaugeVec,
+    accepted: IntCounterVec,
+    failed: IntCounterVec,
+}
+
+impl Connections {
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let open = IntGaugeVec::new(
+            Opts::new("cresset_connections", "Open connections."),
+            &["listener"],
+        )?;
+        let accepted = IntCounterVec::new(
+            Opts::new(
+                "cresset_connections_accepted_total",
+                "Connections accepted.",
+            ),
+            &["listener"],
+        )?;
+        let failed = IntCounterVec::new(
+            Opts::new(
+                "cresset_connection_failures_total",
+                "Connections that did not speak the protocol: tls (no handshake), silent (said nothing), protocol (no HTTP/2).",
+            ),
+            &["listener", "reason"],
+        )?;
+        registry.register(Box::new(open.clone()))?;
+        registry.register(Box::new(accepted.clone()))?;
+        registry.register(Box::new(failed.clone()))?;
+        Ok(Self {
+            open,
+            accepted,
+            failed,
+        })
+    }
+
+    fn fail(&self, listener: &str, failure: &Failure) {
+        self.failed
+            .with_label_values(&[listener, failure.word()])
+            .inc();
+    }
+}
+
+/// Why a connection is of no use.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("no TLS handshake: {0}")]
+    Tls(io::Error),
+    #[error("nothing said for {GREETING:?}")]
+    Silent,
+    #[error("no HTTP/2: {0}")]
+    Protocol(Box<dyn Error + Send + Sync>),
+}
+
+impl Failure {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Tls(_) => "tls",
+            Self::Silent => "silent",
+            Self::Protocol(_) => "protocol",
+        }
+    }
+}
+
+/// A gRPC listener, ready to serve.
+pub(crate) struct Grpc {
+    pub(crate) name: &'static str,
+    pub(crate) bound: Bound,
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) limits: Limits,
+    pub(crate) routes: Routes,
+    pub(crate) connections: Connections,
+}
+
+impl Grpc {
+    /// Serves until `stop` is true and every call of every connection has ended. Dropped before that, it cuts them off.
+    pub(crate) async fn serve(self, mut stop: watch::Receiver<bool>) {
+        let Self {
+            name,
+            bound,
+            tls,
+            limits,
+            routes,
+            connections,
+        } = self;
+        let server = Arc::new(Server {
+            name,
+            tls,
+            builder: builder(&limits),
+            routes: routes.prepare(),
+            connections,
+        });
+        let room = Arc::new(Semaphore::new(limits.connections));
+        let mut open = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = told(&mut stop) => break,
+                accepted = accept(&room, &bound) => accepted,
+            };
+            while open.try_join_next().is_some() {}
+            let Some((stream, info, permit)) = accepted else {
+                continue;
+            };
+            let span =
+                tracing::info_span!("connection", listener = name, peer = tracing::field::Empty);
+            if let Some(peer) = info.remote_addr {
+                span.record("peer", tracing::field::display(peer));
+            }
+            let connection = server.clone().connection(stream, info, stop.clone());
+            open.spawn(
+                async move {
+                    connection.await;
+                    drop(permit);
+                }
+                .instrument(span),
+            );
+        }
+        drop(bound);
+        while open.join_next().await.is_some() {}
+    }
+}
+
+/// Waits until the listener is to stop.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    // An error says that nobody is left to tell, which is the end as well.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+type Accepted = (
+    Box<dyn Stream>,
+    TcpConnectInfo,
+    tokio::sync::OwnedSemaphorePermit,
+);
+
+/// The next connection, once there is room for one. None after an error that concerns only that connection.
+async fn accept(room: &Arc<Semaphore>, bound: &Bound) -> Option<Accepted> {
+    let permit = room.clone().acquire_owned().await.ok()?;
+    let accepted: io::Result<(Box<dyn Stream>, TcpConnectInfo)> = match bound {
+        Bound::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
+            // Acks and events are small and must not wait for more; without the option they are only later.
+            let _ = stream.set_nodelay(true);
+            let info = TcpConnectInfo {
+                local_addr: stream.local_addr().ok(),
+                remote_addr: Some(peer),
+            };
+            (Box::new(stream) as Box<dyn Stream>, info)
+        }),
+        Bound::Unix(listener, _) => listener.accept().await.map(|(stream, _)| {
+            (
+                Box::new(stream) as Box<dyn Stream>,
+                TcpConnectInfo {
+                    local_addr: None,
+                    remote_addr: None,
+                },
+            )
+        }),
+    };
+    match accepted {
+        Ok((stream, info)) => Some((stream, info, permit)),
+        Err(error) => {
+            tracing::warn!(%error, "cannot accept a connection");
+            // Out of file descriptors, say: trying again at once would only burn time.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(limits.window)
+        .initial_connection_window_size(limits.window)
+        .max_concurrent_streams(limits.streams)
+        .keep_alive_interval(limits.ping)
+        .keep_alive_timeout(limits.pong);
+    builder
+}
+
+/// What all connections of a listener share.
+struct Server {
+    name: &'static str,
+    tls: Option<TlsAcceptor>,
+    builder: auto::Builder<TokioExecutor>,
+    routes: Routes,
+    connections: Connections,
+}
+
+impl Server {
+    async fn connection(
+        self: Arc<Self>,
+        stream: Box<dyn Stream>,
+        info: TcpConnectInfo,
+        stop: watch::Receiver<bool>,
+    ) {
+        self.connections
+            .accepted
+            .with_label_values(&[self.name])
+            .inc();
+        let open = self.connections.open.with_label_values(&[self.name]);
+        open.inc();
+        let ended = match &self.tls {
+            None => self.http(stream, info, stop).await,
+            Some(tls) => match tokio::time::timeout(GREETING, tls.accept(stream)).await {
+                Ok(Ok(stream)) => self.http(Box::new(stream), info, stop).await,
+                Ok(Err(error)) => Err(Failure::Tls(error)),
+                Err(_) => Err(Failure::Silent),
+            },
+        };
+        open.dec();
+        if let Err(failure) = ended {
+            self.connections.fail(self.name, &failure);
+            tracing::info!(reason = failure.word(), why = %failure, "connection failed");
+        }
+    }
+
+    async fn http(
+        &self,
+        stream: Box<dyn Stream>,
+        info: TcpConnectInfo,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), Failure> {
+        let heard = Arc::new(AtomicUsize::new(0));
+        let io = TokioIo::new(Heard {
+            stream,
+            bytes: heard.clone(),
+        });
+        let service = TowerToHyperService::new(WithPeer {
+            routes: self.routes.clone(),
+            info,
+        });
+        let mut connection = pin!(self.builder.serve_connection(io, service));
+        let mut greeting = pin!(tokio::time::sleep(GREETING));
+        let (mut greeted, mut stopping) = (false, false);
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => return ended.or_else(|error| judge(error)),
+                () = &mut greeting, if !greeted => {
+                    greeted = heard.load(Ordering::Relaxed) >= PREFACE;
+                    if !greeted {
+                        return Err(Failure::Silent);
+                    }
+                }
+                () = told(&mut stop), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+/// A connection that broke is nobody's fault; anything else was not HTTP/2.
+fn judge(error: Box<dyn Error + Send + Sync>) -> Result<(), Failure> {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&*error);
+    while let Some(error) = cause {
+        if error.is::<io::Error>() {
+            return Ok(());
+        }
+        cause = error.source();
+    }
+    Err(Failure::Protocol(error))
+}
+
+/// Tells the services who asks.
+#[derive(Clone)]
+struct WithPeer {
+    routes: Routes,
+    info: TcpConnectInfo,
+}
+
+impl<B> Service<Request<B>> for WithPeer
+where
+    Routes: Service<Request<B>>,
+{
+    type Response = <Routes as Service<Request<B>>>::Response;
+    type Error = <Routes as Service<Request<B>>>::Error;
+    type Future = <Routes as Service<Request<B>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.routes.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        request.extensions_mut().insert(self.info.clone());
+        self.routes.call(request)
+    }
+}
+
+/// TCP, Unix or TLS.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Counts what the peer said.
+struct Heard {
+    stream: Box<dyn Stream>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        // Only whether the preface came is asked, so wrapping around after it is no matter.
+        if self.bytes.load(Ordering::Relaxed) < PREFACE {
+            self.bytes
+                .fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+}

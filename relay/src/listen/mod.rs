@@ -1,0 +1,21 @@
+//! Listeners: bound before anything runs, each with its own encryption, and each connection for itself.
+//!
+//! ```text
+//! accept ─ room? ─▶ TLS ─▶ HTTP/2 ─▶ gRPC routes
+//!             │       │        └─ no HTTP/2, or none in time ─┐
+//!             │       └─ no handshake ────────────────────────┴▶ counted, this connection closed, nobody else notices
+//!             └─ too many: wait in the kernel's backlog
+//! ```
+//! The loop is written here and not left to tonic's server because that one says nothing of connections that fail:
+//! garbage on a port has to move a counter.
+
+mod bind;
+mod grpc;
+mod tls;
+
+pub(crate) use bind::{Bound, bind};
+pub(crate) use grpc::{Connections, Grpc, Limits};
+pub(crate) use tls::load;
+
+pub use bind::BindError;
+pub use tls::TlsError;

@@ -1,0 +1,276 @@
+//! Where events are kept: the journal as the relay uses it, in a data folder that says what it is.
+//!
+//! ```text
+//! DATA/cresset-data    "cresset data", its format, the relay's id     read before anything is written
+//! DATA/lock            held while a relay runs; holds its process id
+//! DATA/journal/        segments and cursors
+//! ```
+//! A folder of another format, or one that another relay holds, is refused and left as it is.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use journal::{AppendError, Disk, Journal, Opened, RealDisk, Record, Seq};
+use proto::{Event, StreamId};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::received::Received;
+
+/// Format of the data folder.
+const FORMAT: u32 = 1;
+
+/// The version file.
+const MARK: &str = "cresset-data";
+
+/// The lock file.
+const LOCK: &str = "lock";
+
+/// The journal, with what it knows of every sensor's streams; a cheap handle.
+#[derive(Clone)]
+pub struct Log {
+    /// The journal itself, for readers and cursors.
+    pub journal: Journal,
+    received: Received,
+    folder: Option<Arc<Folder>>,
+}
+
+impl Log {
+    /// Opens the journal of a data folder, making the folder if there is none.
+    ///
+    /// # Errors
+    /// A folder of another format, in use, or not writable; a journal that cannot be opened. Nothing is overwritten.
+    pub fn open(data_dir: &Path, config: journal::Config) -> Result<(Self, Opened), OpenError> {
+        let folder = Folder::take(data_dir)?;
+        let path = data_dir.join("journal");
+        let disk = RealDisk::open(&path).map_err(|source| OpenError::Write { path, source })?;
+        let (mut log, opened) = Self::open_on(Arc::new(disk), config)?;
+        log.folder = Some(Arc::new(folder));
+        Ok((log, opened))
+    }
+
+    /// Opens the journal of a disk.
+    ///
+    /// # Errors
+    /// A journal that cannot be opened.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        config: journal::Config,
+    ) -> Result<(Self, Opened), OpenError> {
+        let received = Received::default();
+        let (journal, opened) = Journal::open(disk, config, received.checkpoint())?;
+        Ok((
+            Self {
+                journal,
+                received,
+                folder: None,
+            },
+            opened,
+        ))
+    }
+
+    /// Writes events; done when they are on disk.
+    ///
+    /// # Errors
+    /// The journal is full, has failed or is closed. Then none of them may be acknowledged.
+    pub async fn append(&self, events: Vec<Event>) -> Result<Range<Seq>, AppendError> {
+        let time = unix_nanoseconds();
+        let records = events
+            .iter()
+            .map(|event| Record {
+                kind: event.kind as u8,
+                time,
+                payload: event.to_journal(),
+            })
+            .collect();
+        self.journal.append(records).await
+    }
+
+    /// What is in the journal, by stream.
+    #[must_use]
+    pub fn received(&self) -> &Received {
+        &self.received
+    }
+
+    /// The relay's name for its sensors: drawn when the data folder was made.
+    #[must_use]
+    pub fn relay_id(&self) -> &str {
+        self.folder.as_ref().map_or("", |folder| &folder.relay_id)
+    }
+}
+
+/// Now, as records tell time.
+pub(crate) fn unix_nanoseconds() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Why the data folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Made by another version.
+    #[error(
+        "{path} has data format {found}; this program reads format {FORMAT}. Give another relay.data_dir, or use the version that wrote it"
+    )]
+    Format {
+        /// The folder.
+        path: PathBuf,
+        /// Its format.
+        found: String,
+    },
+    /// There is a journal, but nothing says of which format.
+    #[error(
+        "{path} holds a journal without its version file `{MARK}`; give another relay.data_dir, or restore that file"
+    )]
+    NoMark {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another relay uses it.
+    #[error("{path} is in use by {holder}; stop that relay, or give another relay.data_dir")]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// Who holds it.
+        holder: String,
+    },
+    /// It cannot be written.
+    #[error(
+        "cannot write {path}: {source}; relay.data_dir needs a folder that this user may write"
+    )]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The journal in it cannot be opened.
+    #[error("the journal cannot be opened: {0}")]
+    Journal(#[from] journal::OpenError),
+}
+
+/// A data folder that this process holds.
+struct Folder {
+    relay_id: String,
+    /// Closing it frees the folder.
+    _lock: File,
+}
+
+impl Folder {
+    fn take(path: &Path) -> Result<Self, OpenError> {
+        let failed = |what: &Path| {
+            let path = what.to_owned();
+            move |source| OpenError::Write { path, source }
+        };
+        let mark = path.join(MARK);
+        // Events tell of secrets, so nobody else may look in.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(failed(path))?;
+        let known = read_mark(path, &mark)?;
+        let lock = lock(path)?;
+        // Only the holder of the lock makes the mark; who waited for it reads what the other made.
+        let relay_id = match known.map_or_else(|| read_mark(path, &mark), |id| Ok(Some(id)))? {
+            Some(id) => id,
+            None => make_mark(path, &mark).map_err(failed(&mark))?,
+        };
+        Ok(Self {
+            relay_id,
+            _lock: lock,
+        })
+    }
+}
+
+/// The relay's id out of the version file; none in a new folder.
+fn read_mark(path: &Path, mark: &Path) -> Result<Option<String>, OpenError> {
+    let text = match fs::read_to_string(mark) {
+        Ok(text) => text,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {
+            return if path.join("journal").exists() {
+                Err(OpenError::NoMark {
+                    path: path.to_owned(),
+                })
+            } else {
+                Ok(None)
+            };
+        }
+        Err(source) => {
+            return Err(OpenError::Write {
+                path: mark.to_owned(),
+                source,
+            });
+        }
+    };
+    let value = |key: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(key))
+            .map(|value| value.trim().to_owned())
+    };
+    let format = value("format ").unwrap_or_else(|| "unknown".to_owned());
+    if format != FORMAT.to_string() {
+        return Err(OpenError::Format {
+            path: path.to_owned(),
+            found: format,
+        });
+    }
+    Ok(Some(value("relay ").unwrap_or_default()))
+}
+
+/// Writes the version file of a new folder, whole or not at all.
+fn make_mark(path: &Path, mark: &Path) -> io::Result<String> {
+    let relay_id = StreamId::random().to_string();
+    let new = mark.with_extension("new");
+    let mut file = File::create(&new)?;
+    write!(file, "cresset data\nformat {FORMAT}\nrelay {relay_id}\n")?;
+    file.sync_all()?;
+    fs::rename(&new, mark)?;
+    File::open(path)?.sync_all()?;
+    Ok(relay_id)
+}
+
+/// Takes the lock, or says who has it.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let name = path.join(LOCK);
+    let failed = |source: io::Error| OpenError::Write {
+        path: name.clone(),
+        source,
+    };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&name)
+        .map_err(failed)?;
+    if let Err(why) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if why != rustix::io::Errno::WOULDBLOCK {
+            return Err(failed(why.into()));
+        }
+        let mut text = String::new();
+        // Who holds it is told as well as it can be read; that it is held is certain.
+        let _ = file.read_to_string(&mut text);
+        let holder = if text.trim().is_empty() {
+            "another process".to_owned()
+        } else {
+            format!("process {}", text.trim())
+        };
+        return Err(OpenError::Locked {
+            path: path.to_owned(),
+            holder,
+        });
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .map_err(failed)?;
+    write!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok(file)
+}

@@ -1,0 +1,296 @@
+//! Figures that other parts already keep for status, shown to Prometheus when it asks. Parts that count as they go
+//! (ingest, feeds, sinks) register their own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use journal::Journal;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Error, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use proto::query::StatusReply;
+
+/// Reads the status of all parts.
+pub(crate) type Status = Arc<dyn Fn() -> StatusReply + Send + Sync>;
+
+/// Makes the registry that all parts share.
+///
+/// # Errors
+/// Never in practice: the names below are distinct.
+pub(crate) fn registry() -> Result<Registry, Error> {
+    let registry = Registry::new();
+    let build = IntGaugeVec::new(
+        Opts::new("cresset_build_info", "1; the labels say what runs."),
+        &["version"],
+    )?;
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    registry.register(Box::new(build))?;
+    Ok(registry)
+}
+
+/// Shows what `status` says from now on.
+///
+/// # Errors
+/// The registry has these figures already.
+pub(crate) fn register(registry: &Registry, status: Status, journal: Journal) -> Result<(), Error> {
+    registry.register(Box::new(FromStatus {
+        status,
+        figures: Figures::new()?,
+    }))?;
+    registry.register(Box::new(FromJournal {
+        journal,
+        figures: JournalFigures::new()?,
+    }))
+}
+
+/// The figures, made anew for every scrape: labels of what is gone go with it.
+struct Figures {
+    sensors: IntGaugeVec,
+    not_applied: IntGauge,
+    oldest: IntGauge,
+    lost: IntCounterVec,
+    ready: IntGauge,
+}
+
+impl Figures {
+    fn new() -> Result<Self, Error> {
+        Ok(Self {
+            sensors: IntGaugeVec::new(
+                Opts::new(
+                    "cresset_sensors",
+                    "Sensors seen since the start: connected, or away.",
+                ),
+                &["state"],
+            )?,
+            not_applied: IntGauge::new(
+                "cresset_sensors_rules_not_applied",
+                "Connected sensors that do not run the current rules.",
+            )?,
+            oldest: IntGauge::new(
+                "cresset_journal_oldest_timestamp_seconds",
+                "Arrival of the oldest event kept.",
+            )?,
+            lost: IntCounterVec::new(
+                Opts::new(
+                    "cresset_lost_events_total",
+                    "Events lost, by place and class.",
+                ),
+                &["where", "class"],
+            )?,
+            ready: IntGauge::new(
+                "cresset_ready",
+                "1 while events get through, as /readyz says.",
+            )?,
+        })
+    }
+
+    fn collectors(&self) -> [&dyn Collector; 5] {
+        let Self {
+            sensors,
+            not_applied,
+            oldest,
+            lost,
+            ready,
+        } = self;
+        [sensors, not_applied, oldest, lost, ready]
+    }
+
+    fn fill(&self, status: &StatusReply) {
+        let connected = status.sensors.iter().filter(|sensor| sensor.connected);
+        let current = status.policies.as_ref().map(|policies| &policies.digest);
+        let behind = connected
+            .clone()
+            .filter(|sensor| Some(&sensor.rules) != current)
+            .count();
+        let connected = connected.count();
+        self.sensors
+            .with_label_values(&["connected"])
+            .set(connected as i64);
+        self.sensors
+            .with_label_values(&["away"])
+            .set((status.sensors.len() - connected) as i64);
+        self.not_applied.set(behind as i64);
+        if let Some(journal) = &status.journal {
+            self.oldest.set(signed(journal.oldest_unix));
+        }
+        for loss in &status.losses {
+            self.lost
+                .with_label_values(&[&loss.r#where, &loss.class])
+                .inc_by(loss.count);
+        }
+        self.ready.set(i64::from(
+            status.relay.as_ref().is_some_and(|relay| relay.ready),
+        ));
+    }
+}
+
+fn signed(figure: u64) -> i64 {
+    i64::try_from(figure).unwrap_or(i64::MAX)
+}
+
+struct FromStatus {
+    status: Status,
+    /// Only described, never filled.
+    figures: Figures,
+}
+
+impl Collector for FromStatus {
+    fn desc(&self) -> Vec<&Desc> {
+        self.figures
+            .collectors()
+            .into_iter()
+            .flat_map(Collector::desc)
+            .collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        // The same names were made once already, so they can be made again.
+        let Ok(figures) = Figures::new() else {
+            return Vec::new();
+        };
+        figures.fill(&(self.status)());
+        figures
+            .collectors()
+            .into_iter()
+            .flat_map(Collector::collect)
+            .collect()
+    }
+}
+
+/// The journal's own figures.
+struct JournalFigures {
+    first: IntGauge,
+    next: IntGauge,
+    bytes: IntGauge,
+    max_bytes: IntGauge,
+    segments: IntGauge,
+    writable: IntGauge,
+    broken: IntGauge,
+    sync_last: Gauge,
+    sync_max: Gauge,
+    groups: IntCounter,
+    written: IntCounter,
+    suspects: IntCounter,
+    removed: IntCounter,
+    cursor_failures: IntCounter,
+}
+
+impl JournalFigures {
+    fn new() -> Result<Self, Error> {
+        let gauge = |name, help| IntGauge::new(format!("cresset_journal_{name}"), help);
+        let counter = |name, help| IntCounter::new(format!("cresset_journal_{name}_total"), help);
+        let seconds = |name, help| Gauge::new(format!("cresset_journal_{name}_seconds"), help);
+        Ok(Self {
+            first: gauge("first_sequence", "Oldest event kept.")?,
+            next: gauge("next_sequence", "What the next event will have.")?,
+            bytes: gauge("bytes", "Bytes on disk.")?,
+            max_bytes: gauge("max_bytes", "Bound of the bytes on disk.")?,
+            segments: gauge("segments", "Files.")?,
+            writable: gauge("writable", "1 while new events are taken.")?,
+            broken: gauge(
+                "accounts_broken",
+                "1 when the journal's books do not balance, which is a fault to report.",
+            )?,
+            sync_last: seconds(
+                "sync_last",
+                "How long the disk took for the last group of events.",
+            )?,
+            sync_max: seconds("sync_max", "How long it took at most since the start.")?,
+            groups: counter("groups", "Groups of events made durable together.")?,
+            written: counter("written_bytes", "Bytes made durable.")?,
+            suspects: counter("suspect_segments", "Files given up after the disk failed.")?,
+            removed: counter("removed_segments", "Files removed by retention.")?,
+            cursor_failures: counter(
+                "cursor_failures",
+                "Cursor positions that could not be written at once.",
+            )?,
+        })
+    }
+
+    fn collectors(&self) -> [&dyn Collector; 14] {
+        let Self {
+            first,
+            next,
+            bytes,
+            max_bytes,
+            segments,
+            writable,
+            broken,
+            ..
+        } = self;
+        let Self {
+            sync_last,
+            sync_max,
+            groups,
+            written,
+            suspects,
+            removed,
+            cursor_failures,
+            ..
+        } = self;
+        [
+            first,
+            next,
+            bytes,
+            max_bytes,
+            segments,
+            writable,
+            broken,
+            sync_last,
+            sync_max,
+            groups,
+            written,
+            suspects,
+            removed,
+            cursor_failures,
+        ]
+    }
+
+    fn fill(&self, journal: &Journal) {
+        let stats = journal.stats();
+        self.first.set(signed(stats.first.0));
+        self.next.set(signed(stats.committed.0 + 1));
+        self.bytes.set(signed(stats.bytes));
+        self.max_bytes.set(signed(stats.max_size));
+        self.segments.set(signed(stats.segments as u64));
+        self.writable.set(i64::from(stats.refusing.is_none()));
+        self.broken.set(i64::from(stats.violation.is_some()));
+        self.sync_last
+            .set(Duration::from_nanos(stats.sync_last_ns).as_secs_f64());
+        self.sync_max
+            .set(Duration::from_nanos(stats.sync_max_ns).as_secs_f64());
+        self.groups.inc_by(stats.groups);
+        self.written.inc_by(stats.written);
+        self.suspects.inc_by(stats.suspects);
+        self.removed.inc_by(stats.removed_segments);
+        self.cursor_failures.inc_by(stats.cursor_failures);
+    }
+}
+
+struct FromJournal {
+    journal: Journal,
+    /// Only described, never filled.
+    figures: JournalFigures,
+}
+
+impl Collector for FromJournal {
+    fn desc(&self) -> Vec<&Desc> {
+        self.figures
+            .collectors()
+            .into_iter()
+            .flat_map(Collector::desc)
+            .collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let Ok(figures) = JournalFigures::new() else {
+            return Vec::new();
+        };
+        figures.fill(&self.journal);
+        figures
+            .collectors()
+            .into_iter()
+            .flat_map(Collector::collect)
+            .collect()
+    }
+}

@@ -1,0 +1,335 @@
+//! The relay's life: what it needs to start, what it says of itself, and how it ends.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use prost::Message as _;
+use proto::feeder::RequestMessage;
+use proto::feeder::log_service_client::LogServiceClient;
+use proto::query::ImportRequest;
+use proto::query::query_client::QueryClient;
+use relay::{App, StartError};
+use support::{Relay, SOON, channel, settings};
+use tokio::time::timeout;
+use tonic::Code;
+use tonic::transport::{Endpoint, Uri};
+use tower::service_fn;
+
+async fn refused(config: relay::Config) -> StartError {
+    match App::build(config).await {
+        Ok(_) => panic!("it should not have started"),
+        Err(error) => error,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_taken_is_named_with_the_way_to_find_out_by_whom() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound");
+    let mut config = settings(folder.path(), "");
+    config.relay.listen.link.address = relay::Address::Tcp(address);
+    let error = refused(config).await.to_string();
+    assert!(
+        error.contains(&address.to_string())
+            && error.contains("link")
+            && error.contains("ss -ltnp"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_has_one_relay_and_the_second_is_told_who_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = Relay::start(folder.path()).await;
+    let mut config = settings(folder.path(), "");
+    config.relay.listen.admin.address = relay::Address::Unix(folder.path().join("other.sock"));
+    let error = refused(config).await.to_string();
+    assert!(
+        error.contains("in use") && error.contains(&std::process::id().to_string()),
+        "{error}"
+    );
+    relay.stop().await;
+    Relay::start(folder.path()).await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_of_another_version_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).expect("a folder");
+    std::fs::write(
+        data.join("cresset-data"),
+        "cresset data\nformat 7\nrelay x\n",
+    )
+    .expect("written");
+    let error = refused(settings(folder.path(), "")).await.to_string();
+    assert!(
+        error.contains("format 7") && error.contains("format 1"),
+        "{error}"
+    );
+    assert_eq!(names(&data), ["cresset-data"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_without_its_version_file_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    std::fs::create_dir_all(data.join("journal")).expect("a folder");
+    let error = refused(settings(folder.path(), "")).await.to_string();
+    assert!(error.contains("cresset-data"), "{error}");
+    assert_eq!(names(&data), ["journal"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_that_cannot_be_written_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // A file in its place stops root as well, whom no permission stops.
+    std::fs::write(folder.path().join("data"), "a file").expect("written");
+    let error = refused(settings(folder.path(), "")).await.to_string();
+    assert!(
+        error.contains("cannot write") && error.contains("data"),
+        "{error}"
+    );
+    assert_eq!(
+        std::fs::read_to_string(folder.path().join("data")).expect("read"),
+        "a file"
+    );
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> = entries
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_readiness_and_metrics_are_there_and_other_pages_say_what_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = Relay::start(folder.path()).await;
+    let (head, body) = relay.get("/healthz").await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert_eq!(body, "alive\n");
+    let (head, body) = relay.get("/readyz").await;
+    assert!(
+        head.starts_with("HTTP/1.1 200") && head.contains("application/json"),
+        "{head}"
+    );
+    assert_eq!(body, r#"{"ready":true,"not_ready":[]}"#);
+    let (head, body) = relay.get("/metrics").await;
+    assert!(
+        head.to_lowercase()
+            .contains("content-type: text/plain; version=0.0.4"),
+        "{head}"
+    );
+    for line in [
+        "cresset_build_info{version=",
+        "cresset_journal_writable 1",
+        "cresset_ready 1",
+        "cresset_sensors{",
+    ] {
+        assert!(
+            body.lines().any(|found| found.starts_with(line)),
+            "no {line} in\n{body}"
+        );
+    }
+    let (head, body) = relay.get("/nothing").await;
+    assert!(
+        head.starts_with("HTTP/1.1 404") && body.contains("/metrics"),
+        "{head}\n{body}"
+    );
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_administrator_imports_through_a_private_socket_and_nobody_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = Relay::start(folder.path()).await;
+    let mode = std::fs::metadata(&relay.at.admin)
+        .expect("a socket")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let mut alerts = LogServiceClient::new(channel(relay.at.feed).await)
+        .watch_alerts(RequestMessage {
+            filter: "all".to_owned(),
+        })
+        .await
+        .expect("a stream")
+        .into_inner();
+
+    let payload = proto::feeder::Alert {
+        pod_name: "imported".to_owned(),
+        ..Default::default()
+    }
+    .encode_to_vec();
+    let events = move || {
+        futures::stream::iter([ImportRequest {
+            kind: 1,
+            payload: payload.clone().into(),
+        }])
+    };
+    let outside = QueryClient::new(channel(relay.at.feed).await)
+        .import(events())
+        .await
+        .expect_err("refused");
+    assert_eq!(outside.code(), Code::PermissionDenied);
+
+    let socket = relay.at.admin.clone();
+    let connect = service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move {
+            tokio::net::UnixStream::connect(socket)
+                .await
+                .map(hyper_util::rt::TokioIo::new)
+        }
+    });
+    let channel = Endpoint::from_static("http://admin")
+        .connect_with_connector(connect)
+        .await
+        .expect("connected");
+    let reply = QueryClient::new(channel)
+        .import(events())
+        .await
+        .expect("imported")
+        .into_inner();
+    assert_eq!((reply.accepted, reply.rejected.len()), (1, 0));
+    let alert = timeout(SOON, alerts.message())
+        .await
+        .expect("in time")
+        .expect("an answer")
+        .expect("an alert");
+    assert_eq!(alert.pod_name, "imported");
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_reach_a_sink_before_a_drain_ends_and_only_once_over_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("events.jsonl");
+    let sinks = format!(
+        "sinks:\n  archive: {{type: file, path: {}, format: json}}\n",
+        file.display()
+    );
+    for (round, first) in [(1, 1), (2, 11)] {
+        let relay = Relay::with(settings(folder.path(), &sinks)).await;
+        let (mut sensor, _) = relay.welcomed("a").await;
+        sensor.batch(first, 10).await;
+        assert_eq!(sensor.ack().await.up_to, first + 9);
+        relay.stop().await;
+        let text = std::fs::read_to_string(&file).expect("a file");
+        assert_eq!(text.lines().count(), 10 * round, "{text}");
+    }
+    let text = std::fs::read_to_string(&file).expect("a file");
+    for n in 1..=20 {
+        let pod = format!(r#""PodName":"pod-{n}""#);
+        assert_eq!(text.matches(&pod).count(), 1, "{pod} in {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_lets_go_of_readers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = Relay::start(folder.path()).await;
+    let mut alerts = LogServiceClient::new(channel(relay.at.feed).await)
+        .watch_alerts(RequestMessage {
+            filter: "all".to_owned(),
+        })
+        .await
+        .expect("a stream")
+        .into_inner();
+    let started = Instant::now();
+    relay.stop().await;
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
+    // The stream ends, in whatever way.
+    let _ = timeout(SOON, alerts.message())
+        .await
+        .expect("ended in time");
+}
+
+#[test]
+fn the_program_says_when_it_is_ready_and_ends_well_on_sigterm() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("c.yaml");
+    let text = format!(
+        "relay: {{data_dir: {0}/data, listen: {{feed: \"127.0.0.1:0\", link: \"127.0.0.1:0\", http: \"127.0.0.1:0\", admin: \"unix:{0}/a.sock\"}}}}\n",
+        folder.path().display()
+    );
+    std::fs::write(&config, text).expect("written");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cresset-relay"))
+        .arg("--config")
+        .arg(&config)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let lines =
+        std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().expect("piped")));
+    let mut lines = lines.map(|line| line.expect("text"));
+    let ready = lines
+        .find(|line| line.starts_with("ready "))
+        .expect("a ready line");
+    for word in [
+        "feed=127.0.0.1:",
+        "link=127.0.0.1:",
+        "http=127.0.0.1:",
+        "admin=",
+    ] {
+        assert!(ready.contains(word), "{ready}");
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("told");
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().expect("ended").code(), Some(0), "{rest:#?}");
+    assert!(!folder.path().join("a.sock").exists());
+}
+
+#[test]
+fn the_program_tells_all_problems_of_its_file_with_their_lines() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("c.yaml");
+    std::fs::write(
+        &config,
+        "relay:\n  listen:\n    feed: nowhere\n    link: 0.0.0.0:9481\n  retenton: {}\n",
+    )
+    .expect("written");
+    let output = Command::new(env!("CARGO_BIN_EXE_cresset-relay"))
+        .arg("--config")
+        .arg(&config)
+        .output()
+        .expect("ran");
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let name = config.display();
+    for line in [
+        format!("{name}:3: relay.listen.feed: `nowhere` is not an address"),
+        format!("{name}:4: relay.listen.link: plaintext for sensors"),
+        format!("{name}:5: relay.retenton: unknown field `retenton`; did you mean `retention`?"),
+    ] {
+        assert!(
+            text.lines().any(|found| found.starts_with(&line)),
+            "no {line} in\n{text}"
+        );
+    }
+}
