@@ -159,6 +159,7 @@ fn edges(
         targets.push(raw::edge {
             next: number as u32,
             lists: [process?, file?],
+            guarded: guard(flat, state, MAX_DEPTH).map_or(0, |slot| slot + 1),
         });
     }
     let key = |state, hash| raw::edge_key {
@@ -188,12 +189,17 @@ fn guard(flat: &Flat, state: &State, depth: usize) -> Option<u32> {
     if depth == 0 {
         return None;
     }
-    let below = state.edges.values().filter_map(|next| flat.states.get(*next as usize));
+    let below = state
+        .edges
+        .values()
+        .filter_map(|next| flat.states.get(*next as usize));
     below.into_iter().find_map(|state| {
         let lists = [&state.process, &state.file];
         let mut lists = lists.iter().flat_map(|of| [&of.here, &of.child, &of.below]);
         let block = lists.find_map(|list| list.0.iter().find(|one| one.action == Action::Block));
-        block.map(|candidate| candidate.slot).or_else(|| guard(flat, state, depth - 1))
+        block
+            .map(|candidate| candidate.slot)
+            .or_else(|| guard(flat, state, depth - 1))
     })
 }
 

@@ -6,7 +6,6 @@
 mod flat;
 mod kernel;
 
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -117,8 +116,7 @@ fn a_blocked_exec_is_killed_and_runs_outside_the_workload() {
     let program = copy_of("/bin/touch", folder.path(), "tool");
     let mark = folder.path().join("mark");
     let (set, generation) = scene.rules(&Rules::new().process(&program, Action::Block).done());
-    let status = scene.run(Command::new(&program).arg(&mark));
-    assert_eq!(status.signal(), Some(libc::SIGKILL));
+    assert!(!scene.ran(Command::new(&program).arg(&mark)));
     assert!(!mark.exists(), "its first instruction ran");
     let seen = scene.execs(&program);
     let [seen] = seen.as_slice() else {
@@ -133,8 +131,11 @@ fn a_blocked_exec_is_killed_and_runs_outside_the_workload() {
         }
     );
     assert_eq!(decision(seen).action, observe::Action::Block);
-    assert_eq!(decision(seen).outcome, Outcome::Killed);
-    assert_eq!(decision(seen).hook, Hook::ExecTracepoint);
+    assert_eq!(decision(seen).outcome, scene.refusal());
+    assert_eq!(
+        decision(seen).hook,
+        scene.by_tier(Hook::ExecTracepoint, Hook::BprmCheck)
+    );
     assert!(
         Command::new(&program)
             .arg(&mark)
@@ -157,7 +158,7 @@ fn an_audited_exec_passes_and_is_told() {
         Path::new(&program).parent().expect("has one").display()
     );
     let (set, generation) = scene.rules(&Rules::new().process(&directory, Action::Audit).done());
-    assert!(scene.run(&mut Command::new(&program)).success());
+    assert!(scene.ran(&mut Command::new(&program)));
     let seen = scene.execs(&program);
     let [seen] = seen.as_slice() else {
         panic!("{:?}", scene.seen)
@@ -184,12 +185,9 @@ fn in_allow_list_mode_the_posture_holds_for_what_no_rule_names() {
     let rules = || Rules::new().process(&allowed, Action::Allow);
     scene.rules(&rules().process_posture(Posture::Block).done());
     assert!(scene.run(&mut Command::new("/bin/true")).success());
-    assert_eq!(
-        scene.run(&mut Command::new(&program)).signal(),
-        Some(libc::SIGKILL)
-    );
+    assert!(!scene.ran(&mut Command::new(&program)));
     scene.rules(&rules().process_posture(Posture::Audit).done());
-    assert!(scene.run(&mut Command::new(&program)).success());
+    assert!(scene.ran(&mut Command::new(&program)));
     let seen = scene.execs(&program);
     let told: Vec<_> = seen
         .iter()
@@ -198,7 +196,7 @@ fn in_allow_list_mode_the_posture_holds_for_what_no_rule_names() {
     assert_eq!(
         told,
         [
-            (By::Posture, Outcome::Killed),
+            (By::Posture, scene.refusal()),
             (By::Posture, Outcome::Passed)
         ]
     );
@@ -221,7 +219,7 @@ fn with_contain_none_a_forbidden_exec_is_told_and_passes() {
     let folder = tempfile::tempdir().expect("a folder");
     let program = copy_of("/bin/true", folder.path(), "tool");
     scene.rules(&Rules::new().process(&program, Action::Block).done());
-    assert!(scene.run(&mut Command::new(&program)).success());
+    assert!(scene.ran(&mut Command::new(&program)));
     let seen = scene.execs(&program);
     assert_eq!(decision(&seen[0]).outcome, Outcome::Passed);
 }
@@ -248,7 +246,7 @@ fn a_label_survives_forks_and_new_namespaces() {
     let [_, seen] = seen.as_slice() else {
         panic!("{status}: {:?}", scene.seen)
     };
-    assert_eq!(decision(seen).outcome, Outcome::Killed);
+    assert_eq!(decision(seen).outcome, scene.refusal());
     assert_eq!(
         (seen.task.pid, seen.task.ppid),
         (1, 0),

@@ -186,7 +186,9 @@ fn configure(
 fn is_missing(section: &str) -> bool {
     let function = match section.split_once('/') {
         Some(("lsm", hook)) if hook.starts_with("path_") => format!("bpf_lsm_{hook}"),
-        Some(("fmod_ret", function)) if function.starts_with("security_path_") => function.to_owned(),
+        Some(("fmod_ret", function)) if function.starts_with("security_path_") => {
+            function.to_owned()
+        }
         _ => return false,
     };
     let types = Btf::from_vmlinux().ok();

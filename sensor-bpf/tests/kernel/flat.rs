@@ -3,9 +3,9 @@
 #![allow(dead_code, unreachable_pub)] // reason: each test program uses its part
 
 use policy::{Action, Candidate, Class, Flat, List, Posture, SocketKey, State};
+use proto::Digest;
 
 /// A list of rules, each with the slot of its place in the order of calls.
-#[derive(Default)]
 pub struct Rules {
     flat: Flat,
     slots: u32,
@@ -19,9 +19,24 @@ enum Of {
 
 impl Rules {
     pub fn new() -> Self {
-        let mut rules = Self::default();
-        rules.flat.states = vec![State::default()];
-        rules
+        let class = Class {
+            allow_list: false,
+            posture: Posture::Audit,
+        };
+        let flat = Flat {
+            digest: Digest([0; 32]),
+            slots: Vec::new(),
+            process: class,
+            file: class,
+            network: class,
+            capabilities: class,
+            states: vec![State::default()],
+            sockets: Vec::new(),
+            capability_rules: Vec::new(),
+            syscalls: Vec::new(),
+            not_enforced: Vec::new(),
+        };
+        Self { flat, slots: 0 }
     }
 
     pub fn process(self, path: &str, action: Action) -> Self {
@@ -91,9 +106,9 @@ impl Rules {
             Of::Process => &mut state.process,
             Of::File => &mut state.file,
         };
-        lists.here.0.push(candidate.clone());
+        lists.here.0.push(candidate);
         if path.ends_with('/') {
-            lists.child.0.push(candidate.clone());
+            lists.child.0.push(candidate);
             lists.below.0.push(candidate);
         }
         self

@@ -8,14 +8,14 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use sensor_bpf::kernel::{Contain, Events, Kernel, KernelConfig, Visibility};
-use sensor_bpf::observe::{Observation, Op};
+use sensor_bpf::observe::{Observation, Op, Outcome};
 
 /// Nothing is enforced longer than this.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -188,6 +188,33 @@ impl Scene {
         self.start(command).wait().expect("ends")
     }
 
+    /// Whether the command ran and succeeded. If it did not, it was refused, in the way of the tier.
+    pub fn ran(&mut self, command: &mut Command) -> bool {
+        self.group.adopt(command);
+        match command.stdin(Stdio::null()).status() {
+            Ok(status) if status.success() => true,
+            Ok(status) => {
+                assert_eq!(self.kernel.tier(), 3, "{status}");
+                assert_eq!(status.signal(), Some(libc::SIGKILL), "{status}");
+                false
+            }
+            Err(error) => {
+                assert!(self.kernel.tier() < 3, "{error}");
+                assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
+                false
+            }
+        }
+    }
+
+    pub fn by_tier<T>(&self, native: T, lsm: T) -> T {
+        if self.kernel.tier() == 3 { native } else { lsm }
+    }
+
+    /// What becomes of a forbidden exec.
+    pub fn refusal(&self) -> Outcome {
+        self.by_tier(Outcome::Killed, Outcome::Denied)
+    }
+
     pub fn start(&mut self, command: &mut Command) -> Child {
         self.group.adopt(command);
         command.stdin(Stdio::null()).spawn().expect("starts")
@@ -228,9 +255,11 @@ pub fn resolved(path: &str) -> String {
         .into_owned()
 }
 
-/// A copy of a program under a name of its own.
-pub fn copy_of(program: &str, folder: &Path, name: &str) -> String {
-    let copy = folder.join(name);
+/// A copy of a program in a folder of its own, so that it keeps its name: one binary may be many programs.
+pub fn copy_of(program: &str, folder: &Path, own: &str) -> String {
+    let folder = folder.join(own);
+    fs::create_dir_all(&folder).expect("makes");
+    let copy = folder.join(Path::new(program).file_name().expect("has a name"));
     fs::copy(resolved(program), &copy).expect("copies");
     resolved(&copy.to_string_lossy())
 }
