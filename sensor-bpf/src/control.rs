@@ -12,12 +12,16 @@
 //! **The connection is the workload's life**: when it ends, however it ends, every task in the cgroup is killed and
 //! the cgroup removed. When the sensor ends, its workloads end: on the native tier their rules end with it.
 //!
+//! A sensor that has never had rules lets a workload wait a few seconds for a relay's first ones, so that nothing runs
+//! unjudged only because it was quicker than the link. Later, and with a relay that is away, what is in force counts.
+//!
 //! Only root and the sensor's own user are heard (`SO_PEERCRED`), whatever the socket file's mode has become.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -25,7 +29,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::engine::{Handle, Ready, Status};
+use crate::engine::{Handle, Ready, RegisterError, Status};
 use crate::workload::Identity;
 
 /// A request is one line of at most this many bytes.
@@ -148,19 +152,27 @@ impl Control {
         &self.path
     }
 
-    /// Serves until `stop` becomes true, then ends every workload and returns.
-    pub async fn serve(self, engine: Handle, root: PathBuf, mut stop: watch::Receiver<bool>) {
+    /// Serves until `stop` becomes true, then ends every workload and returns. A sensor that has no rules yet lets
+    /// workloads wait for a relay's first ones, until `patience` after this call.
+    pub async fn serve(
+        self,
+        engine: Handle,
+        root: PathBuf,
+        patience: Duration,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let patience = Instant::now() + patience;
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => {
-                        let (engine, root, stop) = (engine.clone(), root.clone(), stop.clone());
-                        connections.spawn(connection(stream, engine, root, stop));
+                        let place = Place { engine: engine.clone(), root: root.clone(), patience };
+                        connections.spawn(connection(stream, place, stop.clone()));
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a connection to the control socket failed");
-                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                        tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 },
                 Some(_) = connections.join_next() => {}
@@ -205,7 +217,24 @@ fn check_free(path: &Path) -> Result<(), ControlError> {
     }
 }
 
-async fn connection(stream: UnixStream, engine: Handle, root: PathBuf, mut stop: watch::Receiver<bool>) {
+/// Where workloads are taken in.
+struct Place {
+    engine: Handle,
+    root: PathBuf,
+    patience: Instant,
+}
+
+impl Place {
+    async fn register(&self, identity: Identity) -> Result<Ready, RegisterError> {
+        let left = self.patience.saturating_duration_since(Instant::now());
+        if !self.engine.wait_for_rules(left).await && !left.is_zero() {
+            tracing::warn!("no relay has sent rules yet: workloads run without");
+        }
+        self.engine.register(identity, self.root.clone()).await
+    }
+}
+
+async fn connection(stream: UnixStream, place: Place, mut stop: watch::Receiver<bool>) {
     let mut client = Client::new(stream);
     if !client.trusted() {
         client.reply(&Reply::Error("only root may use this socket".to_owned())).await;
@@ -220,11 +249,11 @@ async fn connection(stream: UnixStream, engine: Handle, root: PathBuf, mut stop:
         let reply = match request {
             Ok(None) => break,
             Err(why) => Reply::Error(why),
-            Ok(Some(Request::Status {})) => status(&engine).await,
+            Ok(Some(Request::Status {})) => status(&place.engine).await,
             Ok(Some(Request::Register(_))) if workload.is_some() => {
                 Reply::Error("this connection has a workload; open another".to_owned())
             }
-            Ok(Some(Request::Register(identity))) => match engine.register(identity, root.clone()).await {
+            Ok(Some(Request::Register(identity))) => match place.register(identity).await {
                 Ok(ready) => Reply::Ready(ready_reply(workload.insert(ready))),
                 Err(why) => Reply::Error(why.to_string()),
             },
@@ -235,7 +264,7 @@ async fn connection(stream: UnixStream, engine: Handle, root: PathBuf, mut stop:
         }
     }
     if let Some(ready) = workload {
-        end(ready, &engine).await;
+        end(ready, &place.engine).await;
     }
 }
 

@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use proto::link::{Ability, RuleProblem, RuleStatus, Rules};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cgroup::{Cgroup, Nursery};
 use crate::config::VisibilityClass;
@@ -130,6 +130,7 @@ enum Command {
 #[derive(Debug, Clone)]
 pub struct Handle {
     commands: std_mpsc::Sender<Command>,
+    ruled: watch::Receiver<bool>,
 }
 
 impl std::fmt::Debug for Command {
@@ -143,6 +144,13 @@ impl Handle {
     pub async fn register(&self, identity: Identity, root: PathBuf) -> Result<Ready, RegisterError> {
         let asked = self.ask(|reply| Command::Register(identity, root, reply)).await;
         asked.ok_or(RegisterError::Stopping)?
+    }
+
+    /// Waits until a rule set is in force, this one of the last run or a relay's, for at most so long. False: there is none.
+    pub async fn wait_for_rules(&self, at_most: Duration) -> bool {
+        let mut ruled = self.ruled.clone();
+        let first = tokio::time::timeout(at_most, ruled.wait_for(|ruled| *ruled)).await;
+        matches!(first, Ok(Ok(_)))
     }
 
     /// The workload has ended: its tasks are gone.
@@ -186,12 +194,13 @@ where
     E: Send + From<std::io::Error> + 'static,
 {
     let (commands, inbox) = std_mpsc::channel();
+    let (rule, ruled) = watch::channel(false);
     let (loaded, outcome) = std_mpsc::channel();
     let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
         match load() {
             Ok(kernel) => {
                 let parts = parts(&kernel);
-                let engine = Engine::new(kernel, parts, inbox);
+                let engine = Engine::new(kernel, parts, inbox, rule);
                 // Whoever waits for this is the function below.
                 let _ = loaded.send(Ok(()));
                 engine.run();
@@ -200,7 +209,7 @@ where
         }
     })?;
     match outcome.recv() {
-        Ok(Ok(())) => Ok((Handle { commands }, thread)),
+        Ok(Ok(())) => Ok((Handle { commands, ruled }, thread)),
         Ok(Err(why)) => Err(why),
         Err(_) => Err(E::from(std::io::Error::other("the engine thread ended while loading"))),
     }
@@ -214,13 +223,19 @@ struct Engine<K> {
     sets: Sets,
     counted: Vec<u64>,
     ticked: Instant,
+    ruled: watch::Sender<bool>,
 }
 
 impl<K: Enforcer> Engine<K> {
-    fn new(kernel: K, parts: Parts, inbox: std_mpsc::Receiver<Command>) -> Self {
+    fn new(
+        kernel: K,
+        parts: Parts,
+        inbox: std_mpsc::Receiver<Command>,
+        ruled: watch::Sender<bool>,
+    ) -> Self {
         let (workloads, sets) = Default::default();
-        let mut engine =
-            Self { kernel, parts, inbox, workloads, sets, counted: Vec::new(), ticked: Instant::now() };
+        let (counted, ticked) = (Vec::new(), Instant::now());
+        let mut engine = Self { kernel, parts, inbox, workloads, sets, counted, ticked, ruled };
         engine.restore();
         engine
     }
@@ -230,9 +245,8 @@ impl<K: Enforcer> Engine<K> {
         match self.parts.rules.load() {
             Ok(None) => {}
             Ok(Some(rules)) => {
-                let status = self.sets.apply(&mut self.kernel, &self.workloads, rules, Instant::now());
-                let reason = status.problems.iter().find(|problem| problem.refused);
-                match reason {
+                let status = self.put(rules);
+                match status.problems.iter().find(|problem| problem.refused) {
                     None => tracing::info!("the rules accepted last are in force"),
                     Some(why) => tracing::warn!(why = why.message, "the rules on disk are not usable"),
                 }
@@ -316,8 +330,16 @@ impl<K: Enforcer> Engine<K> {
         self.workloads.end(index, now);
     }
 
-    fn apply(&mut self, rules: Rules) -> RuleStatus {
+    fn put(&mut self, rules: Rules) -> RuleStatus {
         let status = self.sets.apply(&mut self.kernel, &self.workloads, rules, Instant::now());
+        if status.applied {
+            self.ruled.send_replace(true);
+        }
+        status
+    }
+
+    fn apply(&mut self, rules: Rules) -> RuleStatus {
+        let status = self.put(rules);
         if status.applied
             && let Some(saved) = self.sets.save()
             && let Err(error) = self.parts.rules.save(&saved)

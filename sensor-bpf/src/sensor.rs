@@ -26,6 +26,7 @@ use crate::config::{Config, ConfigProblem, SensorConfig, TlsConfig};
 use crate::control::{Control, ControlError};
 use crate::enforcer::{Enforcer, Native};
 use crate::engine::{self, Handle, Parts, Queues};
+use crate::footprint::Footprint;
 use crate::link::{Introduction, Link, Stage};
 use crate::lost::{self, Class, Losses};
 use crate::redact::{Redact, RedactError};
@@ -37,6 +38,8 @@ use crate::throttle::Throttle;
 
 /// Events between the engine and the spool, for each class.
 const QUEUE: usize = 16_384;
+/// How long workloads of a sensor that never had rules wait for a relay's first ones.
+const FIRST_RULES: Duration = Duration::from_secs(5);
 /// How long a relay may take what is left at the end.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -90,11 +93,13 @@ pub enum StartError {
 pub struct Sensor {
     tier: u8,
     reason: String,
+    footprint: Footprint,
     node: Node,
     engine: Handle,
     thread: JoinHandle<()>,
     control: Control,
     link: Link,
+    patience: Duration,
     losses: Losses,
     verdicts: (mpsc::Sender<Outgoing>, mpsc::Receiver<Outgoing>, Writer),
     telemetry: (mpsc::Receiver<Outgoing>, Writer),
@@ -135,6 +140,7 @@ impl Sensor {
         let redact = Redact::new(&settings.redact)?;
         let nursery = Nursery::new(&mount)?;
         let control = Control::bind(settings.control_path())?;
+        let paths = vec![nursery.path().to_owned(), control.path().to_owned()];
         let (verdict_sender, verdict_queue) = mpsc::channel(QUEUE);
         let (telemetry_sender, telemetry_queue) = mpsc::channel(QUEUE);
         let queues = Queues { verdicts: verdict_sender.clone(), telemetry: telemetry_sender };
@@ -146,7 +152,7 @@ impl Sensor {
             let visible = settings.visibility.workloads.clone();
             move |kernel: &K| {
                 // The receiver is below, unless building has failed meanwhile.
-                let _ = told.send((kernel.tier(), kernel.reason()));
+                let _ = told.send((kernel.tier(), kernel.reason(), kernel.programs()));
                 let node = Node { tier: kernel.tier(), ..node };
                 let classes = visible.iter().copied().collect();
                 let teller = Teller::new(node, visible, redact, throttle, losses.clone());
@@ -154,19 +160,23 @@ impl Sensor {
             }
         };
         let (engine, thread) = engine::start(load, parts)?;
-        let (tier, reason) = heard.recv().unwrap_or_default();
+        let (tier, reason, programs) = heard.recv().unwrap_or_default();
+        let footprint = Footprint { programs, paths };
         // Last: a start that fails leaves no empty streams behind.
         let Spool { verdicts, telemetry, streams } =
             Spool::open(&settings.spool_path(), settings.spool.max_size.0, &losses)?;
+        let patience = if relays.is_empty() { Duration::ZERO } else { FIRST_RULES };
         let link = Link::new(relays, tls, introduction, engine.clone(), losses.clone(), streams);
         Ok(Self {
             tier,
             reason,
+            footprint,
             node: Node { tier, ..node },
             engine,
             thread,
             control,
             link,
+            patience,
             losses,
             verdicts: (verdict_sender, verdict_queue, verdicts),
             telemetry: (telemetry_queue, telemetry),
@@ -184,6 +194,11 @@ impl Sensor {
         &self.reason
     }
 
+    /// What it puts into the kernel and the file system while it runs.
+    pub fn footprint(&self) -> Footprint {
+        self.footprint.clone()
+    }
+
     /// The control socket.
     pub fn control_path(&self) -> &Path {
         self.control.path()
@@ -191,7 +206,8 @@ impl Sensor {
 
     /// Works until `shutdown` resolves, then ends workloads, flushes and returns.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { node, engine, thread, control, link, losses, verdicts, telemetry, _lock, .. } = self;
+        let Self { node, engine, thread, control, link, patience, .. } = self;
+        let Self { losses, verdicts, telemetry, _lock, .. } = self;
         let (verdict_sender, verdict_queue, verdict_writer) = verdicts;
         let (telemetry_queue, telemetry_writer) = telemetry;
         let (stop, stopped) = watch::channel(false);
@@ -201,7 +217,8 @@ impl Sensor {
             tokio::join!(verdict_writer.run(verdict_queue), telemetry_writer.run(telemetry_queue));
         });
         let link = tokio::spawn(link.run(staged));
-        let served = tokio::spawn(control.serve(engine.clone(), PathBuf::from("/"), stopped.clone()));
+        let root = PathBuf::from("/");
+        let served = tokio::spawn(control.serve(engine.clone(), root, patience, stopped.clone()));
         let teller = tokio::spawn(tell_losses(node, losses, verdict_sender, stopped));
 
         shutdown.await;

@@ -162,10 +162,11 @@ async fn what_the_kernels_ring_lost_is_told() {
 async fn what_a_stopped_sensor_could_not_deliver_is_delivered_after_its_next_start() {
     let dir = tempfile::tempdir().unwrap();
     let memory = Memory::default();
-    let away = FakeRelay::start(&memory).kill();
-    let config = settings(dir.path(), &[format!("http://{away}")]);
+    let relay = FakeRelay::start(&memory);
+    let config = settings(dir.path(), &[relay.url()]);
     let running = Running::start(config.clone(), FakeKernel::default());
     let (_life, index) = workload(&running, "a").await;
+    let away = relay.kill();
     burst(&running, index, 0, 100);
     // The engine has read them when the next registration is answered.
     let _ = workload(&running, "b").await;

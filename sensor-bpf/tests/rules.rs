@@ -3,11 +3,14 @@
 
 mod support;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use proto::Kind;
 use proto::feeder::Alert;
 use proto::link::{RuleStatus, Rules};
 use sensor_bpf::Config;
+use serde_json::json;
 use support::kernel::{FakeKernel, exec, killed};
 use support::relay::{FakeRelay, Memory};
 use support::{Client, Running, eventually, settings};
@@ -60,7 +63,7 @@ impl Setup {
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::default();
         let count = sets.len();
-        memory.ledger().rules = sets;
+        memory.ledger().rules = Some(sets);
         let relay = FakeRelay::start(&memory);
         let config = settings(dir.path(), &[relay.url()]);
         let running = Running::start(config.clone(), FakeKernel::default());
@@ -136,7 +139,7 @@ async fn new_rules_reach_running_workloads_and_the_old_set_goes() {
 
 /// The relay comes back with other rules.
 fn next_relay(setup: &Setup, rules: Vec<Rules>) -> FakeRelay {
-    setup.memory.ledger().rules = rules;
+    setup.memory.ledger().rules = Some(rules);
     setup.memory.ledger().statuses.clear();
     let address = setup.relay.kill();
     FakeRelay::start_at(&setup.memory, address)
@@ -175,8 +178,8 @@ async fn a_set_with_a_missing_or_damaged_part_is_refused_whole() {
         let setup = Setup::new(vec![bad]).await;
         let status = setup.status(1).await;
         assert!(!status.applied && status.problems[0].refused, "{status:?}");
-        let (_client, _, policies) = setup.client("group-1").await;
-        assert!(policies.is_empty());
+        let status = Client::connect(&setup.running.socket).await.ask(json!({"status": {}})).await;
+        assert_eq!(status["status"]["rules"], "");
         setup.running.stop().await;
     }
 }
@@ -195,7 +198,7 @@ async fn a_set_comes_in_parts_and_counts_from_its_last() {
     let setup = {
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::default();
-        memory.ledger().rules = parts;
+        memory.ledger().rules = Some(parts);
         let relay = FakeRelay::start(&memory);
         let config = settings(dir.path(), &[relay.url()]);
         let running = Running::start(config.clone(), FakeKernel::default());
@@ -215,6 +218,27 @@ async fn what_this_node_cannot_enforce_is_reported_for_its_policy() {
     let problems: Vec<_> = status.problems.iter().map(|p| (p.policy.as_str(), p.refused)).collect();
     assert_eq!(problems, [("multiubuntu/files", false)]);
     assert!(status.problems[0].message.contains("Audit (Block)"), "{:?}", status.problems);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_that_is_quicker_than_the_first_rules_waits_for_them() {
+    let (dir, memory) = (tempfile::tempdir().unwrap(), Memory::default());
+    memory.ledger().rules = Some(Vec::new());
+    let relay = FakeRelay::start(&memory);
+    let running = Running::start(settings(dir.path(), &[relay.url()]), FakeKernel::default());
+    let mut client = Client::connect(&running.socket).await;
+    let labels = [("group", "group-1")];
+    let registering = client.register("multiubuntu", "pod", &labels);
+    let sending = async {
+        eventually("a greeting", || memory.ledger().hellos.pop()).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(running.kernel.state().workloads.is_empty());
+        memory.ledger().rules = Some(vec![rules(&[SEED])]);
+        FakeRelay::start_at(&memory, relay.kill())
+    };
+    let (ready, _relay) = tokio::join!(registering, sending);
+    assert_eq!(ready["policies"][0], "multiubuntu/ksp-group-1-proc-path-block");
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

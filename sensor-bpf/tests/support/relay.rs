@@ -36,8 +36,8 @@ pub struct Ledger {
     pub refuse: Option<&'static str>,
     /// Say that no stream is known.
     pub forgetful: bool,
-    /// Sent after the greeting.
-    pub rules: Vec<Rules>,
+    /// Sent after the greeting. None: an empty set, as a relay without policies sends.
+    pub rules: Option<Vec<Rules>>,
     /// Batches whose event count exceeds the contract.
     pub oversize: u64,
 }
@@ -171,6 +171,11 @@ impl Drop for FakeRelay {
     }
 }
 
+fn no_rules() -> Rules {
+    let set = policy::compile(&[], &proto::rules::Postures::default());
+    Rules { manifest: Some(set.manifest), blobs: Vec::new(), commit: true }
+}
+
 struct Service(Memory);
 
 #[tonic::async_trait]
@@ -198,7 +203,8 @@ async fn converse(
                 let mut ledger = memory.ledger();
                 let welcome = from_relay::Is::Welcome(ledger.welcome(&hello));
                 ledger.hellos.push(hello);
-                let rules = ledger.rules.clone().into_iter().map(from_relay::Is::Rules);
+                let rules = ledger.rules.clone().unwrap_or_else(|| vec![no_rules()]);
+                let rules = rules.into_iter().map(from_relay::Is::Rules);
                 std::iter::once(welcome).chain(rules).collect()
             }
             Some(from_sensor::Is::Batch(batch)) => memory.ledger().take(batch).into_iter().collect(),
