@@ -1,2 +1,79 @@
-//! main
-fn main() {}
+//! `cresset`: what people type. One module a command.
+
+mod config;
+mod connect;
+mod demo;
+mod import;
+mod logs;
+mod print;
+mod run;
+mod status;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use connect::Trouble;
+
+/// Sees what workloads do, stops what policy forbids, and tells everyone who watches.
+///
+/// Start here: `cresset up` (as root) runs a relay and a sensor on this machine; `cresset run -l app=web -- COMMAND` runs a command
+/// under its policies; `cresset logs` shows what happens.
+#[derive(Parser)]
+#[command(name = "cresset", version, max_term_width = 110)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a relay and, where the kernel allows it, a sensor on this machine
+    Up(up::UpArgs),
+    /// Run a command as a labelled workload, under the policies that select it
+    #[command(
+        after_help = "Example:\n  cresset run -n shop -l app=cart -- /usr/bin/env bash\n\n\
+        Exits with COMMAND's status (128 + n when a signal ended it), 3 when no sensor answers."
+    )]
+    Run(run::RunArgs),
+    /// Watch alerts and logs, live or from history
+    Logs(logs::LogsArgs),
+    /// Show relay, sensors, policies, sinks and losses
+    Status(status::StatusArgs),
+    /// Feed recorded events (JSON lines) to the relay
+    Import(import::ImportArgs),
+    /// Check, show or explain the configuration file
+    Config(config::ConfigArgs),
+}
+
+/// 0: fine. 1: problems found. 2: wrong usage. 3: could not reach.
+fn main() -> ExitCode {
+    match Args::parse().command {
+        // Before any thread is started: it makes its child by hand.
+        Command::Run(args) => run::run(args),
+        Command::Config(args) => config::run(args),
+        Command::Up(args) => within(up::up(args)),
+        Command::Logs(args) => within(logs::logs(args)),
+        Command::Status(args) => within(status::status(args)),
+        Command::Import(args) => within(import::import(args)),
+    }
+}
+
+/// Runs a command that speaks to others, and says what went wrong.
+fn within(command: impl Future<Output = Result<ExitCode, Trouble>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cresset: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(command).unwrap_or_else(|trouble| {
+        eprintln!("cresset: {trouble}");
+        trouble.exit_code()
+    })
+}

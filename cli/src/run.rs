@@ -24,25 +24,30 @@ use sensor_bpf::workload::Identity;
 
 /// Runs a command as a workload; exits with its status.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// Control socket of the sensor
-    #[arg(long, value_name = "SOCKET", env = "CRESSET_SENSOR", default_value = "/run/cresset/sensor.sock")]
-    pub sensor: PathBuf,
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        env = "CRESSET_SENSOR",
+        default_value = "/run/cresset/sensor.sock"
+    )]
+    pub(crate) sensor: PathBuf,
     /// Namespace of the workload
     #[arg(short, long, default_value = "default")]
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Pod name of the workload [default: the command's name]
     #[arg(long)]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Labels that policies select, comma-separated
     #[arg(short, long = "label", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
-    pub labels: Vec<(String, String)>,
+    pub(crate) labels: Vec<(String, String)>,
     /// Container name [default: the pod name]
     #[arg(long, default_value = "", hide_default_value = true)]
-    pub container: String,
+    pub(crate) container: String,
     /// The command and its arguments, after --
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
-    pub command: Vec<OsString>,
+    pub(crate) command: Vec<OsString>,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -77,8 +82,13 @@ enum RunError {
     #[error("{0}: {1}")]
     Exec(String, io::Error),
     #[error("{what}: {source}")]
-    System { what: &'static str, source: io::Error },
-    #[error("the sensor ended, and the workload with it: its rules are not enforced without a sensor")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+    #[error(
+        "the sensor ended, and the workload with it: its rules are not enforced without a sensor"
+    )]
     SensorGone,
 }
 
@@ -100,7 +110,7 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
 /// Runs the command and gives its exit status, 128 + n when a signal ended it.
 ///
 /// Call it before any thread is started.
-pub fn run(args: RunArgs) -> ExitCode {
+pub(crate) fn run(args: RunArgs) -> ExitCode {
     match try_run(&args) {
         Ok(code) => ExitCode::from(code),
         Err(why) => {
@@ -121,8 +131,15 @@ fn try_run(args: &RunArgs) -> Result<u8, RunError> {
 // === the sensor ===
 
 fn identity(args: &RunArgs) -> Identity {
-    let program = args.command.first().map(|name| Path::new(name).file_name().unwrap_or(name));
-    let default = || program.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let program = args
+        .command
+        .first()
+        .map(|name| Path::new(name).file_name().unwrap_or(name));
+    let default = || {
+        program
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    };
     Identity {
         namespace: args.namespace.clone(),
         name: args.name.clone().unwrap_or_else(default),
@@ -133,15 +150,23 @@ fn identity(args: &RunArgs) -> Identity {
 }
 
 fn register(args: &RunArgs) -> Result<(UnixStream, ReadyReply), RunError> {
-    let unreachable = |source| RunError::NoSensor { socket: args.sensor.clone(), source };
+    let unreachable = |source| RunError::NoSensor {
+        socket: args.sensor.clone(),
+        source,
+    };
     let mut stream = UnixStream::connect(&args.sensor).map_err(unreachable)?;
-    let request = serde_json::to_string(&Request::Register(identity(args))).map_err(io::Error::from);
+    let request =
+        serde_json::to_string(&Request::Register(identity(args))).map_err(io::Error::from);
     let request = request.map_err(unreachable)?;
     writeln!(stream, "{request}").map_err(unreachable)?;
     let mut line = String::new();
-    stream.set_read_timeout(Some(READY_WITHIN)).map_err(unreachable)?;
+    stream
+        .set_read_timeout(Some(READY_WITHIN))
+        .map_err(unreachable)?;
     // Nothing follows the reply, so nothing is lost in this reader.
-    BufReader::new(&stream).read_line(&mut line).map_err(unreachable)?;
+    BufReader::new(&stream)
+        .read_line(&mut line)
+        .map_err(unreachable)?;
     stream.set_read_timeout(None).map_err(unreachable)?;
     if line.is_empty() {
         return Err(unreachable(io::ErrorKind::UnexpectedEof.into()));
@@ -149,7 +174,9 @@ fn register(args: &RunArgs) -> Result<(UnixStream, ReadyReply), RunError> {
     match serde_json::from_str(&line) {
         Ok(Reply::Ready(ready)) => Ok((stream, ready)),
         Ok(Reply::Error(why)) => Err(RunError::Refused(why)),
-        Ok(Reply::Status(_)) => Err(unreachable(io::Error::other("an answer to another question"))),
+        Ok(Reply::Status(_)) => Err(unreachable(io::Error::other(
+            "an answer to another question",
+        ))),
         Err(why) => Err(unreachable(why.into())),
     }
 }
@@ -175,8 +202,14 @@ struct Command {
 
 impl Command {
     fn new(words: &[OsString]) -> Result<Self, RunError> {
-        let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
-        let words: Result<_, _> = words.iter().map(|word| CString::new(word.clone().into_vec())).collect();
+        let name = words
+            .first()
+            .map(|word| word.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let words: Result<_, _> = words
+            .iter()
+            .map(|word| CString::new(word.clone().into_vec()))
+            .collect();
         match words {
             Ok(words) => Ok(Self { name, words }),
             Err(why) => Err(RunError::Exec(name, why.into())),
@@ -193,11 +226,16 @@ fn start(command: &Command, ready: &ReadyReply) -> Result<Child, RunError> {
     let cgroup = File::open(&ready.cgroup).map_err(system("open the workload's cgroup"))?;
     let (mut reader, writer) = io::pipe().map_err(system("make a pipe"))?;
     let (signals, before) = signals().map_err(system("block signals"))?;
-    let argv: Vec<*const libc::c_char> =
-        command.words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect();
+    let argv: Vec<*const libc::c_char> = command
+        .words
+        .iter()
+        .map(|word| word.as_ptr())
+        .chain([std::ptr::null()])
+        .collect();
     // SAFETY: the child only calls `child`, which keeps to what may be called there.
-    let pid = unsafe { clone_into(cgroup.as_raw_fd()) }
-        .map_err(system("start a process in the workload's cgroup (clone3, Linux 5.7)"))?;
+    let pid = unsafe { clone_into(cgroup.as_raw_fd()) }.map_err(system(
+        "start a process in the workload's cgroup (clone3, Linux 5.7)",
+    ))?;
     if pid == 0 {
         // SAFETY: argv is a NULL-terminated array of strings that live in this copy of the memory.
         unsafe { child(&argv, &before, writer.as_raw_fd()) }
@@ -247,15 +285,24 @@ unsafe fn child(argv: &[*const libc::c_char], mask: &libc::sigset_t, report: Raw
         if let Some(program) = argv.first() {
             libc::execvp(*program, argv.as_ptr());
         }
-        let errno = io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOENT).to_ne_bytes();
+        let errno = io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::ENOENT)
+            .to_ne_bytes();
         libc::write(report, errno.as_ptr().cast(), errno.len());
         libc::_exit(127)
     }
 }
 
 /// Signals that are passed on to the command, and the one that tells of its end.
-const PASSED_ON: [libc::c_int; 6] =
-    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
+const PASSED_ON: [libc::c_int; 6] = [
+    libc::SIGINT,
+    libc::SIGTERM,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+];
 
 /// From now on they are read from the descriptor. Also gives the mask as it was.
 fn signals() -> io::Result<(OwnedFd, libc::sigset_t)> {
@@ -281,7 +328,10 @@ impl Child {
     /// Until it ends, passing signals on; the sensor's end is its end.
     fn wait(self, connection: &UnixStream, cgroup: &Path) -> Result<u8, RunError> {
         loop {
-            let mut events = [poll_in(self.signals.as_raw_fd()), poll_in(connection.as_raw_fd())];
+            let mut events = [
+                poll_in(self.signals.as_raw_fd()),
+                poll_in(connection.as_raw_fd()),
+            ];
             // SAFETY: two live pollfd structures.
             let ready = unsafe { libc::poll(events.as_mut_ptr(), 2, -1) };
             if ready < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
@@ -309,7 +359,8 @@ impl Child {
         let mut file = File::from(self.signals.try_clone()?);
         file.read_exact(&mut info)?;
         // SAFETY: the kernel wrote a whole signalfd_siginfo, which is plain numbers; the read is unaligned.
-        let info: libc::signalfd_siginfo = unsafe { std::ptr::read_unaligned(info.as_ptr().cast()) };
+        let info: libc::signalfd_siginfo =
+            unsafe { std::ptr::read_unaligned(info.as_ptr().cast()) };
         const SI_KERNEL: i32 = 0x80;
         Ok((info.ssi_signo.cast_signed(), info.ssi_code == SI_KERNEL))
     }
@@ -328,7 +379,11 @@ impl Child {
 }
 
 fn poll_in(fd: RawFd) -> libc::pollfd {
-    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
+    libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    }
 }
 
 /// The exit status of our child, if it has ended: 128 + n when a signal ended it.
@@ -338,7 +393,9 @@ fn wait(pid: libc::pid_t, flags: libc::c_int) -> io::Result<Option<u8>> {
     match unsafe { libc::waitpid(pid, &raw mut status, flags) } {
         0 => Ok(None),
         -1 => Err(io::Error::last_os_error()),
-        _ if libc::WIFSIGNALED(status) => Ok(Some(128_u8.saturating_add(libc::WTERMSIG(status) as u8))),
+        _ if libc::WIFSIGNALED(status) => {
+            Ok(Some(128_u8.saturating_add(libc::WTERMSIG(status) as u8)))
+        }
         // Exit statuses have 8 bits.
         _ => Ok(Some(libc::WEXITSTATUS(status) as u8)),
     }

@@ -95,7 +95,11 @@ fn main() -> ExitCode {
         // Counted by `cargo xtask test`, which boots the guests itself.
         println!("vm_enforce runs inside `cargo xtask vm`");
         if std::env::var_os("CRESSET_QUICK").is_some() {
-            skip("full", "vm_enforce", "make test-quick boots no virtual machine");
+            skip(
+                "full",
+                "vm_enforce",
+                "make test-quick boots no virtual machine",
+            );
         }
         return ExitCode::SUCCESS;
     }
@@ -126,7 +130,10 @@ fn act(args: &[String]) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    println!("{}", outcome.map_or_else(|error| name(&error), |()| "ok".to_owned()));
+    println!(
+        "{}",
+        outcome.map_or_else(|error| name(&error), |()| "ok".to_owned())
+    );
     ExitCode::SUCCESS
 }
 
@@ -171,20 +178,41 @@ impl Score {
 
 fn suite() -> ExitCode {
     let lsm = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
-    let tier = if lsm.trim().split(',').any(|m| m == "bpf") { "1" } else { "2" };
+    let tier = if lsm.trim().split(',').any(|m| m == "bpf") {
+        "1"
+    } else {
+        "2"
+    };
     prepare();
     let mut relay = Running::start(program("cresset-relay").args(["--config", "/tmp/relay.yaml"]));
     eventually("the relay is ready", Duration::from_secs(30), || {
-        assert!(relay.exited().is_none(), "relay ended:\n{}", relay.stderr.text());
-        get("127.0.0.1:9480", "/readyz").ok().filter(|(status, _)| *status == 200)
+        assert!(
+            relay.exited().is_none(),
+            "relay ended:\n{}",
+            relay.stderr.text()
+        );
+        get("127.0.0.1:9480", "/readyz")
+            .ok()
+            .filter(|(status, _)| *status == 200)
     });
-    let mut sensor = Running::start(program("cresset-sensor").args(["--config", "/tmp/sensor.yaml"]));
-    eventually("the sensor takes workloads", Duration::from_secs(60), || {
-        assert!(sensor.exited().is_none(), "sensor ended:\n{}", sensor.stderr.text());
-        std::os::unix::net::UnixStream::connect("/tmp/sensor.sock").ok()
-    });
+    let mut sensor =
+        Running::start(program("cresset-sensor").args(["--config", "/tmp/sensor.yaml"]));
+    eventually(
+        "the sensor takes workloads",
+        Duration::from_secs(60),
+        || {
+            assert!(
+                sensor.exited().is_none(),
+                "sensor ended:\n{}",
+                sensor.stderr.text()
+            );
+            std::os::unix::net::UnixStream::connect("/tmp/sensor.sock").ok()
+        },
+    );
     eventually("the policies are in force", Duration::from_secs(30), || {
-        status().filter(|text| text.contains("vm-network")).map(|_| ())
+        status()
+            .filter(|text| text.contains("vm-network"))
+            .map(|_| ())
     });
 
     let mut score = Score::default();
@@ -192,26 +220,49 @@ fn suite() -> ExitCode {
     let alerts = alerts();
     told(&mut score, &alerts, tier);
     if score.failed > 0 {
-        println!("--- sensor\n{}\n--- relay\n{}", sensor.stderr.text(), relay.stderr.text());
+        println!(
+            "--- sensor\n{}\n--- relay\n{}",
+            sensor.stderr.text(),
+            relay.stderr.text()
+        );
         println!("--- status\n{}", status().unwrap_or_default());
         for alert in &alerts {
             println!("{alert}");
         }
     }
     sensor.signal(libc::SIGTERM);
-    score.case("the sensor drains", &sensor.wait(Duration::from_secs(20)).to_string(), "exit status: 0");
+    score.case(
+        "the sensor drains",
+        &sensor.wait(Duration::from_secs(20)).to_string(),
+        "exit status: 0",
+    );
     relay.signal(libc::SIGTERM);
-    score.case("the relay drains", &relay.wait(Duration::from_secs(20)).to_string(), "exit status: 0");
+    score.case(
+        "the relay drains",
+        &relay.wait(Duration::from_secs(20)).to_string(),
+        "exit status: 0",
+    );
     println!("{} passed, {} failed", score.passed, score.failed);
     ExitCode::from(u8::from(score.failed > 0))
 }
 
 fn prepare() {
-    for dir in ["/tmp/policies", "/opt/closed/deep", "/opt/open", "/data/vault/deep"] {
+    for dir in [
+        "/tmp/policies",
+        "/opt/closed/deep",
+        "/opt/open",
+        "/data/vault/deep",
+    ] {
         fs::create_dir_all(dir).expect("a folder");
     }
     let this = std::env::current_exe().expect("this program");
-    for copy in ["allowed", "blocked", "audited", "closed/deep/tool", "open/tool"] {
+    for copy in [
+        "allowed",
+        "blocked",
+        "audited",
+        "closed/deep/tool",
+        "open/tool",
+    ] {
         fs::copy(&this, Path::new("/opt").join(copy)).expect("a copy");
     }
     symlink("/opt/blocked", "/opt/alias").expect("a link");
@@ -227,13 +278,28 @@ fn prepare() {
 /// Runs one act as a workload and gives what it printed.
 fn workload(namespace: &str, label: &str, command: &[&str]) -> String {
     let out = program("cresset")
-        .args(["run", "--sensor", "/tmp/sensor.sock", "-n", namespace, "--name", "case", "-l", label, "--"])
+        .args([
+            "run",
+            "--sensor",
+            "/tmp/sensor.sock",
+            "-n",
+            namespace,
+            "--name",
+            "case",
+            "-l",
+            label,
+            "--",
+        ])
         .args(command)
         .output()
         .expect("cresset run");
     let said = String::from_utf8_lossy(&out.stdout).trim().to_owned();
     if said.is_empty() {
-        return format!("{} {}", out.status, String::from_utf8_lossy(&out.stderr).trim());
+        return format!(
+            "{} {}",
+            out.status,
+            String::from_utf8_lossy(&out.stderr).trim()
+        );
     }
     said
 }
@@ -241,37 +307,104 @@ fn workload(namespace: &str, label: &str, command: &[&str]) -> String {
 fn outcomes(score: &mut Score) {
     let cases: &[(&str, &[&str], &str)] = &[
         ("a free program runs", &["exec", "/opt/allowed"], "ran"),
-        ("a blocked program is refused", &["exec", "/opt/blocked"], "EACCES"),
-        ("a symbolic link does not help", &["exec", "/opt/alias"], "EACCES"),
-        ("nor does a detour in the path", &["exec", "/opt/../opt//blocked"], "EACCES"),
-        ("a closed folder is closed to its depth", &["exec", "/opt/closed/deep/tool"], "EACCES"),
+        (
+            "a blocked program is refused",
+            &["exec", "/opt/blocked"],
+            "EACCES",
+        ),
+        (
+            "a symbolic link does not help",
+            &["exec", "/opt/alias"],
+            "EACCES",
+        ),
+        (
+            "nor does a detour in the path",
+            &["exec", "/opt/../opt//blocked"],
+            "EACCES",
+        ),
+        (
+            "a closed folder is closed to its depth",
+            &["exec", "/opt/closed/deep/tool"],
+            "EACCES",
+        ),
         ("an audited program runs", &["exec", "/opt/audited"], "ran"),
-        ("a blocked file cannot be read", &["read", "/data/secret"], "EACCES"),
+        (
+            "a blocked file cannot be read",
+            &["read", "/data/secret"],
+            "EACCES",
+        ),
         ("nor appended to", &["append", "/data/secret"], "EACCES"),
-        ("nor read by a symbolic link", &["read", "/data/alias"], "EACCES"),
-        ("nor below a blocked folder", &["read", "/data/vault/deep/key"], "EACCES"),
-        ("an audited file can be read", &["read", "/data/watched"], "ok"),
+        (
+            "nor read by a symbolic link",
+            &["read", "/data/alias"],
+            "EACCES",
+        ),
+        (
+            "nor below a blocked folder",
+            &["read", "/data/vault/deep/key"],
+            "EACCES",
+        ),
+        (
+            "an audited file can be read",
+            &["read", "/data/watched"],
+            "ok",
+        ),
         ("another file can be read", &["read", "/data/free"], "ok"),
-        ("a blocked file cannot be unlinked", &["unlink", "/data/secret"], "EACCES"),
-        ("nor renamed", &["rename", "/data/secret", "/data/other"], "EACCES"),
-        ("nor linked", &["link", "/data/secret", "/data/hard"], "EACCES"),
+        (
+            "a blocked file cannot be unlinked",
+            &["unlink", "/data/secret"],
+            "EACCES",
+        ),
+        (
+            "nor renamed",
+            &["rename", "/data/secret", "/data/other"],
+            "EACCES",
+        ),
+        (
+            "nor linked",
+            &["link", "/data/secret", "/data/hard"],
+            "EACCES",
+        ),
         ("nor truncated", &["truncate", "/data/secret"], "EACCES"),
         ("UDP is refused", &["udp"], "EACCES"),
         ("TCP is not", &["tcp"], "ok"),
     ];
     for (what, act, want) in cases {
-        let command: Vec<&str> = ["/opt/allowed", "act"].iter().chain(*act).copied().collect();
+        let command: Vec<&str> = ["/opt/allowed", "act"]
+            .iter()
+            .chain(*act)
+            .copied()
+            .collect();
         score.case(what, &workload("vm", "app=vm", &command), want);
     }
-    let strict = |path| workload("allow", "app=strict", &[path, "act", "exec", "/opt/allowed"]);
-    score.case("an allow-list with posture block refuses the rest", &strict("/opt/open/tool"), "EACCES");
-    let outside = Command::new("/opt/allowed").args(["act", "exec", "/opt/blocked"]).output();
+    let strict = |path| {
+        workload(
+            "allow",
+            "app=strict",
+            &[path, "act", "exec", "/opt/allowed"],
+        )
+    };
+    score.case(
+        "an allow-list with posture block refuses the rest",
+        &strict("/opt/open/tool"),
+        "EACCES",
+    );
+    let outside = Command::new("/opt/allowed")
+        .args(["act", "exec", "/opt/blocked"])
+        .output();
     let said = outside.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
-    score.case("outside the workload nothing is refused", &said.unwrap_or_default(), "ran");
+    score.case(
+        "outside the workload nothing is refused",
+        &said.unwrap_or_default(),
+        "ran",
+    );
 }
 
 fn status() -> Option<String> {
-    let out = program("cresset").args(["status", "--relay", "127.0.0.1:32767"]).output().ok()?;
+    let out = program("cresset")
+        .args(["status", "--relay", "127.0.0.1:32767"])
+        .output()
+        .ok()?;
     Some(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
@@ -280,12 +413,27 @@ fn alerts() -> Vec<Value> {
     // The last alert is known to have arrived when the newest workload's has.
     eventually("the alerts arrive", Duration::from_secs(20), || {
         let out = program("cresset")
-            .args(["logs", "--relay", "127.0.0.1:32767", "--since", "10m", "--filter", "policy", "--json"])
+            .args([
+                "logs",
+                "--relay",
+                "127.0.0.1:32767",
+                "--since",
+                "10m",
+                "--filter",
+                "policy",
+                "--json",
+            ])
             .output()
             .expect("cresset logs");
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        let alerts: Vec<Value> = text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
-        alerts.iter().any(|a| a["PolicyName"] == "DefaultPosture").then_some(alerts)
+        let alerts: Vec<Value> = text
+            .lines()
+            .filter_map(|l| serde_json::from_str(l).ok())
+            .collect();
+        alerts
+            .iter()
+            .any(|a| a["PolicyName"] == "DefaultPosture")
+            .then_some(alerts)
     })
 }
 
@@ -294,43 +442,80 @@ fn told(score: &mut Score, alerts: &[Value], tier: &str) {
         (
             "the blocked program is told",
             &[
-                ("PolicyName", "vm-process"), ("Operation", "Process"), ("Action", "Block"), ("Severity", "7"),
-                ("Result", "Permission denied"), ("Enforcer", "BPFLSM"), ("Data", "lsm=SECURITY_BPRM_CHECK"),
-                ("NamespaceName", "vm"), ("PodName", "case"), ("ProcessName", "/opt/blocked"), ("Tags", "VM"),
+                ("PolicyName", "vm-process"),
+                ("Operation", "Process"),
+                ("Action", "Block"),
+                ("Severity", "7"),
+                ("Result", "Permission denied"),
+                ("Enforcer", "BPFLSM"),
+                ("Data", "lsm=SECURITY_BPRM_CHECK"),
+                ("NamespaceName", "vm"),
+                ("PodName", "case"),
+                ("ProcessName", "/opt/blocked"),
+                ("Tags", "VM"),
             ],
         ),
         (
             "the audited program is told",
             &[
-                ("PolicyName", "vm-process"), ("Operation", "Process"), ("Action", "Audit"), ("Result", "Passed"),
-                ("Enforcer", "eBPF Monitor"), ("ProcessName", "/opt/audited"),
+                ("PolicyName", "vm-process"),
+                ("Operation", "Process"),
+                ("Action", "Audit"),
+                ("Result", "Passed"),
+                ("Enforcer", "eBPF Monitor"),
+                ("ProcessName", "/opt/audited"),
             ],
         ),
         (
             "the blocked file is told",
             &[
-                ("PolicyName", "vm-file"), ("Operation", "File"), ("Action", "Block"), ("Resource", "/data/secret"),
-                ("Result", "Permission denied"), ("Enforcer", "BPFLSM"), ("Data", "lsm=FILE_OPEN"),
+                ("PolicyName", "vm-file"),
+                ("Operation", "File"),
+                ("Action", "Block"),
+                ("Resource", "/data/secret"),
+                ("Result", "Permission denied"),
+                ("Enforcer", "BPFLSM"),
+                ("Data", "lsm=FILE_OPEN"),
             ],
         ),
         (
             "the audited file is told",
-            &[("PolicyName", "vm-file"), ("Action", "Audit"), ("Resource", "/data/watched"), ("Result", "Passed")],
+            &[
+                ("PolicyName", "vm-file"),
+                ("Action", "Audit"),
+                ("Resource", "/data/watched"),
+                ("Result", "Passed"),
+            ],
         ),
         (
             "the blocked socket is told",
-            &[("PolicyName", "vm-network"), ("Operation", "Network"), ("Action", "Block"), ("Enforcer", "BPFLSM")],
+            &[
+                ("PolicyName", "vm-network"),
+                ("Operation", "Network"),
+                ("Action", "Block"),
+                ("Enforcer", "BPFLSM"),
+            ],
         ),
         (
             "the posture is told",
-            &[("PolicyName", "DefaultPosture"), ("Action", "Block"), ("NamespaceName", "allow")],
+            &[
+                ("PolicyName", "DefaultPosture"),
+                ("Action", "Block"),
+                ("NamespaceName", "allow"),
+            ],
         ),
     ];
     for (what, wanted) in rows {
-        let found = alerts.iter().any(|alert| wanted.iter().all(|(key, value)| alert[*key] == **value));
+        let found = alerts
+            .iter()
+            .any(|alert| wanted.iter().all(|(key, value)| alert[*key] == **value));
         score.case(what, if found { "told" } else { "not told" }, "told");
     }
     let text = status().unwrap_or_default();
     let said = text.contains(&format!("tier {tier}"));
-    score.case("the status names the tier", if said { tier } else { "another" }, tier);
+    score.case(
+        "the status names the tier",
+        if said { tier } else { "another" },
+        tier,
+    );
 }

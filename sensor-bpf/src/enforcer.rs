@@ -25,6 +25,11 @@ pub trait Enforcer {
     /// Why there is no better tier; empty on tier 1.
     fn reason(&self) -> String;
 
+    /// What it put into the kernel, to be looked for when the sensor has ended.
+    fn programs(&self) -> Vec<kernel::Loaded> {
+        Vec::new()
+    }
+
     /// Labels whatever enters this empty cgroup. Errors: text for the person who asked.
     fn add_workload(&mut self, index: u32, cgroup: &Path, set: u32) -> Result<(), String>;
 
@@ -104,6 +109,10 @@ impl Enforcer for Native {
 
     fn reason(&self) -> String {
         self.kernel.probe().reason.clone()
+    }
+
+    fn programs(&self) -> Vec<kernel::Loaded> {
+        self.kernel.programs()
     }
 
     fn add_workload(&mut self, index: u32, cgroup: &Path, set: u32) -> Result<(), String> {

@@ -13,6 +13,7 @@ pub mod config;
 pub mod control;
 pub mod enforcer;
 pub mod engine;
+mod footprint;
 pub mod kernel;
 pub mod link;
 pub mod lost;
@@ -34,4 +35,5 @@ pub mod throttle;
 pub mod workload;
 
 pub use config::Config;
+pub use footprint::Footprint;
 pub use sensor::{Sensor, StartError};

@@ -1,6 +1,8 @@
 //! The tests' vocabulary: programs that end with the test, free ports, waiting, and telling why a suite cannot run.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod node;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,9 @@ use std::time::{Duration, Instant};
 /// Says that a suite does not run, and why; counted by `cargo xtask test`.
 pub fn skip(need: &str, suite: &str, reason: &str) {
     println!("SKIPPED {suite}: {reason}");
-    let Some(path) = std::env::var_os("CRESSET_SKIPS") else { return };
+    let Some(path) = std::env::var_os("CRESSET_SKIPS") else {
+        return;
+    };
     let file = std::fs::OpenOptions::new().append(true).open(path);
     if let Ok(mut file) = file {
         let _ = writeln!(file, "{need}\t{suite}\t{reason}");
@@ -30,7 +34,11 @@ pub fn can_watch(suite: &str) -> bool {
         return false;
     }
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        skip("bpf", suite, "the kernel has no type information (/sys/kernel/btf/vmlinux)");
+        skip(
+            "bpf",
+            suite,
+            "the kernel has no type information (/sys/kernel/btf/vmlinux)",
+        );
         return false;
     }
     true
@@ -42,15 +50,27 @@ pub fn programs() -> PathBuf {
         return PathBuf::from("/bin");
     }
     let cresset = Path::new(env!("CARGO_BIN_EXE_cresset"));
-    cresset.parent().expect("a program stands in a folder").to_path_buf()
+    cresset
+        .parent()
+        .expect("a program stands in a folder")
+        .to_path_buf()
 }
 
 /// A program of ours by name.
 pub fn program(name: &str) -> Command {
     let path = programs().join(name);
-    assert!(path.exists(), "{} is not built: run `cargo build` first", path.display());
+    assert!(
+        path.exists(),
+        "{} is not built: run `cargo build` first",
+        path.display()
+    );
     let mut command = Command::new(path);
-    for variable in ["CRESSET_RELAY", "KUBEARMOR_SERVICE", "CRESSET_SENSOR", "RUST_LOG"] {
+    for variable in [
+        "CRESSET_RELAY",
+        "KUBEARMOR_SERVICE",
+        "CRESSET_SENSOR",
+        "RUST_LOG",
+    ] {
         command.env_remove(variable);
     }
     command
@@ -99,7 +119,11 @@ impl Running {
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let stdout = Lines::gather(child.stdout.take().expect("piped"));
         let stderr = Lines::gather(child.stderr.take().expect("piped"));
-        Self { child, stdout, stderr }
+        Self {
+            child,
+            stdout,
+            stderr,
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -122,7 +146,11 @@ impl Running {
             if let Some(status) = self.exited() {
                 return status;
             }
-            assert!(Instant::now() < deadline, "did not end in {limit:?}:\n{}", self.stderr.text());
+            assert!(
+                Instant::now() < deadline,
+                "did not end in {limit:?}:\n{}",
+                self.stderr.text()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -136,7 +164,12 @@ impl Running {
     pub fn line(&mut self, word: &str, limit: Duration) -> String {
         let deadline = Instant::now() + limit;
         loop {
-            if let Some(line) = self.stderr.all().into_iter().find(|line| line.contains(word)) {
+            if let Some(line) = self
+                .stderr
+                .all()
+                .into_iter()
+                .find(|line| line.contains(word))
+            {
                 return line;
             }
             let ended = self.exited();
@@ -187,10 +220,20 @@ pub fn free_port() -> u16 {
 pub fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let status = answer.split_whitespace().nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    let status = answer
+        .split_whitespace()
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0);
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned())
+        .unwrap_or_default();
     Ok((status, body))
 }

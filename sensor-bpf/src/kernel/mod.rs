@@ -12,6 +12,7 @@
 
 mod cgroup;
 mod events;
+mod footprint;
 mod load;
 mod probe;
 mod sets;
@@ -27,6 +28,7 @@ use libbpf_rs::{Link, MapCore, MapFlags};
 
 pub use cgroup::LabelError;
 pub use events::Events;
+pub use footprint::{Loaded, still_loaded};
 pub use load::LoadError;
 pub use probe::{Ability, Probe, probe};
 pub use sets::RulesError;
