@@ -7,8 +7,8 @@
 //!         ─▶ readers let go ─▶ journal closed
 //! ```
 
-use std::fmt;
-use std::net::SocketAddr;
+mod doors;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,14 +18,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use journal::{AppendError, Journal};
 use prometheus::Registry;
-use proto::query::{RelayStatus, StatusReply};
+use proto::query::{RelayStatus, SinkStatus, StatusReply};
 use proto::{Kind, rules};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tonic::Status;
 use tonic::service::Routes;
 
@@ -35,43 +34,22 @@ use crate::fanout::{self, Fanout};
 use crate::feed::{self, LogService, Tail};
 use crate::http::{self, Readiness};
 use crate::ingest::{self, Accounts, Importer, Ingest};
-use crate::listen::{self, BindError, Bound, Connections, Grpc, Limits};
+use crate::listen::{self, Connections, Grpc};
 use crate::log::{Log, OpenError};
 use crate::policies::{self, Policies};
 use crate::query::{self, Import, QueryService};
 use crate::status::Parts;
 use crate::{losses, metrics};
 
+use self::doors::{Bindings, Certificates, Services};
+
+pub use self::doors::Addresses;
+
 /// How long the drain may take: sinks that are away keep their events in the journal.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// How long a listener's last calls may take.
 const LAST_CALLS: Duration = Duration::from_secs(3);
-
-/// Readers: many, each with a few calls; they send next to nothing.
-const FEED: Limits = Limits {
-    connections: 4096,
-    streams: 128,
-    window: 256 << 10,
-    ping: Duration::from_secs(30),
-    pong: Duration::from_secs(20),
-};
-
-/// Sensors: one call each, and batches in it. A dead one is noticed before it tries to come back for long.
-const LINK: Limits = Limits {
-    connections: 4096,
-    streams: 4,
-    window: 1 << 20,
-    ping: Duration::from_secs(10),
-    pong: Duration::from_secs(10),
-};
-
-/// The administrator, and what is imported.
-const ADMIN: Limits = Limits {
-    connections: 64,
-    window: 1 << 20,
-    ..FEED
-};
 
 /// Why the relay does not start.
 #[derive(Debug, thiserror::Error)]
@@ -119,38 +97,10 @@ pub enum RunError {
     Signals(#[from] std::io::Error),
 }
 
-/// Where the relay listens, with the ports that the kernel chose.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Addresses {
-    /// Readers.
-    pub feed: SocketAddr,
-    /// Sensors.
-    pub link: SocketAddr,
-    /// Metrics and health.
-    pub http: SocketAddr,
-    /// The administrator's socket.
-    pub admin: PathBuf,
-}
-
-impl fmt::Display for Addresses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            feed,
-            link,
-            http,
-            admin,
-        } = self;
-        write!(
-            f,
-            "feed={feed} link={link} http={http} admin={}",
-            admin.display()
-        )
-    }
-}
-
 /// A relay that has everything it needs to run.
 pub struct App {
     addresses: Addresses,
+    cluster: String,
     registry: Registry,
     readiness: Readiness,
     serving: Arc<AtomicBool>,
@@ -188,12 +138,12 @@ impl App {
             accounts.clone(),
         );
 
-        let addresses = bound.addresses.clone();
+        let (addresses, cluster) = (bound.addresses.clone(), config.cluster);
         let serving = Arc::new(AtomicBool::new(false));
         let readiness = readiness(log.journal.clone(), serving.clone());
         let about = About {
             id: log.relay_id().to_owned(),
-            cluster: config.cluster,
+            cluster: cluster.clone(),
             started: Instant::now(),
             addresses: addresses.clone(),
             readiness: readiness.clone(),
@@ -212,17 +162,11 @@ impl App {
             Arc::new(move || shown.read()),
             log.journal.clone(),
         )?;
-        let services = Services {
-            log: &log,
-            tail: &tail,
-            ingest: &ingest,
-            parts: &parts,
-        };
-        let (listeners, http) = bound
-            .serve(&services, certificates, Connections::new(&registry)?)
-            .await?;
+        let services = services(&log, &tail, &ingest, &parts).await?;
+        let (listeners, http) = bound.serve(services, certificates, Connections::new(&registry)?);
         Ok(Self {
             addresses,
+            cluster,
             registry,
             readiness,
             serving,
@@ -247,6 +191,8 @@ impl App {
     /// # Errors
     /// A part ended by itself. The others were drained all the same.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let reopening = signal(SignalKind::user_defined1())?;
+        let telling = self.teller();
         let Self {
             addresses,
             registry,
@@ -259,59 +205,97 @@ impl App {
             policies,
             listeners,
             http,
+            ..
         } = self;
+        let mut background = JoinSet::new();
+        background.spawn(policies.run());
+        background.spawn(telling.run());
+        background.spawn(reopen(reopening, fanout.clone()));
         let (stop, stopped) = watch::channel(false);
-        let mut tasks = JoinSet::new();
+        let (stop_http, http_stopped) = watch::channel(false);
+        let mut calls = JoinSet::new();
         for listener in listeners {
             let (name, stopped) = (listener.name, stopped.clone());
-            tasks.spawn(async move {
+            calls.spawn(async move {
                 listener.serve(stopped).await;
                 (name, None)
             });
         }
-        let (stop_http, http_stopped) = watch::channel(false);
-        tasks.spawn(async move {
+        calls.spawn(async move {
             let ended = http::serve(http, registry, readiness, http_stopped).await;
             ("http", ended.err().map(|error| error.to_string()))
         });
-        let policies = tokio::spawn(policies.run());
-        let reopening = tokio::spawn(reopen(signal(SignalKind::user_defined1())?, fanout.clone()));
         serving.store(true, Ordering::Relaxed);
         tracing::info!(feed = %addresses.feed, link = %addresses.link, http = %addresses.http, "relay is up");
 
         let ended = tokio::select! {
             () = shutdown => Ok(()),
-            Some(ended) = tasks.join_next() => Err(match ended {
+            Some(ended) = calls.join_next() => Err(match ended {
                 Ok((name, why)) => RunError::Listener(name, why.unwrap_or_else(|| "nobody stopped it".to_owned())),
                 Err(why) => RunError::Listener("a", why.to_string()),
             }),
         };
         tracing::info!("draining");
         serving.store(false, Ordering::Relaxed);
-        policies.abort();
-        reopening.abort();
-        stop.send_replace(true);
-        ingest.drain();
-        // Readers are served while sensors' last events and the sinks are finished, so they see those events too.
-        ingest.finished(LAST_CALLS).await;
-        fanout.drain(DRAIN).await;
-        tail.stop();
-        stop_http.send_replace(true);
-        let all_ended = timeout(LAST_CALLS, async {
-            while tasks.join_next().await.is_some() {}
-        })
-        .await;
-        if all_ended.is_err() {
-            tracing::warn!("cut off calls that did not end");
-        }
-        tasks.shutdown().await;
-        // Joins the journal's thread, which finishes the write it is in.
-        let closed = tokio::task::spawn_blocking(move || log.journal.close()).await;
-        if let Err(error) = closed {
-            tracing::error!(%error, "the journal was not closed");
-        }
+        background.shutdown().await;
+        let drain = Drain {
+            stop,
+            stop_http,
+            calls,
+            ingest,
+            fanout,
+            tail,
+            journal: log.journal.clone(),
+        };
+        drain.run().await;
         tracing::info!("stopped");
         ended
+    }
+
+    fn teller(&self) -> losses::Teller<impl Fn() -> Vec<SinkStatus> + use<>> {
+        let fanout = self.fanout.clone();
+        losses::Teller {
+            sinks: move || fanout.status(),
+            importer: self.ingest.importer(),
+            cluster: self.cluster.clone(),
+            host: host_name(),
+        }
+    }
+}
+
+/// What has to end, in order.
+struct Drain {
+    stop: watch::Sender<bool>,
+    stop_http: watch::Sender<bool>,
+    calls: JoinSet<(&'static str, Option<String>)>,
+    ingest: Ingest,
+    fanout: Fanout,
+    tail: Tail,
+    journal: Journal,
+}
+
+impl Drain {
+    async fn run(mut self) {
+        self.stop.send_replace(true);
+        self.ingest.drain();
+        // Readers are served while sensors' last events and the sinks are finished, so they see those events too.
+        self.ingest.finished(LAST_CALLS).await;
+        self.fanout.drain(DRAIN).await;
+        self.tail.stop();
+        self.stop_http.send_replace(true);
+        let ended = timeout(LAST_CALLS, async {
+            while self.calls.join_next().await.is_some() {}
+        })
+        .await;
+        if ended.is_err() {
+            tracing::warn!("cut off calls that did not end");
+        }
+        self.calls.shutdown().await;
+        // Joins the journal's thread, which finishes the write it is in.
+        let journal = self.journal;
+        if let Err(error) = tokio::task::spawn_blocking(move || journal.close()).await {
+            tracing::error!(%error, "the journal was not closed");
+        }
     }
 }
 
@@ -399,6 +383,13 @@ fn feed_config(config: &Config) -> feed::Config {
             .into_owned(),
         ..feed::Config::default()
     }
+}
+
+fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 // === Status ===
@@ -492,142 +483,19 @@ impl Import for Importer {
     }
 }
 
-// === Listeners ===
+// === Services ===
 
-/// All addresses, taken.
-struct Bindings {
-    feed: Bound,
-    link: Bound,
-    admin: Bound,
-    http: TcpListener,
-    addresses: Addresses,
-}
-
-impl Bindings {
-    async fn take(listen: &config::Listeners) -> Result<Self, StartError> {
-        let (feed, feed_at) = tcp("feed", &listen.feed.address).await?;
-        let (link, link_at) = tcp("link", &listen.link.address).await?;
-        let (http, http_at) = tcp("http", &listen.http.address).await?;
-        let admin = listen::bind("admin", &listen.admin.address).await?;
-        let Address::Unix(admin_at) = listen.admin.address.clone() else {
-            return Err(StartError::NotUnix(listen.admin.address.clone()));
-        };
-        let addresses = Addresses {
-            feed: feed_at,
-            link: link_at,
-            http: http_at,
-            admin: admin_at,
-        };
-        Ok(Self {
-            feed: Bound::Tcp(feed),
-            link: Bound::Tcp(link),
-            admin,
-            http,
-            addresses,
-        })
-    }
-}
-
-impl Bindings {
-    /// Puts the services behind the addresses.
-    async fn serve(
-        self,
-        services: &Services<'_>,
-        certificates: Certificates,
-        connections: Connections,
-    ) -> Result<([Grpc; 3], TcpListener), StartError> {
-        let grpc = |name, bound, tls, limits, routes| Grpc {
-            name,
-            bound,
-            tls,
-            limits,
-            routes,
-            connections: connections.clone(),
-        };
-        let listeners = [
-            grpc(
-                "feed",
-                self.feed,
-                certificates.feed,
-                FEED,
-                services.feed().await?,
-            ),
-            grpc("link", self.link, certificates.link, LINK, services.link()),
-            grpc("admin", self.admin, None, ADMIN, services.admin()),
-        ];
-        Ok((listeners, self.http))
-    }
-}
-
-/// What the listeners encrypt with; none: plaintext.
-struct Certificates {
-    feed: Option<TlsAcceptor>,
-    link: Option<TlsAcceptor>,
-}
-
-impl Certificates {
-    fn load(config: &Config) -> Result<Self, listen::TlsError> {
-        let listen = &config.relay.listen;
-        let load = |listener: &config::Listen| {
-            config
-                .relay
-                .tls
-                .as_ref()
-                .filter(|_| !listener.insecure)
-                .map(crate::listen::load)
-                .transpose()
-        };
-        Ok(Self {
-            feed: load(&listen.feed)?,
-            link: load(&listen.link)?,
-        })
-    }
-}
-
-/// A port for one of the listeners that cannot be Unix sockets.
-async fn tcp(
-    name: &'static str,
-    address: &Address,
-) -> Result<(TcpListener, SocketAddr), StartError> {
-    match listen::bind(name, address).await? {
-        Bound::Tcp(listener) => {
-            let address = listener.local_addr().map_err(|source| BindError::Other {
-                listener: name,
-                address: address.clone(),
-                source,
-            })?;
-            Ok((listener, address))
-        }
-        Bound::Unix(..) => Err(StartError::NotPort(name, address.clone())),
-    }
-}
-
-/// What is said behind the gRPC listeners.
-struct Services<'a> {
-    log: &'a Log,
-    tail: &'a Tail,
-    ingest: &'a Ingest,
-    parts: &'a Parts,
-}
-
-impl Services<'_> {
-    async fn feed(&self) -> Result<Routes, StartError> {
-        Ok(feed::services(LogService::new(self.tail.clone()), self.query()).await?)
-    }
-
-    fn link(&self) -> Routes {
-        Routes::new(self.ingest.service())
-    }
-
-    fn admin(&self) -> Routes {
-        Routes::new(
-            self.query()
-                .with_import(Arc::new(self.ingest.importer()))
-                .into_server(),
-        )
-    }
-
-    fn query(&self) -> QueryService {
-        QueryService::new(self.tail.clone(), self.log.relay_id(), self.parts.clone())
-    }
+async fn services(
+    log: &Log,
+    tail: &Tail,
+    ingest: &Ingest,
+    parts: &Parts,
+) -> Result<Services, StartError> {
+    let query = || QueryService::new(tail.clone(), log.relay_id(), parts.clone());
+    let admin = query().with_import(Arc::new(ingest.importer()));
+    Ok(Services {
+        feed: feed::services(LogService::new(tail.clone()), query()).await?,
+        link: Routes::new(ingest.service()),
+        admin: Routes::new(admin.into_server()),
+    })
 }

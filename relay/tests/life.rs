@@ -269,6 +269,59 @@ async fn a_drain_lets_go_of_readers() {
         .expect("ended in time");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_sink_loses_is_counted_and_told_as_an_event() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // A sink that cannot write: a file stands where its folder would be.
+    std::fs::write(folder.path().join("x"), "").expect("written");
+    let sinks = format!(
+        "sinks:\n  stuck: {{type: file, path: {}/x/events.jsonl}}\n",
+        folder.path().display()
+    );
+    let mut config = settings(folder.path(), &sinks);
+    config.relay.retention.max_size = "256KiB".parse().expect("a size");
+    let relay = Relay::with(config).await;
+    let mut messages = LogServiceClient::new(channel(relay.at.feed).await)
+        .watch_messages(RequestMessage {
+            filter: String::new(),
+        })
+        .await
+        .expect("a stream")
+        .into_inner();
+    let (mut sensor, _) = relay.welcomed("a").await;
+    for batch in 0..40 {
+        sensor.batch(1 + 500 * batch, 500).await;
+    }
+    while sensor.ack().await.up_to < 20_000 {}
+    let message = timeout(SOON, messages.message())
+        .await
+        .expect("in time")
+        .expect("an answer")
+        .expect("a message");
+    let lost = message.lost.expect("a loss");
+    assert_eq!(
+        (&*message.level, &*lost.r#where, &*lost.class),
+        ("WARN", "journal", "stuck")
+    );
+    assert!(
+        lost.count > 1000 && message.message.contains("sink stuck lost"),
+        "{}",
+        message.message
+    );
+    let expired = relay
+        .metric(r#"cresset_sink_expired_total{sink="stuck",type="file"}"#)
+        .await;
+    let told = relay
+        .metric(r#"cresset_lost_events_total{class="stuck",where="journal"}"#)
+        .await;
+    assert!(
+        expired >= lost.count as f64 && told >= lost.count as f64,
+        "{expired} {told} {}",
+        lost.count
+    );
+    relay.stop().await;
+}
+
 #[test]
 fn the_program_says_when_it_is_ready_and_ends_well_on_sigterm() {
     let folder = tempfile::tempdir().expect("a folder");

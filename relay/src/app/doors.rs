@@ -1,0 +1,177 @@
+//! The listeners' addresses, limits and certificates.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tonic::service::Routes;
+
+use super::StartError;
+use crate::config::{self, Address, Config};
+use crate::listen::{self, BindError, Bound, Connections, Grpc, Limits};
+
+/// Readers: many, each with a few calls; they send next to nothing.
+const FEED: Limits = Limits {
+    connections: 4096,
+    streams: 128,
+    window: 256 << 10,
+    ping: Duration::from_secs(30),
+    pong: Duration::from_secs(20),
+};
+
+/// Sensors: one call each, and batches in it. A dead one is noticed before it tries to come back for long.
+const LINK: Limits = Limits {
+    connections: 4096,
+    streams: 4,
+    window: 1 << 20,
+    ping: Duration::from_secs(10),
+    pong: Duration::from_secs(10),
+};
+
+/// The administrator, and what is imported.
+const ADMIN: Limits = Limits {
+    connections: 64,
+    window: 1 << 20,
+    ..FEED
+};
+
+/// Where the relay listens, with the ports that the kernel chose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// Readers.
+    pub feed: SocketAddr,
+    /// Sensors.
+    pub link: SocketAddr,
+    /// Metrics and health.
+    pub http: SocketAddr,
+    /// The administrator's socket.
+    pub admin: PathBuf,
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            feed,
+            link,
+            http,
+            admin,
+        } = self;
+        write!(
+            f,
+            "feed={feed} link={link} http={http} admin={}",
+            admin.display()
+        )
+    }
+}
+
+/// What is said behind the gRPC listeners.
+pub(super) struct Services {
+    pub(super) feed: Routes,
+    pub(super) link: Routes,
+    pub(super) admin: Routes,
+}
+
+/// All addresses, taken.
+pub(super) struct Bindings {
+    feed: Bound,
+    link: Bound,
+    admin: Bound,
+    http: TcpListener,
+    pub(super) addresses: Addresses,
+}
+
+impl Bindings {
+    pub(super) async fn take(listen: &config::Listeners) -> Result<Self, StartError> {
+        let (feed, feed_at) = tcp("feed", &listen.feed.address).await?;
+        let (link, link_at) = tcp("link", &listen.link.address).await?;
+        let (http, http_at) = tcp("http", &listen.http.address).await?;
+        let admin = listen::bind("admin", &listen.admin.address).await?;
+        let Address::Unix(admin_at) = listen.admin.address.clone() else {
+            return Err(StartError::NotUnix(listen.admin.address.clone()));
+        };
+        let addresses = Addresses {
+            feed: feed_at,
+            link: link_at,
+            http: http_at,
+            admin: admin_at,
+        };
+        Ok(Self {
+            feed: Bound::Tcp(feed),
+            link: Bound::Tcp(link),
+            admin,
+            http,
+            addresses,
+        })
+    }
+}
+
+impl Bindings {
+    /// Puts the services behind the addresses.
+    pub(super) fn serve(
+        self,
+        services: Services,
+        certificates: Certificates,
+        connections: Connections,
+    ) -> ([Grpc; 3], TcpListener) {
+        let grpc = |name, bound, tls, limits, routes| Grpc {
+            name,
+            bound,
+            tls,
+            limits,
+            routes,
+            connections: connections.clone(),
+        };
+        let listeners = [
+            grpc("feed", self.feed, certificates.feed, FEED, services.feed),
+            grpc("link", self.link, certificates.link, LINK, services.link),
+            grpc("admin", self.admin, None, ADMIN, services.admin),
+        ];
+        (listeners, self.http)
+    }
+}
+
+/// What the listeners encrypt with; none: plaintext.
+pub(super) struct Certificates {
+    feed: Option<TlsAcceptor>,
+    link: Option<TlsAcceptor>,
+}
+
+impl Certificates {
+    pub(super) fn load(config: &Config) -> Result<Self, listen::TlsError> {
+        let listen = &config.relay.listen;
+        let load = |listener: &config::Listen| {
+            config
+                .relay
+                .tls
+                .as_ref()
+                .filter(|_| !listener.insecure)
+                .map(crate::listen::load)
+                .transpose()
+        };
+        Ok(Self {
+            feed: load(&listen.feed)?,
+            link: load(&listen.link)?,
+        })
+    }
+}
+
+/// A port for one of the listeners that cannot be Unix sockets.
+async fn tcp(
+    name: &'static str,
+    address: &Address,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    match listen::bind(name, address).await? {
+        Bound::Tcp(listener) => {
+            let address = listener.local_addr().map_err(|source| BindError::Other {
+                listener: name,
+                address: address.clone(),
+                source,
+            })?;
+            Ok((listener, address))
+        }
+        Bound::Unix(..) => Err(StartError::NotPort(name, address.clone())),
+    }
+}
