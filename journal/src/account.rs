@@ -24,7 +24,8 @@ pub struct Account {
     pub dead_lettered: u64,
     /// Removed by retention before the consumer came to them.
     pub expired: u64,
-    /// Unreadable: damaged on disk.
+    /// Unreadable: damaged on disk, or (told apart when the journal was opened) interrupted by a crash before they were
+    /// acknowledged.
     pub corrupt: u64,
 }
 

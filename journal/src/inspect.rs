@@ -77,6 +77,8 @@ pub struct SegmentReport {
     pub times: (u64, u64),
     /// Numbers without a readable record.
     pub gaps: Vec<Range<Seq>>,
+    /// Numbers that a crash interrupted before they were acknowledged.
+    pub interrupted: u64,
     /// Bytes behind the last record that are neither record nor index.
     pub tail_bytes: u64,
     /// What is wrong beside that.
@@ -178,15 +180,17 @@ fn count_records(
         next: head.base.0,
         upper: upper.unwrap_or(MAX_SEQ + 1),
         keep_from: 0,
-        tolerant: true,
+        bad_from: None,
+        tolerant: false,
     };
     let (mut earliest, mut latest) = (u64::MAX, 0);
     loop {
-        let piece = walk.step(SCAN, false)?;
+        let piece = walk.step_patiently(SCAN, false)?;
         report.records += piece.entries.len() as u64;
         report
             .gaps
             .extend(piece.gaps.iter().map(|gap| Seq(gap.start)..Seq(gap.end)));
+        report.interrupted += piece.voids.iter().map(|v| v.end - v.start).sum::<u64>();
         for entry in &piece.entries {
             earliest = earliest.min(entry.time);
             latest = latest.max(entry.time);

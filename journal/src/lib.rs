@@ -14,7 +14,7 @@
 //! *.tmp                         being made; removed at the next start
 //!
 //! segment   ┌─ header ─┬─ copy ─┬─ checkpoint ─┬─ record ─┬─ record ─ … ─┬─ index ─┬─ trailer ─┐
-//!           0         512      1024                                       (both only once sealed)
+//!           0         4096     4160                                       (both only once sealed)
 //! record    crc u32 │ flags u8, len u24 │ kind u8, seq u56 │ time u64 │ payload
 //! index     every ~64 KiB: seq u64 │ offset u64 │ latest time before it u64
 //! cursor    two slots of equal size, each: generation, position, account, owner's state, crc; the newer valid one counts

@@ -13,13 +13,11 @@ use crate::{
     catalog::{Place, Shared, lock},
     disk::{Access, DiskFile},
     segment::{self, Extent, Growth, Head, Segment},
-    walk::Walk,
+    walk::{PATIENCE, Walk},
 };
 
 /// Bytes read at a time when nothing is handed out.
 const SCAN: usize = 1 << 20;
-/// After so many failed reads at one place, unreadable sectors count as damaged.
-const PATIENCE: u32 = 3;
 
 /// The disk failed; nothing was skipped. Try again: a place that fails three times in a row is then read around.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +38,7 @@ pub struct Block {
     pub skipped: Vec<Range<Seq>>,
     /// Records in `skipped` that retention removed.
     pub expired: u64,
-    /// Records in `skipped` that are damaged.
+    /// Records in `skipped` that are damaged, or that a crash interrupted before they were acknowledged.
     pub corrupt: u64,
     /// Where the next block begins.
     pub next: Seq,
@@ -193,10 +191,13 @@ impl Reader {
         walk.keep_from = self.next;
         walk.tolerant = self.failures >= PATIENCE;
         let mut piece = walk.step(max, false)?;
-        while piece.entries.is_empty() && !piece.done {
+        while piece.is_empty() && !piece.done {
             piece = walk.step(SCAN, false)?;
         }
-        for gap in piece.gaps {
+        let mut gaps = piece.gaps;
+        gaps.extend(piece.voids);
+        gaps.sort_unstable_by_key(|gap| gap.start);
+        for gap in gaps {
             block.skip_corrupt(gap);
         }
         self.next = self.next.max(walk.next);
@@ -250,6 +251,7 @@ fn hold(shared: &Shared, place: &Place, next: u64) -> io::Result<Option<Held>> {
         next: start.1,
         upper: place.upper,
         keep_from: next,
+        bad_from: None,
         tolerant: false,
     };
     Ok(Some(Held {
@@ -310,14 +312,17 @@ fn scan_extent(
         next: segment.base.0,
         upper,
         keep_from: 0,
-        tolerant: true,
+        bad_from: None,
+        tolerant: false,
     };
     loop {
-        let piece = walk.step(SCAN, true)?;
+        let piece = walk.step_patiently(SCAN, true)?;
         for (offset, header) in &piece.places {
             growth.add(header.seq, header.time, *offset, header.frame() as u64);
         }
         if piece.done {
+            // What could not be read today may be readable tomorrow: it is left within the extent.
+            growth.end = if walk.tolerant { walk.end } else { growth.end };
             return Ok(growth.extent(true));
         }
     }
@@ -383,10 +388,11 @@ fn seek_in(shared: &Arc<Shared>, place: &Place, from: u64, time: u64) -> io::Res
         next: start.1,
         upper: place.upper,
         keep_from: from,
-        tolerant: true,
+        bad_from: None,
+        tolerant: false,
     };
     loop {
-        let piece = walk.step(SCAN, false)?;
+        let piece = walk.step_patiently(SCAN, false)?;
         if let Some(entry) = piece.entries.iter().find(|e| e.time >= time) {
             return Ok(Some(entry.seq.0));
         }

@@ -24,6 +24,10 @@ pub(crate) const MAX_SEQ: u64 = (1 << 56) - 1;
 /// Flag: first record of a group commit. All groups before it were synced when it was written.
 pub(crate) const GROUP_START: u8 = 1;
 
+/// Flag: no record, but a hole that a crash left inside a group commit that was never acknowledged. `time` says how many
+/// numbers from `seq` on it covers; the payload is what stood there.
+pub(crate) const VOID: u8 = 2;
+
 /// The header, decoded and not yet believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -68,6 +72,12 @@ impl Header {
         })
     }
 
+    /// One past the last number that this stands for.
+    pub(crate) fn next(&self) -> u64 {
+        let count = if self.flags & VOID == 0 { 1 } else { self.time };
+        self.seq.saturating_add(count)
+    }
+
     /// Bytes of header and payload together.
     pub(crate) fn frame(&self) -> usize {
         HEADER + self.len
@@ -99,6 +109,29 @@ pub(crate) fn encode(out: &mut Vec<u8>, salt: u32, seq: Seq, flags: u8, record: 
     if let Some(place) = out.get_mut(start..start + 4) {
         place.copy_from_slice(&crc.to_le_bytes());
     }
+}
+
+/// Makes `hole` (at least a header long) a void that covers `count` numbers from `seq` on. `false` if it is too long.
+pub(crate) fn fill_void(hole: &mut [u8], salt: u32, seq: u64, count: u64) -> bool {
+    let Some(len) = hole
+        .len()
+        .checked_sub(HEADER)
+        .filter(|len| *len <= MAX_PAYLOAD)
+    else {
+        return false;
+    };
+    let mut header = Vec::with_capacity(HEADER);
+    header.extend_from_slice(&(((len as u32) << 8) | u32::from(VOID)).to_le_bytes());
+    header.extend_from_slice(&(seq << 8).to_le_bytes());
+    header.extend_from_slice(&count.to_le_bytes());
+    if let Some(place) = hole.get_mut(4..HEADER) {
+        place.copy_from_slice(&header);
+    }
+    let crc = checksum(salt, hole.get(4..).unwrap_or_default());
+    if let Some(place) = hole.get_mut(..4) {
+        place.copy_from_slice(&crc.to_le_bytes());
+    }
+    true
 }
 
 /// CRC-32 (IEEE) of `bytes`, started from `salt`.

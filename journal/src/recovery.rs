@@ -1,7 +1,8 @@
 //! Opening: the version, the lock, the cursors, the newest segment, the owner's fold.
 //!
-//! Only the newest segment is walked; older ones are known by name and length until someone reads them. What is kept
-//! of the newest is synced before anyone may read it: after a kill it may be in the page cache only.
+//! Only the newest segment is walked; older ones are known by name and length until someone reads them. The last group
+//! is written and synced again before anyone may read it: after a kill or a failed sync it may be in the page cache
+//! only, and clean there.
 //!
 //! A region behind the last valid record is a torn tail and is cut. A gap before a valid record costs the records in
 //! it; if no group commit begins after the gap, they may never have been acknowledged, and are told apart.
@@ -23,10 +24,10 @@ use crate::{
     catalog::{Catalog, Chores, Counters, Shared},
     cursor::Cell,
     disk::{Access, DiskFile, Lock, LockError, read_full, write_all},
-    record::{MAX_SEQ, checksum},
-    segment::{self, BadHead, Growth, Head, Segment},
+    record::{self, HEADER, MAX_SEQ, checksum},
+    segment::{self, BadHead, Extent, Growth, Head, Segment},
     slots::{Found, Slot, SlotFile},
-    walk::{Walk, opens_group},
+    walk::{Hole, Walk, opens_group},
     writer::{Active, Queue, Writer},
 };
 
@@ -154,6 +155,11 @@ pub(crate) fn open(
     if format != Format::Known {
         opening.write_format()?;
     }
+    // A name whose sync failed earlier is seen and yet may not be there after a power loss.
+    opening
+        .disk
+        .fsync_dir()
+        .map_err(opening.io("syncing the directory"))?;
     let mut opened = Opened {
         created: format == Format::New,
         ..Opened::default()
@@ -239,6 +245,17 @@ enum Format {
     Unsaid,
     /// There is nothing of a journal.
     New,
+}
+
+/// What the walk over the newest segment found.
+struct Walked {
+    growth: Growth,
+    /// Where the last group commit begins.
+    last_group: u64,
+    /// Bad regions after that.
+    holes: Vec<Hole>,
+    /// Some of it cannot be read.
+    unreadable: bool,
 }
 
 struct Opening<'a> {
@@ -369,8 +386,9 @@ impl Opening<'_> {
                     if alone {
                         opened.cursors_behind.push(name.to_owned());
                     }
-                    // If it cannot be synced, a new file takes its place.
-                    let file = file.sync().is_ok().then_some(file);
+                    // As for the last group: written again, so that its sync means something. If that fails, a new
+                    // file takes its place.
+                    let file = file.write(&slot).is_ok().then_some(file);
                     (slot, file)
                 }
                 Found::Damaged => {
@@ -426,13 +444,14 @@ impl Opening<'_> {
 
         let Some((file, head)) = self.head(&newest, Access::Write)? else {
             // Its records cannot be told apart any more; no number that it may have held is given out again.
-            catalog.next = newest.base.0 + newest.bytes() / crate::record::HEADER as u64;
+            catalog.next = newest.base.0 + newest.bytes() / HEADER as u64;
             opened.corrupt += catalog.next - newest.base.0;
             return Ok(None);
         };
         let extent = segment::read_extent(&*file, &head).map_err(self.io("reading a segment"))?;
         let end = extent.as_ref().map_or(newest.bytes(), |e| e.end);
-        let growth = self.walk_newest(&file, &head, end, fold, opened)?;
+        let walked = self.walk_newest(&file, &head, end, fold, opened)?;
+        let growth = &walked.growth;
         if let Some(extent) = extent {
             catalog.next = extent.last + 1;
             // All of it was synced: nothing that is missing was merely interrupted.
@@ -442,7 +461,21 @@ impl Opening<'_> {
             return Ok(None);
         }
         catalog.next = growth.last + 1;
-        self.keep(catalog, &newest, file, head, growth, opened)
+        if walked.unreadable {
+            // What cannot be read is no torn tail: nothing is cut, nothing is added, and no number that may stand
+            // there is given out again.
+            let hidden = newest.bytes().saturating_sub(growth.end) / HEADER as u64;
+            catalog.next += hidden;
+            opened.corrupt += std::mem::take(&mut opened.torn) + hidden;
+            let extent = Extent {
+                end: newest.bytes(),
+                ..growth.extent(true)
+            };
+            let _ = newest.extent.set(extent);
+            return Ok(None);
+        }
+        self.rewrite(&*file, head.salt, &walked)?;
+        self.keep(catalog, &newest, file, head, walked.growth, opened)
             .map(Some)
     }
 
@@ -489,7 +522,7 @@ impl Opening<'_> {
         let mut walk = walk(&file, &head, segment.bytes(), upper);
         loop {
             let piece = walk
-                .step(SCAN, false)
+                .step_patiently(SCAN, false)
                 .map_err(self.io("reading a segment"))?;
             piece.entries.iter().for_each(|entry| fold.apply(entry));
             if piece.done {
@@ -505,30 +538,60 @@ impl Opening<'_> {
         end: u64,
         fold: &mut dyn Checkpoint,
         opened: &mut Opened,
-    ) -> Result<Growth, OpenError> {
+    ) -> Result<Walked, OpenError> {
         let mut growth = Growth::new(head.base, head.data_start());
         let mut walk = walk(file, head, end, MAX_SEQ + 1);
-        let mut since_group = 0;
+        let (mut holes, mut last_group) = (Vec::new(), head.data_start());
         loop {
             let piece = walk
-                .step(SCAN, true)
+                .step_patiently(SCAN, true)
                 .map_err(self.io("reading the newest segment"))?;
-            let mut gaps = piece.gaps.iter().peekable();
+            let mut found = piece.holes.into_iter().peekable();
             for ((offset, header), entry) in piece.places.iter().zip(&piece.entries) {
-                while let Some(gap) = gaps.next_if(|gap| gap.end <= header.seq) {
-                    since_group += gap.end - gap.start;
-                }
+                holes.extend(std::iter::from_fn(|| {
+                    found.next_if(|hole| hole.to <= *offset)
+                }));
                 if opens_group(header) {
-                    opened.corrupt += std::mem::take(&mut since_group);
+                    opened.corrupt += missing(&holes);
+                    holes.clear();
+                    last_group = *offset;
                 }
                 growth.add(header.seq, header.time, *offset, header.frame() as u64);
                 fold.apply(entry);
             }
             if piece.done {
-                opened.torn = since_group;
-                return Ok(growth);
+                opened.torn = missing(&holes);
+                let unreadable = walk.tolerant;
+                return Ok(Walked {
+                    growth,
+                    last_group,
+                    holes,
+                    unreadable,
+                });
             }
         }
+    }
+
+    /// Writes the last group again. If its sync failed in an earlier process, its pages may be clean and yet not on
+    /// disk: only a new write makes the sync that follows mean something. Groups before it were synced.
+    ///
+    /// Holes in it become voids, so that they are not taken for damage at the next start.
+    fn rewrite(&self, file: &dyn DiskFile, salt: u32, walked: &Walked) -> Result<(), OpenError> {
+        let from = walked.last_group;
+        let mut bytes = vec![0; usize::try_from(walked.growth.end - from).unwrap_or(0)];
+        read_full(file, &mut bytes, from).map_err(self.io("reading the newest segment"))?;
+        for Hole {
+            from: start,
+            to,
+            numbers,
+        } in &walked.holes
+        {
+            let range = start.saturating_sub(from) as usize..to.saturating_sub(from) as usize;
+            if let Some(hole) = bytes.get_mut(range) {
+                record::fill_void(hole, salt, numbers.start, numbers.end - numbers.start);
+            }
+        }
+        write_all(file, &bytes, from).map_err(self.io("writing the last records again"))
     }
 
     /// Cuts the torn tail and makes what is left durable.
@@ -580,6 +643,13 @@ impl Opening<'_> {
     }
 }
 
+fn missing(holes: &[Hole]) -> u64 {
+    holes
+        .iter()
+        .map(|hole| hole.numbers.end - hole.numbers.start)
+        .sum()
+}
+
 fn walk(file: &Arc<dyn DiskFile>, head: &Head, end: u64, upper: u64) -> Walk {
     Walk {
         file: Arc::clone(file),
@@ -589,6 +659,7 @@ fn walk(file: &Arc<dyn DiskFile>, head: &Head, end: u64, upper: u64) -> Walk {
         next: head.base.0,
         upper,
         keep_from: 0,
-        tolerant: true,
+        bad_from: None,
+        tolerant: false,
     }
 }

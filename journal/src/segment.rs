@@ -1,7 +1,7 @@
 //! One segment file: its header (twice), the owner's checkpoint, and, once it is sealed, its index and trailer.
 //!
 //! ```text
-//! header, 64 bytes, at 0 and again at 512 (another sector: one bad sector must not cost a segment its salt)
+//! header, 64 bytes, at 0 and again at 4096 (another page: one unreadable page must not cost a segment its salt)
 //!   0 magic "CRSTJRNL"   8 version u16   10 codec u8 (0 plain, 1 zstd blocks)   11 reserved
 //!  12 salt u32          16 base sequence u64                   24 created, unix ns, u64
 //!  32 checkpoint length u32   36 checkpoint crc u32            40 reserved, 20 bytes           60 crc u32
@@ -32,8 +32,8 @@ use crate::{
 const MAGIC: &[u8; 8] = b"CRSTJRNL";
 const SEALED: &[u8; 8] = b"CRSTSEAL";
 const BLOCK: usize = 64;
-const COPY: usize = 512;
-const CHECKPOINT: u64 = 1024;
+const COPY: usize = 4096;
+const CHECKPOINT: u64 = (COPY + BLOCK) as u64;
 /// A new index entry is made when this many bytes were written since the last.
 pub(crate) const INDEX_EVERY: u64 = 64 << 10;
 const INDEX_ENTRY: usize = 24;
@@ -99,10 +99,18 @@ impl Head {
 
     /// Reads the header: the first copy that is whole. `Ok(Err(_))` says that neither is.
     pub(crate) fn read(file: &dyn DiskFile) -> io::Result<Result<Head, BadHead>> {
-        let mut bytes = [0; COPY + BLOCK];
-        read_full(file, &mut bytes, 0)?;
-        let first = Head::decode(&get(&bytes, 0));
-        let second = Head::decode(&get(&bytes, COPY));
+        let copy = |at: usize| -> io::Result<Result<Head, BadHead>> {
+            let mut bytes = [0; BLOCK];
+            read_full(file, &mut bytes, at as u64)?;
+            Ok(Head::decode(&bytes))
+        };
+        let (first, second) = match (copy(0), copy(COPY)) {
+            (Err(error), Err(_)) => return Err(error),
+            (first, second) => (
+                first.unwrap_or(Err(BadHead::Damaged)),
+                second.unwrap_or(Err(BadHead::Damaged)),
+            ),
+        };
         Ok(match (first, second) {
             (Ok(head), _) | (_, Ok(head)) => Ok(head),
             (Err(BadHead::Version(a)), Err(BadHead::Version(b))) if a == b => {

@@ -209,11 +209,6 @@ impl SlotFile {
         write_all(&*self.file, &slot.encode(self.size), offset)?;
         self.file.fdatasync()
     }
-
-    /// Makes what was read durable: after a kill it may be in the page cache only.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        self.file.fdatasync()
-    }
 }
 
 fn version(fixed: &[u8; FIXED]) -> u16 {

@@ -13,11 +13,13 @@ use bytes::Bytes;
 use crate::{
     Entry, Seq,
     disk::{DiskFile, read_full},
-    record::{GROUP_START, HEADER, Header},
+    record::{GROUP_START, HEADER, Header, VOID},
 };
 
 /// Bytes looked through at a time when searching for the next record.
 const WINDOW: usize = 256 << 10;
+/// After so many failed reads at one place, unreadable sectors count as damaged.
+pub(crate) const PATIENCE: u32 = 3;
 /// Unreadable places are stepped over in units of this many bytes.
 const SECTOR: usize = 4 << 10;
 
@@ -35,7 +37,9 @@ pub(crate) struct Walk {
     pub(crate) upper: u64,
     /// Records before this are passed over without being handed out.
     pub(crate) keep_from: u64,
-    /// Read unreadable sectors as zeros instead of failing.
+    /// Where the bad region before `at` begins, if there is one.
+    pub(crate) bad_from: Option<u64>,
+    /// Read unreadable sectors as zeros instead of failing. (A failed step changes nothing: it can be repeated.)
     pub(crate) tolerant: bool,
 }
 
@@ -45,10 +49,29 @@ pub(crate) struct Piece {
     pub(crate) entries: Vec<Entry>,
     /// Sequence numbers for which there is no valid record, each before some valid one.
     pub(crate) gaps: Vec<Range<u64>>,
+    /// Where the bytes of gaps are.
+    pub(crate) holes: Vec<Hole>,
+    /// Sequence numbers that were never acknowledged, marked so by recovery.
+    pub(crate) voids: Vec<Range<u64>>,
     /// Offset and header of each entry, if asked for.
     pub(crate) places: Vec<(u64, Header)>,
     /// No further record: either `at == end`, or what lies between is no record.
     pub(crate) done: bool,
+}
+
+impl Piece {
+    /// Whether nothing was handed out and nothing skipped.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.gaps.is_empty() && self.voids.is_empty()
+    }
+}
+
+/// A bad region between two valid records.
+#[derive(Clone, Debug)]
+pub(crate) struct Hole {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) numbers: Range<u64>,
 }
 
 impl Walk {
@@ -66,7 +89,10 @@ impl Walk {
                 Parsed::Some => return Ok(piece),
                 Parsed::Longer(bytes) => want = bytes,
                 Parsed::Bad => match self.resync()? {
-                    Some(offset) => self.at = offset,
+                    Some(offset) => {
+                        self.bad_from.get_or_insert(self.at);
+                        self.at = offset;
+                    }
                     None => {
                         piece.done = true;
                         return Ok(piece);
@@ -74,6 +100,19 @@ impl Walk {
                 },
             }
         }
+    }
+
+    /// As [`Walk::step`], but a place that fails [`PATIENCE`] times is read around, and so is all that follows.
+    pub(crate) fn step_patiently(&mut self, max: usize, places: bool) -> io::Result<Piece> {
+        for _ in 1..PATIENCE {
+            if let Ok(piece) = self.step(max, places) {
+                return Ok(piece);
+            }
+        }
+        self.step(max, places).or_else(|_| {
+            self.tolerant = true;
+            self.step(max, places)
+        })
     }
 
     /// Takes the records of `block`, which begins at `self.at`.
@@ -94,7 +133,7 @@ impl Walk {
             if frame > room || header.seq < self.next {
                 break Parsed::Bad;
             }
-            if header.seq >= self.upper {
+            if header.next() > self.upper {
                 break Parsed::Bad;
             }
             let Some(bytes) = rest.get(..frame) else {
@@ -117,11 +156,20 @@ impl Walk {
 
     fn take(&mut self, header: &Header, payload: Bytes, places: bool, piece: &mut Piece) {
         let seq = header.seq;
+        if let Some(from) = self.bad_from.take() {
+            piece.holes.push(Hole {
+                from,
+                to: self.at,
+                numbers: self.next..seq,
+            });
+        }
         let from = self.next.max(self.keep_from);
         if seq > from {
             piece.gaps.push(from..seq);
         }
-        if seq >= self.keep_from {
+        if header.flags & VOID != 0 {
+            piece.voids.push(seq.max(from)..header.next());
+        } else if seq >= self.keep_from {
             let Header { kind, time, .. } = *header;
             piece.entries.push(Entry {
                 seq: Seq(seq),
@@ -134,7 +182,7 @@ impl Walk {
             }
         }
         self.at += header.frame() as u64;
-        self.next = seq + 1;
+        self.next = header.next();
     }
 
     /// The offset of the next valid record after the bad one at `self.at`.
@@ -191,7 +239,7 @@ impl Walk {
         let header = Header::decode(bytes)?;
         let ahead = header.seq.checked_sub(self.next)?;
         let fits = header.frame() <= left(self.end, at);
-        (header.seq < self.upper && ahead < (1 << 40) && fits).then_some(header)
+        (header.next() <= self.upper && ahead < (1 << 40) && fits).then_some(header)
     }
 
     /// `len` bytes at `offset`; zeros where the file has fewer, or where a sector cannot be read and `tolerant`.

@@ -168,7 +168,7 @@ impl Writer {
             self.seal();
         }
         retention::make_room(&self.shared, bytes).map_err(|reason| AppendError::Full { reason })?;
-        let mut last = None;
+        let (mut last, given_up) = (None, self.given_up());
         // The second attempt is on a new file.
         for _ in 0..2 {
             match self.attempt(group, now) {
@@ -187,8 +187,9 @@ impl Writer {
             }
         }
         let error = last.unwrap_or_else(|| io::ErrorKind::Other.into());
-        if is_full(&error) {
-            self.full_since = Some(now);
+        self.full_since = is_full(&error).then_some(now);
+        // Where a segment was given up, part of the group may still come back from it.
+        if is_full(&error) && self.given_up() == given_up {
             return Err(self.disk_full());
         }
         let path = self.shared.disk.path().display().to_string();
@@ -196,6 +197,10 @@ impl Writer {
             path,
             source: Arc::new(error),
         })
+    }
+
+    fn given_up(&self) -> u64 {
+        self.shared.counters.suspects.load(Ordering::Relaxed)
     }
 
     /// Refuses at once while the disk is known to be full.

@@ -1,6 +1,10 @@
 //! The journal on a real directory, through its public door.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 
@@ -490,7 +494,7 @@ async fn inspection_tells_what_is_there_and_what_is_damaged() {
 
     let name = dir.path().join(&sound.segments[1].name);
     let mut bytes = fs::read(&name).unwrap();
-    bytes[3000] ^= 1;
+    bytes[5000] ^= 1;
     fs::write(&name, bytes).unwrap();
     let damaged = journal::inspect::inspect(&disk).unwrap();
     assert!(!damaged.is_sound());

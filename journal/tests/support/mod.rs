@@ -1,7 +1,11 @@
 //! Vocabulary of the journal's tests.
 
 #![allow(dead_code, reason = "each test file uses its part")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::{
     future::Future,
@@ -13,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use journal::{Checkpoint, Entry, Journal, Reader, Record, Seq};
 
-pub fn record(text: impl Into<String>) -> Record {
+pub(crate) fn record(text: impl Into<String>) -> Record {
     Record {
         kind: 1,
         time: 1_000,
@@ -21,12 +25,12 @@ pub fn record(text: impl Into<String>) -> Record {
     }
 }
 
-pub fn records(texts: &[&str]) -> Vec<Record> {
+pub(crate) fn records(texts: &[&str]) -> Vec<Record> {
     texts.iter().map(|t| record(*t)).collect()
 }
 
 /// A record of about `bytes` bytes that names its number.
-pub fn sized(number: u64, bytes: usize) -> Record {
+pub(crate) fn sized(number: u64, bytes: usize) -> Record {
     let mut text = format!("record {number} ");
     while text.len() < bytes {
         text.push('x');
@@ -37,12 +41,12 @@ pub fn sized(number: u64, bytes: usize) -> Record {
     }
 }
 
-pub fn text(entry: &Entry) -> String {
+pub(crate) fn text(entry: &Entry) -> String {
     String::from_utf8_lossy(&entry.payload).into_owned()
 }
 
 /// Everything from `reader`'s place to the end: entries, and how many were skipped as expired and as corrupt.
-pub fn read_all(reader: &mut Reader) -> (Vec<Entry>, u64, u64) {
+pub(crate) fn read_all(reader: &mut Reader) -> (Vec<Entry>, u64, u64) {
     let (mut entries, mut expired, mut corrupt) = (Vec::new(), 0, 0);
     loop {
         let before = reader.position();
@@ -63,7 +67,7 @@ pub fn read_all(reader: &mut Reader) -> (Vec<Entry>, u64, u64) {
     }
 }
 
-pub fn texts(journal: &Journal) -> Vec<String> {
+pub(crate) fn texts(journal: &Journal) -> Vec<String> {
     read_all(&mut journal.reader(Seq(1)))
         .0
         .iter()
@@ -72,17 +76,17 @@ pub fn texts(journal: &Journal) -> Vec<String> {
 }
 
 /// Polls once.
-pub fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+pub(crate) fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     let mut context = Context::from_waker(Waker::noop());
     pin!(future).poll(&mut context)
 }
 
 /// A fold that remembers how many records there were and which came last.
 #[derive(Default)]
-pub struct Counting(pub Arc<std::sync::Mutex<(u64, u64)>>);
+pub(crate) struct Counting(pub(crate) Arc<std::sync::Mutex<(u64, u64)>>);
 
 impl Counting {
-    pub fn new() -> (Counting, Arc<std::sync::Mutex<(u64, u64)>>) {
+    pub(crate) fn new() -> (Counting, Arc<std::sync::Mutex<(u64, u64)>>) {
         let seen = Arc::default();
         (Counting(Arc::clone(&seen)), seen)
     }
@@ -110,5 +114,22 @@ impl Checkpoint for Counting {
         (u128::from(seen.0) | (u128::from(seen.1) << 64))
             .to_le_bytes()
             .to_vec()
+    }
+}
+
+/// Appends and lets the stepper write it.
+pub(crate) fn append(
+    journal: &Journal,
+    stepper: &mut journal::Stepper,
+    records: Vec<Record>,
+) -> Result<std::ops::Range<Seq>, journal::AppendError> {
+    let mut append = Box::pin(journal.append(records));
+    if let Poll::Ready(answer) = poll(&mut append) {
+        return answer;
+    }
+    assert!(stepper.write(0));
+    match poll(&mut append) {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => panic!("not answered"),
     }
 }
