@@ -15,12 +15,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use policy::{Flat, NotEnforced, SlotRule};
+use policy::{Enforced, Flat, Operation, SlotRule, SocketKey};
 use proto::Digest;
 use proto::link::{RuleProblem, RuleStatus, Rules};
 use proto::rules::Manifest;
 
 use crate::enforcer::Enforcer;
+use crate::observe::Op;
 use crate::resolve::Resolver;
 use crate::workload::{Identity, Registry, Workload};
 
@@ -34,10 +35,9 @@ const MOST_SETS: u32 = 4096;
 /// A set in the kernel.
 #[derive(Debug)]
 struct Placed {
-    digest: Digest,
     generation: u32,
     users: u32,
-    not_enforced: Vec<NotEnforced>,
+    flat: Flat,
 }
 
 /// A rule set that was accepted.
@@ -113,6 +113,14 @@ impl Sets {
         Some((Arc::clone(slots), at))
     }
 
+    /// Does an Allow rule of this workload name the operation? Such an operation is not told. The kernel decided before; this
+    /// only keeps quiet, by the same lists.
+    pub fn allows(&self, index: u32, op: &Op) -> bool {
+        let set = self.assigned.get(&index).and_then(|set| self.placed.get(set));
+        let (Some(set), Some(operation)) = (set, operation(op)) else { return false };
+        matches!(set.flat.decide(&operation).enforced, Enforced::Allow(_))
+    }
+
     /// Policies that select this workload, `namespace/name` in byte order.
     pub fn policies(&self, identity: &Identity) -> Vec<String> {
         let Some(accepted) = &self.current else { return Vec::new() };
@@ -122,7 +130,7 @@ impl Sets {
     /// Puts the rules for a new workload into the kernel and gives their set.
     pub fn place<K: Enforcer>(&mut self, kernel: &mut K, workload: &Workload) -> Result<u32, PlaceError> {
         let flat = flatten(self.current.as_ref().map(|accepted| &accepted.set), workload)?;
-        let set = self.write(kernel, &flat)?;
+        let set = self.write(kernel, flat)?;
         self.assign(workload.index, set);
         Ok(set)
     }
@@ -154,7 +162,7 @@ impl Sets {
     pub fn problems<K: Enforcer>(&self, kernel: &K) -> Vec<RuleProblem> {
         let Some(accepted) = &self.current else { return Vec::new() };
         let here = self.placed.values().filter(|placed| placed.users > 0);
-        let here = here.flat_map(|placed| &placed.not_enforced);
+        let here = here.flat_map(|placed| &placed.flat.not_enforced);
         crate::shortfall::of(accepted.blobs.values(), &accepted.manifest, &kernel.abilities(), here)
     }
 
@@ -170,7 +178,7 @@ impl Sets {
         let mut problems = Vec::new();
         for workload in workloads.live() {
             let placed = flatten(Some(&accepted.set), workload)
-                .and_then(|flat| self.write(kernel, &flat))
+                .and_then(|flat| self.write(kernel, flat))
                 .map(|set| plan.push((workload.index, set)));
             if let Err(why) = placed {
                 let who = format!("{}/{}", workload.identity.namespace, workload.identity.name);
@@ -212,16 +220,16 @@ impl Sets {
     }
 
     /// The kernel set of a flat: an equal one that is there, or a new one.
-    fn write<K: Enforcer>(&mut self, kernel: &mut K, flat: &Flat) -> Result<u32, PlaceError> {
-        if let Some((set, _)) = self.placed.iter().find(|(_, placed)| placed.digest == flat.digest) {
+    fn write<K: Enforcer>(&mut self, kernel: &mut K, flat: Flat) -> Result<u32, PlaceError> {
+        if let Some((set, _)) = self.placed.iter().find(|(_, placed)| placed.flat.digest == flat.digest) {
             return Ok(*set);
         }
         let next = |from: u32| (from.max(1)..MOST_SETS).find(|set| !self.placed.contains_key(set));
         let set = next(self.last + 1).or_else(|| next(1)).ok_or(PlaceError::TooMany)?;
-        let generation = kernel.write_set(set, flat).map_err(PlaceError::Kernel)?;
+        let generation = kernel.write_set(set, &flat).map_err(PlaceError::Kernel)?;
         self.last = set;
-        self.placed.insert(set, Placed { digest: flat.digest, generation, users: 0, not_enforced: flat.not_enforced.clone() });
         self.tables.insert((set, generation), Arc::new(flat.slots.clone()));
+        self.placed.insert(set, Placed { generation, users: 0, flat });
         Ok(set)
     }
 
@@ -274,6 +282,37 @@ impl Sets {
             }
         }
     }
+}
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const AF_PACKET: u16 = 17;
+
+/// What rules see of a socket.
+pub fn socket_key(family: u16, kind: u8, protocol: u16) -> SocketKey {
+    if family == AF_PACKET {
+        return SocketKey::PACKET;
+    }
+    SocketKey::of(i32::from(kind), i32::from(protocol))
+}
+
+/// An observed operation in the terms of rules; none where rules have nothing to say.
+fn operation(op: &Op) -> Option<Operation> {
+    Some(match op {
+        Op::Exec { path, .. } => Operation::Exec { path: path.clone() },
+        Op::Open { path, flags, .. } => {
+            // O_ACCMODE: 0 reads only.
+            Operation::Open { path: path.clone(), write: flags & 3 != 0 }
+        }
+        Op::Unlink { path, .. } | Op::Rename { from: path, .. } => {
+            Operation::Open { path: path.clone(), write: true }
+        }
+        Op::Socket { family: family @ (AF_INET | AF_INET6 | AF_PACKET), kind, protocol } => {
+            Operation::Socket { key: socket_key(*family, *kind, *protocol) }
+        }
+        Op::Capability { number } => Operation::Capability { number: *number },
+        _ => return None,
+    })
 }
 
 fn refusal(policy: String, message: String) -> RuleProblem {

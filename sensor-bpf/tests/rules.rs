@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proto::Kind;
-use proto::feeder::Alert;
+use proto::feeder::{Alert, Log};
 use proto::link::{RuleStatus, Rules};
 use sensor_bpf::Config;
 use serde_json::json;
-use support::kernel::{FakeKernel, exec, killed};
+use support::kernel::{FakeKernel, exec, killed, open};
 use support::relay::{FakeRelay, Memory};
 use support::{Client, Running, eventually, settings};
 
@@ -36,6 +36,16 @@ spec:
   selector: {matchLabels: {group: group-1}}
   file: {matchPaths: [{path: /etc/shadow}]}
   action: Block
+";
+
+const ALLOW: &str = "
+apiVersion: security.kubearmor.com/v1
+kind: KubeArmorPolicy
+metadata: {name: allow, namespace: multiubuntu}
+spec:
+  selector: {matchLabels: {group: group-1}}
+  process: {matchDirectories: [{dir: /usr/bin/, recursive: true}]}
+  action: Allow
 ";
 
 /// What the relay sends for these documents.
@@ -218,6 +228,23 @@ async fn what_this_node_cannot_enforce_is_reported_for_its_policy() {
     let problems: Vec<_> = status.problems.iter().map(|p| (p.policy.as_str(), p.refused)).collect();
     assert_eq!(problems, [("multiubuntu/files", false)]);
     assert!(status.problems[0].message.contains("Audit (Block)"), "{:?}", status.problems);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_allow_rule_names_is_not_told() {
+    let setup = Setup::new(vec![rules(&[ALLOW])]).await;
+    let (_client, index, _) = setup.client("group-1").await;
+    let kernel = &setup.running.kernel;
+    for line in ["/usr/bin/cat /a", "/opt/tool", "/usr/bin/tac"] {
+        kernel.report(exec(index, 1, line));
+    }
+    kernel.report(open(index, 1, "/usr/bin/x"));
+    let told = || -> Vec<String> {
+        let logs: Vec<Log> = setup.memory.ledger().of(Kind::Log);
+        logs.into_iter().map(|log| log.resource).collect()
+    };
+    eventually("the file is told", || told().contains(&"/usr/bin/x".to_owned()).then_some(())).await;
+    assert_eq!(told(), ["/opt/tool", "/usr/bin/x"], "files have no allow-list");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use policy::SocketKey;
+
 /// glibc's text of an errno; `Unknown error` where there is none.
 pub(super) fn errno(number: i32) -> &'static str {
     let found = ERRORS.binary_search_by_key(&number, |(number, _)| *number);
@@ -102,15 +104,14 @@ pub(super) fn protocol(number: u32) -> Cow<'static, str> {
 
 /// What a protocol rule is about, as a Resource: `protocol=TCP type=SOCK_STREAM`, or `type=SOCK_STREAM` for a
 /// socket whose protocol has no rule of its own.
-pub(super) fn socket_key(number: u32, protocol: u32) -> String {
-    let number = number & 0xf;
-    let named = match (number, protocol) {
-        (1, 0 | 6) => "protocol=TCP type=SOCK_STREAM",
-        (2, 0 | 17) => "protocol=UDP type=SOCK_DGRAM",
-        (_, 1) => "protocol=ICMP type=SOCK_RAW",
-        (_, 58) => "protocol=IPv6-ICMP type=SOCK_RAW",
-        (_, 132) => "protocol=SCTP type=SOCK_STREAM|SOCK_SEQPACKET",
-        _ => return format!("type={}", socket_type(number)),
+pub(super) fn socket_key(key: SocketKey) -> String {
+    let named = match key.protocol {
+        6 => "protocol=TCP type=SOCK_STREAM",
+        17 => "protocol=UDP type=SOCK_DGRAM",
+        1 => "protocol=ICMP type=SOCK_RAW",
+        58 => "protocol=IPv6-ICMP type=SOCK_RAW",
+        132 => "protocol=SCTP type=SOCK_STREAM|SOCK_SEQPACKET",
+        _ => return format!("type={}", socket_type(u32::from(key.kind))),
     };
     named.to_owned()
 }
@@ -312,10 +313,12 @@ mod tests {
 
     #[test]
     fn socket_keys_are_the_texts_of_the_rules() {
-        assert_eq!(socket_key(1, 0), "protocol=TCP type=SOCK_STREAM");
-        assert_eq!(socket_key(3, 1), "protocol=ICMP type=SOCK_RAW");
-        assert_eq!(socket_key(2, 1), "protocol=ICMP type=SOCK_RAW");
-        assert_eq!(socket_key(3, 255), "type=SOCK_RAW");
+        let text = |kind, protocol| socket_key(SocketKey::of(kind, protocol));
+        assert_eq!(text(1, 0), "protocol=TCP type=SOCK_STREAM");
+        assert_eq!(text(3, 1), "protocol=ICMP type=SOCK_RAW");
+        assert_eq!(text(2, 1), "protocol=ICMP type=SOCK_RAW");
+        assert_eq!(text(3, 255), "type=SOCK_RAW");
+        assert_eq!(socket_key(SocketKey::PACKET), "type=SOCK_PACKET");
         assert_eq!(socket_type(1 | 0o2_000_000), "SOCK_STREAM|SOCK_CLOEXEC");
         assert_eq!(protocol(58), "IPv6-ICMP");
         assert_eq!((family(10), family(200)), ("AF_INET6".into(), "200".into()));

@@ -37,8 +37,8 @@ pub(super) struct Texts {
 /// programs do; an Audit rule names what was asked for, as its monitor does.
 pub(super) fn decided(image: &Image, op: &Op, decision: Decision) -> Texts {
     let resource = match op {
-        Op::Socket { kind, protocol, .. } if !audited(decision) => {
-            texts::socket_key(u32::from(*kind), u32::from(*protocol))
+        Op::Socket { family, kind, protocol } if !audited(decision) => {
+            texts::socket_key(crate::sets::socket_key(*family, *kind, *protocol))
         }
         _ => resource(op, image),
     };
