@@ -202,10 +202,10 @@ async fn an_edit_is_in_force_in_under_two_seconds_however_it_is_made() {
 
     std::fs::create_dir(watched.path("sub")).expect("a folder");
     std::fs::rename(watched.path("a.yaml"), watched.path("sub/b.yaml")).expect("moved");
-    watched.write("sub/b.yaml", &policy("in a new folder"));
+    watched.write("sub/b.yaml", &policy("in-a-new-folder"));
     assert!(
         watched
-            .until("in a folder made meanwhile", in_force("in a new folder"))
+            .until("in a folder made meanwhile", in_force("in-a-new-folder"))
             .await
             < limit
     );
@@ -254,7 +254,7 @@ async fn a_broken_file_leaves_the_whole_last_good_set_in_force_and_all_problems_
             .replace("Block", "Blok")
             .replace("/bin/sleep", "bin/sleep"),
     );
-    watched.write("b.yaml", &policy("two changed"));
+    watched.write("b.yaml", &policy("two-changed"));
     watched.write("c.yaml", "kind: [");
     watched
         .until("the break is told", |set| {
@@ -278,7 +278,7 @@ async fn a_broken_file_leaves_the_whole_last_good_set_in_force_and_all_problems_
     std::fs::remove_file(watched.path("c.yaml")).expect("removed");
     watched.write("a.yaml", &policy("one"));
     watched.until("mended", |set| set.current).await;
-    assert_eq!(watched.names(), ["one", "two changed"]);
+    assert_eq!(watched.names(), ["one", "two-changed"]);
     assert_eq!(watched.metric("cresset_policy_problems"), 0.0);
 }
 

@@ -59,7 +59,10 @@ type Marks = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
 impl Folder {
     /// The folder at `path`, which need not exist yet.
     pub(super) fn new(path: PathBuf) -> Folder {
-        Folder { path }
+        // The same folder by the same name, however it was written.
+        Folder {
+            path: path.components().collect(),
+        }
     }
 
     /// Adds every policy file to `reading`, in the order of their paths.

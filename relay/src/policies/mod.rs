@@ -239,16 +239,11 @@ fn same(one: &CurrentSet, other: &CurrentSet) -> bool {
         && one.ruleset.manifest == other.ruleset.manifest
 }
 
-/// All policies of a reading and everything that is wrong with them.
+/// All policies of a reading and everything that is wrong with them, with what could not be read first.
 fn parse(reading: &Reading) -> (Vec<Policy>, Vec<Problem>) {
-    let mut policies = Vec::new();
-    let mut problems = reading.problems.clone();
-    for text in &reading.texts {
-        let (found, wrong) = policy::parse(&text.file, &text.text);
-        policies.extend(found);
-        problems.extend(wrong);
-    }
-    (policies, problems)
+    let texts = reading.texts.iter().map(|text| (&*text.file, &*text.text));
+    let (policies, wrong) = policy::load(texts);
+    (policies, [reading.problems.clone(), wrong].concat())
 }
 
 /// What status tells of each policy, out of the blobs that go to the sensors.
