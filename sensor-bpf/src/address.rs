@@ -36,9 +36,16 @@ impl Relay {
     /// Reads `https://HOST:PORT`, `http://LOOPBACK:PORT`, or `HOST:PORT` (https, unless the host is loopback).
     pub fn parse(text: &str, certificates: bool) -> Result<Self, AddressError> {
         let malformed = || AddressError::Malformed(text.to_owned());
-        let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let whole = if text.contains("://") {
+            text.to_owned()
+        } else {
+            format!("http://{text}")
+        };
         let uri: Uri = whole.parse().map_err(|_| malformed())?;
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(malformed)?;
+        let host = uri
+            .host()
+            .filter(|host| !host.is_empty())
+            .ok_or_else(malformed)?;
         uri.port_u16().ok_or_else(malformed)?;
         let loopback = is_loopback(host);
         match uri.scheme_str() {
@@ -79,7 +86,9 @@ impl fmt::Display for Relay {
 fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     bare.eq_ignore_ascii_case("localhost")
-        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || bare
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -88,25 +97,46 @@ mod tests {
 
     #[test]
     fn plaintext_is_taken_only_on_loopback() {
-        for good in ["http://127.0.0.1:9481", "http://[::1]:9481", "http://localhost:1", "127.0.0.1:9481"] {
+        for good in [
+            "http://127.0.0.1:9481",
+            "http://[::1]:9481",
+            "http://localhost:1",
+            "127.0.0.1:9481",
+        ] {
             assert!(!Relay::parse(good, false).unwrap().is_tls(), "{good}");
         }
-        for bad in ["http://10.0.0.1:9481", "http://relay.example:9481", "relay.example:9481"] {
-            assert!(matches!(Relay::parse(bad, false), Err(AddressError::Plaintext(_))), "{bad}");
+        for bad in [
+            "http://10.0.0.1:9481",
+            "http://relay.example:9481",
+            "relay.example:9481",
+        ] {
+            assert!(
+                matches!(Relay::parse(bad, false), Err(AddressError::Plaintext(_))),
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn https_needs_certificates() {
         let address = "https://relay.example:9481";
-        assert!(matches!(Relay::parse(address, false), Err(AddressError::NoCertificates(_))));
+        assert!(matches!(
+            Relay::parse(address, false),
+            Err(AddressError::NoCertificates(_))
+        ));
         assert!(Relay::parse(address, true).unwrap().is_tls());
         assert!(Relay::parse("relay.example:9481", true).unwrap().is_tls());
     }
 
     #[test]
     fn nonsense_is_refused_with_the_text_in_it() {
-        for bad in ["", "http://", "http://127.0.0.1", "ftp://127.0.0.1:1", "http://:1"] {
+        for bad in [
+            "",
+            "http://",
+            "http://127.0.0.1",
+            "ftp://127.0.0.1:1",
+            "http://:1",
+        ] {
             let why = Relay::parse(bad, true).unwrap_err();
             assert!(why.to_string().contains(&format!("{bad:?}")), "{why}");
         }

@@ -49,7 +49,9 @@ pub enum CgroupError {
 pub fn mount_point() -> Result<PathBuf, CgroupError> {
     let path = PathBuf::from("/proc/self/mountinfo");
     let text = std::fs::read_to_string(&path).map_err(io_error("read", &path))?;
-    text.lines().find_map(cgroup2_of).ok_or(CgroupError::NoMount)
+    text.lines()
+        .find_map(cgroup2_of)
+        .ok_or(CgroupError::NoMount)
 }
 
 /// `36 35 98:0 /root /mount/point opts… - cgroup2 source super`; spaces are written `\040` (proc(5)).
@@ -88,7 +90,11 @@ impl Nursery {
     /// Another sensor that starts at the same moment may clean the folder away before it is locked.
     fn settle(base: &Path) -> Result<Self, CgroupError> {
         create(base)?;
-        let path = base.join(format!("sensor-{}-{}", std::process::id(), proto::StreamId::random()));
+        let path = base.join(format!(
+            "sensor-{}-{}",
+            std::process::id(),
+            proto::StreamId::random()
+        ));
         create(&path)?;
         let lock = hold(&path).map_err(io_error("lock", &path))?;
         std::fs::metadata(&path).map_err(io_error("find", &path))?;
@@ -133,7 +139,13 @@ impl Cgroup {
 
     /// A name for events: `<sensor folder>/<index>` without the path before it.
     pub fn name(&self) -> String {
-        let parts: Vec<_> = self.path.iter().rev().take(2).map(|part| part.to_string_lossy()).collect();
+        let parts: Vec<_> = self
+            .path
+            .iter()
+            .rev()
+            .take(2)
+            .map(|part| part.to_string_lossy())
+            .collect();
         parts.into_iter().rev().collect::<Vec<_>>().join("-")
     }
 
@@ -158,7 +170,11 @@ impl Drop for Cgroup {
 }
 
 fn io_error<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> CgroupError + 'a {
-    move |source| CgroupError::Io { what, path: path.to_owned(), source }
+    move |source| CgroupError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn create(path: &Path) -> Result<(), CgroupError> {
@@ -177,7 +193,9 @@ fn hold(path: &Path) -> io::Result<File> {
 
 fn clean(base: &Path) {
     for folder in folders(base) {
-        let ours = folder.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"sensor-"));
+        let ours = folder
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"sensor-"));
         if !ours {
             continue;
         }
@@ -193,9 +211,15 @@ fn clean(base: &Path) {
 }
 
 fn folders(path: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return Vec::new();
+    };
     let is_folder = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-    entries.flatten().filter(is_folder).map(|entry| entry.path()).collect()
+    entries
+        .flatten()
+        .filter(is_folder)
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// Kill and remove, for clean-up paths where nobody can be told but the log.
@@ -220,7 +244,11 @@ fn remove_tree(path: &Path) -> Result<(), CgroupError> {
 fn kill(path: &Path) -> Result<(), CgroupError> {
     let switch = path.join("cgroup.kill");
     // Without O_CREAT: what has no such file is no cgroup, or is gone.
-    match File::options().write(true).open(&switch).and_then(|mut file| file.write_all(b"1")) {
+    match File::options()
+        .write(true)
+        .open(&switch)
+        .and_then(|mut file| file.write_all(b"1"))
+    {
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(io_error("write", &switch))?,
     }
@@ -228,7 +256,9 @@ fn kill(path: &Path) -> Result<(), CgroupError> {
     let mut pause = Duration::from_millis(1);
     while populated(path)? {
         if Instant::now() > deadline {
-            return Err(CgroupError::Populated { path: path.to_owned() });
+            return Err(CgroupError::Populated {
+                path: path.to_owned(),
+            });
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
@@ -253,7 +283,9 @@ mod tests {
     impl Place {
         /// None where no cgroup can be made; the test then says that it was left out.
         fn new(name: &str) -> Option<Self> {
-            let path = mount_point().ok()?.join(format!("cresset-test-{}-{name}", std::process::id()));
+            let path = mount_point()
+                .ok()?
+                .join(format!("cresset-test-{}-{name}", std::process::id()));
             match std::fs::create_dir(&path) {
                 Ok(()) => Some(Self(path)),
                 Err(why) => {
@@ -272,11 +304,20 @@ mod tests {
 
     /// A child of this test that moves itself, and only itself, into the cgroup.
     fn sleeper(cgroup: &Path) -> Child {
-        let script = format!("echo 0 > {}/cgroup.procs && exec sleep 60", cgroup.display());
-        let child = Command::new("/bin/sh").args(["-c", &script]).spawn().unwrap();
+        let script = format!(
+            "echo 0 > {}/cgroup.procs && exec sleep 60",
+            cgroup.display()
+        );
+        let child = Command::new("/bin/sh")
+            .args(["-c", &script])
+            .spawn()
+            .unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
         while !populated(cgroup).unwrap() {
-            assert!(Instant::now() < deadline, "the child did not enter the cgroup");
+            assert!(
+                Instant::now() < deadline,
+                "the child did not enter the cgroup"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
         child
@@ -293,7 +334,9 @@ mod tests {
 
     #[test]
     fn ending_a_workload_kills_its_tasks_and_leaves_nothing() {
-        let Some(place) = Place::new("end") else { return };
+        let Some(place) = Place::new("end") else {
+            return;
+        };
         let nursery = Nursery::new(&place.0).unwrap();
         let cgroup = nursery.make(1).unwrap();
         let path = cgroup.path().to_owned();
@@ -306,7 +349,9 @@ mod tests {
 
     #[test]
     fn a_dropped_cgroup_is_killed_and_removed_with_those_below_it() {
-        let Some(place) = Place::new("drop") else { return };
+        let Some(place) = Place::new("drop") else {
+            return;
+        };
         let nursery = Nursery::new(&place.0).unwrap();
         let cgroup = nursery.make(1).unwrap();
         let path = cgroup.path().to_owned();
@@ -319,7 +364,9 @@ mod tests {
 
     #[test]
     fn a_dead_sensors_cgroups_are_cleaned_and_a_living_ones_are_not() {
-        let Some(place) = Place::new("dead") else { return };
+        let Some(place) = Place::new("dead") else {
+            return;
+        };
         let living = Nursery::new(&place.0).unwrap();
         let kept = living.make(1).unwrap();
         let dead = place.0.join("cresset/sensor-0-test").join("7");

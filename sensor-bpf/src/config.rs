@@ -25,7 +25,10 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { cluster: "default".to_owned(), sensor: SensorConfig::default() }
+        Self {
+            cluster: "default".to_owned(),
+            sensor: SensorConfig::default(),
+        }
     }
 }
 
@@ -103,7 +106,10 @@ pub struct SpoolConfig {
 
 impl Default for SpoolConfig {
     fn default() -> Self {
-        Self { dir: None, max_size: yaml::Size(1 << 30) }
+        Self {
+            dir: None,
+            max_size: yaml::Size(1 << 30),
+        }
     }
 }
 
@@ -144,9 +150,7 @@ impl Default for Visibility {
 }
 
 /// What tier 3 does about Block rules; the LSM tiers deny and need none of it.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Contain {
     /// A forbidden exec is killed before its first instruction, forbidden IP sockets are denied.
@@ -214,7 +218,8 @@ impl SensorConfig {
     /// All problems that the types let through; paths begin with `sensor.`.
     pub fn check(&self) -> Vec<ConfigProblem> {
         let mut problems = Vec::new();
-        let mut say = |path: String, message: String| problems.push(ConfigProblem { path, message });
+        let mut say =
+            |path: String, message: String| problems.push(ConfigProblem { path, message });
         for (index, relay) in self.relay.iter().enumerate() {
             if let Err(why) = crate::address::Relay::parse(relay, self.tls.is_some()) {
                 say(format!("sensor.relay[{index}]"), why.to_string());
@@ -222,19 +227,29 @@ impl SensorConfig {
         }
         for (index, redaction) in self.redact.iter().enumerate() {
             if let Err(why) = regex::Regex::new(&redaction.pattern) {
-                say(format!("sensor.redact[{index}].match"), last_line(&why.to_string()));
+                say(
+                    format!("sensor.redact[{index}].match"),
+                    last_line(&why.to_string()),
+                );
             }
         }
         if self.spool.max_size.0 < MIN_SPOOL {
-            say("sensor.spool.max_size".to_owned(), "less than 16MiB; give it more".to_owned());
+            say(
+                "sensor.spool.max_size".to_owned(),
+                "less than 16MiB; give it more".to_owned(),
+            );
         }
         if !self.control_path().is_absolute() {
-            say("sensor.control".to_owned(), "not an absolute path; write unix:/DIR/NAME".to_owned());
+            say(
+                "sensor.control".to_owned(),
+                "not an absolute path; write unix:/DIR/NAME".to_owned(),
+            );
         }
         if !self.visibility.host.is_empty() {
             say(
                 "sensor.visibility.host".to_owned(),
-                "events of the host's own tasks are not told by this version; leave it empty".to_owned(),
+                "events of the host's own tasks are not told by this version; leave it empty"
+                    .to_owned(),
             );
         }
         problems
@@ -252,12 +267,17 @@ impl SensorConfig {
 
     /// The spool's folder.
     pub fn spool_path(&self) -> PathBuf {
-        self.spool.dir.clone().unwrap_or_else(|| self.data_path().join("spool"))
+        self.spool
+            .dir
+            .clone()
+            .unwrap_or_else(|| self.data_path().join("spool"))
     }
 
     /// The file of the sensor's identity.
     pub fn id_path(&self) -> PathBuf {
-        self.id_file.clone().unwrap_or_else(|| self.data_path().join("sensor-id"))
+        self.id_file
+            .clone()
+            .unwrap_or_else(|| self.data_path().join("sensor-id"))
     }
 }
 
@@ -266,7 +286,11 @@ const MIN_SPOOL: u64 = 16 << 20;
 
 /// A regex error draws the pattern over several lines; its last one says what is wrong.
 fn last_line(text: &str) -> String {
-    let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or(text);
+    let last = text
+        .lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or(text);
     last.trim().trim_start_matches("error: ").to_owned()
 }
 
@@ -275,7 +299,11 @@ fn default_data_dir() -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/lib/cresset");
     }
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let absolute = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     absolute("XDG_DATA_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
         .unwrap_or_else(|| PathBuf::from("/var/tmp"))
@@ -309,7 +337,10 @@ mod tests {
             config.spool.max_size = yaml::Size(1);
             config.control = "sensor.sock".to_owned();
         });
-        let paths: Vec<&str> = found.iter().filter_map(|line| line.split(": ").next()).collect();
+        let paths: Vec<&str> = found
+            .iter()
+            .filter_map(|line| line.split(": ").next())
+            .collect();
         assert_eq!(
             paths,
             [
@@ -333,6 +364,9 @@ mod tests {
         let config: Config = serde_json::from_str(text).unwrap();
         assert_eq!(config.check(), []);
         assert_eq!(config.sensor.spool.max_size.0, 1 << 30);
-        assert_eq!(config.sensor.control_path(), Path::new("/run/cresset/sensor.sock"));
+        assert_eq!(
+            config.sensor.control_path(),
+            Path::new("/run/cresset/sensor.sock")
+        );
     }
 }

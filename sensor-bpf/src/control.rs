@@ -130,7 +130,10 @@ impl Control {
     /// Binds the socket; makes its folder; replaces a socket file that nobody answers on.
     /// Must be called inside a tokio runtime.
     pub fn bind(path: &Path) -> Result<Self, ControlError> {
-        let io_error = |source| ControlError::Io { path: path.to_owned(), source };
+        let io_error = |source| ControlError::Io {
+            path: path.to_owned(),
+            source,
+        };
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(io_error)?;
         }
@@ -142,9 +145,14 @@ impl Control {
         // Left behind by a process of the same number that was killed in between.
         let _ = std::fs::remove_file(&beside);
         let listener = UnixListener::bind(&beside).map_err(io_error)?;
-        std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600)).map_err(io_error)?;
+        std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600))
+            .map_err(io_error)?;
         std::fs::rename(&beside, path).map_err(io_error)?;
-        Ok(Self { listener, path: path.to_owned(), file: identity_of(path) })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            file: identity_of(path),
+        })
     }
 
     /// Where it is.
@@ -207,7 +215,9 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 fn check_free(path: &Path) -> Result<(), ControlError> {
     use std::os::unix::fs::FileTypeExt;
-    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    let Ok(metadata) = std::fs::symlink_metadata(path) else {
+        return Ok(());
+    };
     if !metadata.file_type().is_socket() {
         return Err(ControlError::NotASocket(path.to_owned()));
     }
@@ -237,7 +247,9 @@ impl Place {
 async fn connection(stream: UnixStream, place: Place, mut stop: watch::Receiver<bool>) {
     let mut client = Client::new(stream);
     if !client.trusted() {
-        client.reply(&Reply::Error("only root may use this socket".to_owned())).await;
+        client
+            .reply(&Reply::Error("only root may use this socket".to_owned()))
+            .await;
         return;
     }
     let mut workload = None;
@@ -301,18 +313,27 @@ fn ready_reply(ready: &Ready) -> ReadyReply {
 }
 
 fn status_reply(status: &Status) -> StatusReply {
-    let workload = |(workload, policies): &(std::sync::Arc<crate::workload::Workload>, Vec<String>)| {
-        let identity = &workload.identity;
-        let name = format!("{}/{}", identity.namespace, identity.name);
-        let reply = WorkloadReply { name, labels: workload.labels.clone(), policies: policies.clone() };
-        (workload.index, reply)
-    };
+    let workload =
+        |(workload, policies): &(std::sync::Arc<crate::workload::Workload>, Vec<String>)| {
+            let identity = &workload.identity;
+            let name = format!("{}/{}", identity.namespace, identity.name);
+            let reply = WorkloadReply {
+                name,
+                labels: workload.labels.clone(),
+                policies: policies.clone(),
+            };
+            (workload.index, reply)
+        };
     let digest = proto::Digest::try_from(&status.digest[..]).map(|digest| digest.to_string());
     let problem = |p: &proto::link::RuleProblem| format!("{} {}: {}", p.policy, p.path, p.message);
     StatusReply {
         tier: status.tier,
         reason: status.reason.clone(),
-        abilities: status.abilities.iter().map(|a| (a.operation.clone(), a.how.clone())).collect(),
+        abilities: status
+            .abilities
+            .iter()
+            .map(|a| (a.operation.clone(), a.how.clone()))
+            .collect(),
         rules: digest.unwrap_or_default(),
         workloads: status.workloads.iter().map(workload).collect(),
         not_enforced: status.problems.iter().map(problem).collect(),
@@ -325,12 +346,17 @@ struct Client {
 
 impl Client {
     fn new(stream: UnixStream) -> Self {
-        Self { stream: BufReader::new(stream) }
+        Self {
+            stream: BufReader::new(stream),
+        }
     }
 
     fn trusted(&self) -> bool {
         let own = rustix::process::geteuid().as_raw();
-        self.stream.get_ref().peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
+        self.stream
+            .get_ref()
+            .peer_cred()
+            .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
     }
 
     /// The next request; none at the end. Errors: a line that is no request.
@@ -341,13 +367,17 @@ impl Client {
             Ok(_) if !line.ends_with('\n') && line.len() as u64 >= MAX_LINE => {
                 Err(format!("a request longer than {MAX_LINE} bytes"))
             }
-            Ok(_) => serde_json::from_str(&line).map(Some).map_err(|why| format!("not a request: {why}")),
+            Ok(_) => serde_json::from_str(&line)
+                .map(Some)
+                .map_err(|why| format!("not a request: {why}")),
         }
     }
 
     /// False: the client is gone.
     async fn reply(&mut self, reply: &Reply) -> bool {
-        let Ok(mut line) = serde_json::to_vec(reply) else { return false };
+        let Ok(mut line) = serde_json::to_vec(reply) else {
+            return false;
+        };
         line.push(b'\n');
         self.stream.get_mut().write_all(&line).await.is_ok()
     }

@@ -86,7 +86,11 @@ impl Native {
             Contain::All => kernel::Contain::All,
             Contain::None => kernel::Contain::None,
         };
-        let config = KernelConfig { contain, cgroup2: cgroup2.to_owned(), tier_limit: None };
+        let config = KernelConfig {
+            contain,
+            cgroup2: cgroup2.to_owned(),
+            tier_limit: None,
+        };
         let (kernel, events) = Kernel::load(config)?;
         Ok(Self { kernel, events })
     }
@@ -116,7 +120,9 @@ impl Enforcer for Native {
     }
 
     fn add_workload(&mut self, index: u32, cgroup: &Path, set: u32) -> Result<(), String> {
-        self.kernel.add_workload(index, cgroup, set, None).map_err(|why| why.to_string())
+        self.kernel
+            .add_workload(index, cgroup, set, None)
+            .map_err(|why| why.to_string())
     }
 
     fn remove_workload(&mut self, index: u32) {
@@ -134,7 +140,9 @@ impl Enforcer for Native {
     }
 
     fn write_set(&mut self, set: u32, flat: &policy::Flat) -> Result<u32, String> {
-        self.kernel.write_set(set, flat).map_err(|why| why.to_string())
+        self.kernel
+            .write_set(set, flat)
+            .map_err(|why| why.to_string())
     }
 
     fn point(&mut self, index: u32, set: u32) {
@@ -151,14 +159,24 @@ impl Enforcer for Native {
 
     fn lost(&self) -> Vec<KernelLoss> {
         let lost = self.kernel.lost();
-        let loss = |place, class, total, reason| KernelLoss { place, class, total, reason };
+        let loss = |place, class, total, reason| KernelLoss {
+            place,
+            class,
+            total,
+            reason,
+        };
         let full = "no room in the kernel's ring";
         let unreadable = "records that are none: the two halves are of different builds";
         let unlabelled = "tasks that found no memory for a label are not watched";
         vec![
             loss(Place::Ring, Class::Verdict, lost.verdicts.total(), full),
             loss(Place::Ring, Class::Telemetry, lost.telemetry.total(), full),
-            loss(Place::Record, Class::Verdict, self.events.unreadable(), unreadable),
+            loss(
+                Place::Record,
+                Class::Verdict,
+                self.events.unreadable(),
+                unreadable,
+            ),
             loss(Place::Task, Class::Verdict, lost.unlabelled, unlabelled),
         ]
     }

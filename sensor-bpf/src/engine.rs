@@ -119,7 +119,11 @@ pub struct Status {
 }
 
 enum Command {
-    Register(Identity, PathBuf, oneshot::Sender<Result<Ready, RegisterError>>),
+    Register(
+        Identity,
+        PathBuf,
+        oneshot::Sender<Result<Ready, RegisterError>>,
+    ),
     Unregister(u32, oneshot::Sender<()>),
     Rules(Rules, oneshot::Sender<RuleStatus>),
     Status(oneshot::Sender<Status>),
@@ -141,8 +145,14 @@ impl std::fmt::Debug for Command {
 
 impl Handle {
     /// Makes a workload's cgroup and puts its rules in force; when this returns, it can be entered.
-    pub async fn register(&self, identity: Identity, root: PathBuf) -> Result<Ready, RegisterError> {
-        let asked = self.ask(|reply| Command::Register(identity, root, reply)).await;
+    pub async fn register(
+        &self,
+        identity: Identity,
+        root: PathBuf,
+    ) -> Result<Ready, RegisterError> {
+        let asked = self
+            .ask(|reply| Command::Register(identity, root, reply))
+            .await;
         asked.ok_or(RegisterError::Stopping)?
     }
 
@@ -196,22 +206,26 @@ where
     let (commands, inbox) = std_mpsc::channel();
     let (rule, ruled) = watch::channel(false);
     let (loaded, outcome) = std_mpsc::channel();
-    let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
-        match load() {
-            Ok(kernel) => {
-                let parts = parts(&kernel);
-                let engine = Engine::new(kernel, parts, inbox, rule);
-                // Whoever waits for this is the function below.
-                let _ = loaded.send(Ok(()));
-                engine.run();
+    let thread = std::thread::Builder::new()
+        .name("engine".to_owned())
+        .spawn(move || {
+            match load() {
+                Ok(kernel) => {
+                    let parts = parts(&kernel);
+                    let engine = Engine::new(kernel, parts, inbox, rule);
+                    // Whoever waits for this is the function below.
+                    let _ = loaded.send(Ok(()));
+                    engine.run();
+                }
+                Err(why) => drop(loaded.send(Err(why))),
             }
-            Err(why) => drop(loaded.send(Err(why))),
-        }
-    })?;
+        })?;
     match outcome.recv() {
         Ok(Ok(())) => Ok((Handle { commands, ruled }, thread)),
         Ok(Err(why)) => Err(why),
-        Err(_) => Err(E::from(std::io::Error::other("the engine thread ended while loading"))),
+        Err(_) => Err(E::from(std::io::Error::other(
+            "the engine thread ended while loading",
+        ))),
     }
 }
 
@@ -235,7 +249,16 @@ impl<K: Enforcer> Engine<K> {
     ) -> Self {
         let (workloads, sets) = Default::default();
         let (counted, ticked) = (Vec::new(), Instant::now());
-        let mut engine = Self { kernel, parts, inbox, workloads, sets, counted, ticked, ruled };
+        let mut engine = Self {
+            kernel,
+            parts,
+            inbox,
+            workloads,
+            sets,
+            counted,
+            ticked,
+            ruled,
+        };
         engine.restore();
         engine
     }
@@ -248,7 +271,9 @@ impl<K: Enforcer> Engine<K> {
                 let status = self.put(rules);
                 match status.problems.iter().find(|problem| problem.refused) {
                     None => tracing::info!("the rules accepted last are in force"),
-                    Some(why) => tracing::warn!(why = why.message, "the rules on disk are not usable"),
+                    Some(why) => {
+                        tracing::warn!(why = why.message, "the rules on disk are not usable")
+                    }
                 }
             }
             Err(error) => tracing::warn!(%error, "the rules on disk cannot be read"),
@@ -302,7 +327,10 @@ impl<K: Enforcer> Engine<K> {
 
     fn register(&mut self, identity: Identity, root: PathBuf) -> Result<Ready, RegisterError> {
         let identity = identity.checked()?;
-        let index = self.workloads.free(Instant::now()).ok_or(RegisterError::TooMany)?;
+        let index = self
+            .workloads
+            .free(Instant::now())
+            .ok_or(RegisterError::TooMany)?;
         let cgroup = self.parts.nursery.make(index)?;
         let workload = Workload {
             index,
@@ -320,7 +348,12 @@ impl<K: Enforcer> Engine<K> {
         self.kernel.visibility(index, &self.parts.visible);
         let policies = self.sets.policies(&workload.identity);
         self.workloads.insert(workload);
-        Ok(Ready { index, cgroup, tier: self.kernel.tier(), policies })
+        Ok(Ready {
+            index,
+            cgroup,
+            tier: self.kernel.tier(),
+            policies,
+        })
     }
 
     fn unregister(&mut self, index: u32) {
@@ -331,7 +364,9 @@ impl<K: Enforcer> Engine<K> {
     }
 
     fn put(&mut self, rules: Rules) -> RuleStatus {
-        let status = self.sets.apply(&mut self.kernel, &self.workloads, rules, Instant::now());
+        let status = self
+            .sets
+            .apply(&mut self.kernel, &self.workloads, rules, Instant::now());
         if status.applied {
             self.ruled.send_replace(true);
         }
@@ -350,9 +385,10 @@ impl<K: Enforcer> Engine<K> {
     }
 
     fn status(&self) -> Status {
-        let workloads = self.workloads.live().map(|workload| {
-            (Arc::clone(workload), self.sets.policies(&workload.identity))
-        });
+        let workloads = self
+            .workloads
+            .live()
+            .map(|workload| (Arc::clone(workload), self.sets.policies(&workload.identity)));
         Status {
             tier: self.kernel.tier(),
             reason: self.kernel.reason(),
@@ -367,13 +403,23 @@ impl<K: Enforcer> Engine<K> {
 
     fn round(&mut self, wait: Duration) {
         let mut round = Vec::new();
-        if let Err(error) = self.kernel.poll(wait, &mut |observation| round.push(observation)) {
+        if let Err(error) = self
+            .kernel
+            .poll(wait, &mut |observation| round.push(observation))
+        {
             tracing::warn!(%error, "reading the kernel's rings failed");
             std::thread::sleep(wait);
         }
-        let known = Known { workloads: &self.workloads, sets: &self.sets };
+        let known = Known {
+            workloads: &self.workloads,
+            sets: &self.sets,
+        };
         let (queues, losses) = (&self.parts.queues, &self.parts.losses);
-        self.parts.teller.tell(round, known, Instant::now(), &mut |event| send(queues, losses, event));
+        self.parts
+            .teller
+            .tell(round, known, Instant::now(), &mut |event| {
+                send(queues, losses, event)
+            });
     }
 
     fn tick(&mut self) {
@@ -391,7 +437,9 @@ impl<K: Enforcer> Engine<K> {
         self.counted.resize(lost.len(), 0);
         for (loss, counted) in lost.into_iter().zip(&mut self.counted) {
             let new = loss.total.saturating_sub(*counted);
-            self.parts.losses.count(loss.place, loss.class, new, loss.reason);
+            self.parts
+                .losses
+                .count(loss.place, loss.class, new, loss.reason);
             *counted = loss.total;
         }
     }

@@ -17,9 +17,8 @@ use proto::StreamId;
 use proto::link::link_client::LinkClient;
 use proto::link::stream_state::Is as Known;
 use proto::link::{
-    Ack, FromRelay, FromSensor, Health, Hello, KernelFacts, Pause, RuleProblem, RuleStatus, Rules, Welcome,
-    Workload,
-    from_relay, from_sensor,
+    Ack, FromRelay, FromSensor, Health, Hello, KernelFacts, Pause, RuleProblem, RuleStatus, Rules,
+    Welcome, Workload, from_relay, from_sensor,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -116,7 +115,15 @@ impl Link {
         losses: Losses,
         streams: Vec<Outbound>,
     ) -> Self {
-        Self { relays, tls, introduction, engine, losses, streams, paused: None }
+        Self {
+            relays,
+            tls,
+            introduction,
+            engine,
+            losses,
+            streams,
+            paused: None,
+        }
     }
 
     /// Delivers until the sensor ends; gives the streams back to be closed.
@@ -134,10 +141,17 @@ impl Link {
                 Ok(()) => break,
                 Err(error) => tracing::warn!(%relay, %error, "link down"),
             }
-            failures = if greeted { 0 } else { failures.saturating_add(1) };
+            failures = if greeted {
+                0
+            } else {
+                failures.saturating_add(1)
+            };
             let soonest = Instant::now() + jitter(failures);
             // A relay that asks for a pause may close the connection as well.
-            let next = self.paused.take().map_or(soonest, |paused| paused.max(soonest));
+            let next = self
+                .paused
+                .take()
+                .map_or(soonest, |paused| paused.max(soonest));
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
                 // Not connected and on the way out: what is spooled is for the next start.
@@ -160,9 +174,16 @@ impl Link {
         };
         let mut inbound = inbound;
         let first = tokio::time::timeout(GREETING, inbound.message()).await;
-        let welcome = match first.map_err(|_| LinkError::Silent)??.and_then(|message| message.is) {
+        let welcome = match first
+            .map_err(|_| LinkError::Silent)??
+            .and_then(|message| message.is)
+        {
             Some(from_relay::Is::Welcome(welcome)) => welcome,
-            Some(_) => return Err(LinkError::Protocol("its first message is no greeting".to_owned())),
+            Some(_) => {
+                return Err(LinkError::Protocol(
+                    "its first message is no greeting".to_owned(),
+                ));
+            }
             None => return Err(LinkError::Closed),
         };
         self.welcome(&welcome)?;
@@ -181,7 +202,9 @@ impl Link {
         let mut client = LinkClient::new(channel).max_decoding_message_size(MAX_RULES);
         let (out, queue) = mpsc::channel(QUEUE);
         let hello = self.hello().await;
-        let hello = FromSensor { is: Some(from_sensor::Is::Hello(hello)) };
+        let hello = FromSensor {
+            is: Some(from_sensor::Is::Hello(hello)),
+        };
         out.try_send(hello).map_err(|_| LinkError::Closed)?;
         let reply = client.exchange(ReceiverStream::new(queue)).await?;
         Ok((out, reply.into_inner()))
@@ -218,15 +241,23 @@ impl Link {
     /// What the relay has need not be sent.
     fn welcome(&mut self, welcome: &Welcome) -> Result<(), LinkError> {
         if welcome.version != VERSION {
-            let why = format!("it speaks version {}, this sensor {VERSION}", welcome.version);
+            let why = format!(
+                "it speaks version {}, this sensor {VERSION}",
+                welcome.version
+            );
             return Err(LinkError::Protocol(why));
         }
         for stream in &mut self.streams {
-            let state = welcome.streams.iter().find(|state| state.stream[..] == stream.id().0);
+            let state = welcome
+                .streams
+                .iter()
+                .find(|state| state.stream[..] == stream.id().0);
             let received: Vec<Range<u64>> = match state.and_then(|state| state.is.as_ref()) {
-                Some(Known::Received(ranges)) => {
-                    ranges.ranges.iter().map(|range| range.first..range.end).collect()
-                }
+                Some(Known::Received(ranges)) => ranges
+                    .ranges
+                    .iter()
+                    .map(|range| range.first..range.end)
+                    .collect(),
                 Some(Known::Unknown(_)) | None => Vec::new(),
             };
             stream.resume(&received);
@@ -250,7 +281,14 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn new(link: &'a mut Link, out: mpsc::Sender<FromSensor>) -> Self {
         let statuses = mpsc::channel(4);
-        Self { link, out, flying: Vec::new(), staged: None, told: Vec::new(), statuses }
+        Self {
+            link,
+            out,
+            flying: Vec::new(),
+            staged: None,
+            told: Vec::new(),
+            statuses,
+        }
     }
 
     async fn run(
@@ -290,7 +328,10 @@ impl<'a> Session<'a> {
     }
 
     async fn send(&self, is: from_sensor::Is) -> Result<(), LinkError> {
-        self.out.send(FromSensor { is: Some(is) }).await.map_err(|_| LinkError::Closed)
+        self.out
+            .send(FromSensor { is: Some(is) })
+            .await
+            .map_err(|_| LinkError::Closed)
     }
 
     /// Fills the window: verdicts before telemetry, older streams before newer.
@@ -299,14 +340,23 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         for class in [Class::Verdict, Class::Telemetry] {
-            for stream in self.link.streams.iter_mut().filter(|stream| stream.class() == class) {
+            for stream in self
+                .link
+                .streams
+                .iter_mut()
+                .filter(|stream| stream.class() == class)
+            {
                 while self.flying.len() < WINDOW {
-                    let Some(batch) = stream.next_batch() else { break };
+                    let Some(batch) = stream.next_batch() else {
+                        break;
+                    };
                     let last = batch.first + (batch.events.len() as u64).saturating_sub(1);
                     self.flying.push((stream.id(), last));
                     let is = Some(from_sensor::Is::Batch(batch.to_link()));
                     // The queue is longer than the window, so it has room unless the connection is gone.
-                    self.out.try_send(FromSensor { is }).map_err(|_| LinkError::Closed)?;
+                    self.out
+                        .try_send(FromSensor { is })
+                        .map_err(|_| LinkError::Closed)?;
                 }
             }
         }
@@ -338,7 +388,12 @@ impl<'a> Session<'a> {
         let Ok(id) = StreamId::try_from(&ack.stream[..]) else {
             return Err(LinkError::Protocol("an Ack for no stream".to_owned()));
         };
-        let Some(stream) = self.link.streams.iter_mut().find(|stream| stream.id() == id) else {
+        let Some(stream) = self
+            .link
+            .streams
+            .iter_mut()
+            .find(|stream| stream.id() == id)
+        else {
             // Removed since: drained before this duplicate came.
             return Ok(());
         };
@@ -347,9 +402,13 @@ impl<'a> Session<'a> {
             stream.rejected(rejected.sequence, &rejected.reason);
         }
         if !stream.acknowledge(ack.up_to) {
-            return Err(LinkError::Protocol(format!("it acknowledged {} of {id}, never sent", ack.up_to)));
+            return Err(LinkError::Protocol(format!(
+                "it acknowledged {} of {id}, never sent",
+                ack.up_to
+            )));
         }
-        self.flying.retain(|(other, last)| *other != id || *last > ack.up_to);
+        self.flying
+            .retain(|(other, last)| *other != id || *last > ack.up_to);
         Ok(())
     }
 
@@ -365,15 +424,24 @@ impl<'a> Session<'a> {
     /// Collects the parts of a set, which say by their manifest that they belong together; the last one is applied, whole or
     /// not at all. A part of a newer set takes the place of the older one's.
     fn rules(&mut self, part: Rules) -> Result<(), LinkError> {
-        let Rules { manifest, blobs, commit } = part;
+        let Rules {
+            manifest,
+            blobs,
+            commit,
+        } = part;
         let staged = self.staged.get_or_insert_default();
         if manifest.is_some() && manifest != staged.manifest {
-            *staged = Rules { manifest, ..Rules::default() };
+            *staged = Rules {
+                manifest,
+                ..Rules::default()
+            };
         }
         staged.blobs.extend(blobs);
         let size: usize = staged.blobs.iter().map(|blob| blob.len()).sum();
         if size > MAX_RULES {
-            return Err(LinkError::Protocol(format!("a rule set of more than {MAX_RULES} bytes")));
+            return Err(LinkError::Protocol(format!(
+                "a rule set of more than {MAX_RULES} bytes"
+            )));
         }
         if commit && let Some(rules) = self.staged.take() {
             let (engine, statuses) = (self.link.engine.clone(), self.statuses.0.clone());
@@ -390,9 +458,15 @@ impl<'a> Session<'a> {
 
     /// A relay that has just started knows nothing of what is not enforced here.
     async fn tell_rules(&mut self) {
-        let Some(status) = self.link.engine.status().await else { return };
+        let Some(status) = self.link.engine.status().await else {
+            return;
+        };
         if !status.digest.is_empty() {
-            let told = RuleStatus { digest: status.digest, applied: true, problems: status.problems };
+            let told = RuleStatus {
+                digest: status.digest,
+                applied: true,
+                problems: status.problems,
+            };
             // Room for it was made above; a closed connection is seen by the loop.
             let _ = self.statuses.0.try_send(told);
         }
@@ -402,13 +476,19 @@ impl<'a> Session<'a> {
         for stream in &mut self.link.streams {
             stream.save().await;
         }
-        let Some(status) = self.link.engine.status().await else { return Ok(()) };
+        let Some(status) = self.link.engine.status().await else {
+            return Ok(());
+        };
         let health = health(&status, &self.link.losses);
         self.send(from_sensor::Is::Health(health)).await?;
         if !status.digest.is_empty() && status.problems != self.told {
             // A workload has come or gone for which something cannot be enforced.
             self.told.clone_from(&status.problems);
-            let told = RuleStatus { digest: status.digest, applied: true, problems: status.problems };
+            let told = RuleStatus {
+                digest: status.digest,
+                applied: true,
+                problems: status.problems,
+            };
             self.send(from_sensor::Is::RuleStatus(told)).await?;
         }
         Ok(())
@@ -452,8 +532,16 @@ fn tell_problems(status: &RuleStatus) {
     let digest = proto::Digest::try_from(&status.digest[..]).map(|digest| digest.to_string());
     let digest = digest.unwrap_or_default();
     match status.problems.iter().find(|problem| problem.refused) {
-        Some(why) => tracing::warn!(digest, why = why.message, "rules refused; the last ones stay"),
-        None => tracing::info!(digest, not_enforced = status.problems.len(), "rules in force"),
+        Some(why) => tracing::warn!(
+            digest,
+            why = why.message,
+            "rules refused; the last ones stay"
+        ),
+        None => tracing::info!(
+            digest,
+            not_enforced = status.problems.len(),
+            "rules in force"
+        ),
     }
 }
 
@@ -475,14 +563,20 @@ fn health(status: &Status, losses: &Losses) -> Health {
         .collect();
     counters.insert("workloads".to_owned(), status.workloads.len() as u64);
     counters.insert("images".to_owned(), status.images);
-    let workloads = status.workloads.iter().map(|(workload, policies)| Workload {
-        namespace: workload.identity.namespace.clone(),
-        pod: workload.identity.name.clone(),
-        container: workload.identity.container.clone(),
-        labels: workload.identity.labels.clone().into_iter().collect(),
-        policies: policies.clone(),
-    });
-    Health { counters: counters.into_iter().collect(), workloads: workloads.collect() }
+    let workloads = status
+        .workloads
+        .iter()
+        .map(|(workload, policies)| Workload {
+            namespace: workload.identity.namespace.clone(),
+            pod: workload.identity.name.clone(),
+            container: workload.identity.container.clone(),
+            labels: workload.identity.labels.clone().into_iter().collect(),
+            policies: policies.clone(),
+        });
+    Health {
+        counters: counters.into_iter().collect(),
+        workloads: workloads.collect(),
+    }
 }
 
 /// Full jitter: anything from nothing to the bound, which doubles with each failure.
@@ -501,7 +595,10 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_bound_and_are_never_longer() {
         for failures in [0, 1, 5, 50, u32::MAX] {
-            let bound = BACKOFF.0.saturating_mul(1 << failures.min(10)).min(BACKOFF.1);
+            let bound = BACKOFF
+                .0
+                .saturating_mul(1 << failures.min(10))
+                .min(BACKOFF.1);
             assert!((0..100).all(|_| jitter(failures) <= bound));
         }
         assert!((0..1000).any(|_| jitter(20) > Duration::from_secs(5)));

@@ -88,7 +88,13 @@ struct Inner {
 impl Losses {
     /// Counts events that had no number yet.
     pub fn count(&self, place: Place, class: Class, count: u64, reason: &str) {
-        self.add(Loss { place, class, count, numbered: None, reason: reason.to_owned() });
+        self.add(Loss {
+            place,
+            class,
+            count,
+            numbered: None,
+            reason: reason.to_owned(),
+        });
     }
 
     /// Counts a loss. Losses of the same kind are told together.
@@ -133,7 +139,8 @@ impl Inner {
         let same = |other: &&mut Loss| {
             (other.place, other.class) == (loss.place, loss.class)
                 && other.reason == loss.reason
-                && other.numbered.map(|(stream, ..)| stream) == loss.numbered.map(|(stream, ..)| stream)
+                && other.numbered.map(|(stream, ..)| stream)
+                    == loss.numbered.map(|(stream, ..)| stream)
         };
         match self.untold.iter_mut().find(same) {
             Some(other) => {
@@ -194,7 +201,10 @@ mod tests {
         losses.count(Place::Ring, Class::Verdict, 1, "full");
         losses.count(Place::Ring, Class::Verdict, 0, "full");
         let told = losses.take();
-        assert_eq!(told.iter().map(|loss| loss.count).collect::<Vec<_>>(), [7, 1]);
+        assert_eq!(
+            told.iter().map(|loss| loss.count).collect::<Vec<_>>(),
+            [7, 1]
+        );
         assert_eq!(losses.take(), []);
         assert_eq!(losses.totals()[&(Place::Ring, Class::Telemetry)], 7);
     }
@@ -217,14 +227,26 @@ mod tests {
         for (first, last) in [(5, 9), (2, 3)] {
             let (place, class) = (Place::Spool, Class::Telemetry);
             let numbered = Some((stream, first, last));
-            losses.add(Loss { place, class, count: last - first + 1, numbered, reason: String::new() });
+            losses.add(Loss {
+                place,
+                class,
+                count: last - first + 1,
+                numbered,
+                reason: String::new(),
+            });
         }
         let told = losses.take();
-        assert_eq!((told.len(), told[0].count, told[0].numbered), (1, 7, Some((stream, 2, 9))));
+        assert_eq!(
+            (told.len(), told[0].count, told[0].numbered),
+            (1, 7, Some((stream, 2, 9)))
+        );
         let message = message(&Node::default(), 1_700_000_000_123_456_789, &told[0]);
         assert_eq!(message.message, "lost 7 telemetry events (spool): ");
         assert_eq!(message.updated_time, "2023-11-14T22:13:20.123456Z");
         let lost = message.lost.unwrap();
-        assert_eq!((lost.first, lost.last, lost.stream.as_ref()), (2, 9, &[1_u8; 8][..]));
+        assert_eq!(
+            (lost.first, lost.last, lost.stream.as_ref()),
+            (2, 9, &[1_u8; 8][..])
+        );
     }
 }

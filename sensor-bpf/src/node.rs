@@ -7,14 +7,21 @@ use proto::StreamId;
 
 /// The host name.
 pub fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// The machine id of `/etc/machine-id` (machine-id(5)), else the node's name.
 pub fn machine_id(node: &str) -> String {
     let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
     let id = id.trim();
-    if id.is_empty() || id == "uninitialized" { node.to_owned() } else { id.to_owned() }
+    if id.is_empty() || id == "uninitialized" {
+        node.to_owned()
+    } else {
+        id.to_owned()
+    }
 }
 
 /// The sensor's identity: the file's first line; drawn and written at the first start.
@@ -23,7 +30,9 @@ pub fn sensor_id(file: &Path) -> io::Result<String> {
         Ok(text) => {
             let id = text.lines().next().unwrap_or_default().trim().to_owned();
             if id.is_empty() || id.len() > 253 {
-                return Err(io::Error::other("its first line is no identity; remove the file for a new one"));
+                return Err(io::Error::other(
+                    "its first line is no identity; remove the file for a new one",
+                ));
             }
             Ok(id)
         }
@@ -34,7 +43,10 @@ pub fn sensor_id(file: &Path) -> io::Result<String> {
 
 fn draw(path: &Path) -> io::Result<String> {
     let id = format!("{}{}", StreamId::random(), StreamId::random());
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(path)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)?;
     writeln!(file, "{id}")?;
     file.sync_all()?;
     Ok(id)

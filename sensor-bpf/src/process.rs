@@ -34,8 +34,18 @@ impl Image {
     /// An image by its parts. `called` is the path that the caller of exec gave, `args` the argument list, whose first
     /// is whatever the caller chose and so is not believed.
     pub fn new(exe: String, called: &str, args: Vec<String>, parent_exe: String) -> Self {
-        let name = if called.starts_with('/') { called } else { &exe };
-        Self { command: command_line(name, &args), exe, args, parent_exe, from_proc: false }
+        let name = if called.starts_with('/') {
+            called
+        } else {
+            &exe
+        };
+        Self {
+            command: command_line(name, &args),
+            exe,
+            args,
+            parent_exe,
+            from_proc: false,
+        }
     }
 }
 
@@ -72,13 +82,22 @@ impl Processes {
     /// A table of at most `capacity` images.
     pub fn new(capacity: usize) -> Self {
         let (entries, leaving, arrived) = Default::default();
-        Self { entries, leaving, arrived, capacity: capacity.max(1) }
+        Self {
+            entries,
+            leaving,
+            arrived,
+            capacity: capacity.max(1),
+        }
     }
 
     /// An exec succeeded.
     pub fn exec(&mut self, exec_id: u64, host_pid: u32, image: Image) -> Arc<Image> {
         let image = Arc::new(image);
-        let entry = Entry { image: Arc::clone(&image), host_pid, exited: false };
+        let entry = Entry {
+            image: Arc::clone(&image),
+            host_pid,
+            exited: false,
+        };
         if self.entries.insert(exec_id, entry).is_none() {
             self.arrived.push_back(exec_id);
             self.bound();
@@ -125,13 +144,16 @@ impl Processes {
         }
         // Ids of removed entries stay in the order of arrival until there are too many of them.
         if self.arrived.len() > 2 * self.capacity {
-            self.arrived.retain(|exec_id| self.entries.contains_key(exec_id));
+            self.arrived
+                .retain(|exec_id| self.entries.contains_key(exec_id));
         }
     }
 
     fn bound(&mut self) {
         while self.entries.len() > self.capacity {
-            let Some(oldest) = self.arrived.pop_front() else { return };
+            let Some(oldest) = self.arrived.pop_front() else {
+                return;
+            };
             self.entries.remove(&oldest);
         }
     }
@@ -142,7 +164,11 @@ pub fn from_proc(root: &Path, host_pid: u32, host_ppid: u32, redact: &Redact) ->
     let exe = |pid: u32| -> Option<String> {
         let link = std::fs::read_link(root.join(pid.to_string()).join("exe")).ok()?;
         let path = link.to_string_lossy().into_owned();
-        Some(path.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(path))
+        Some(
+            path.strip_suffix(" (deleted)")
+                .map(str::to_owned)
+                .unwrap_or(path),
+        )
     };
     let own = exe(host_pid)?;
     let raw = std::fs::read(root.join(host_pid.to_string()).join("cmdline")).unwrap_or_default();
@@ -154,7 +180,10 @@ pub fn from_proc(root: &Path, host_pid: u32, host_ppid: u32, redact: &Redact) ->
         .collect();
     redact.arguments(&mut args);
     let image = Image::new(own, "", args, exe(host_ppid).unwrap_or_default());
-    Some(Image { from_proc: true, ..image })
+    Some(Image {
+        from_proc: true,
+        ..image
+    })
 }
 
 #[cfg(test)]
@@ -162,7 +191,12 @@ mod tests {
     use super::*;
 
     fn image(exe: &str) -> Image {
-        Image::new(exe.to_owned(), exe, vec!["x".to_owned(), "1".to_owned()], "/bin/sh".to_owned())
+        Image::new(
+            exe.to_owned(),
+            exe,
+            vec!["x".to_owned(), "1".to_owned()],
+            "/bin/sh".to_owned(),
+        )
     }
 
     #[test]

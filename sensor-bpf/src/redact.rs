@@ -27,9 +27,16 @@ impl Redact {
     /// Compiles the patterns of the settings.
     pub fn new(redactions: &[Redaction]) -> Result<Self, RedactError> {
         let mut arguments = Vec::new();
-        for Redaction { field: RedactField::Arguments, pattern, replace } in redactions {
-            let regex = Regex::new(pattern)
-                .map_err(|source| RedactError { pattern: pattern.clone(), source })?;
+        for Redaction {
+            field: RedactField::Arguments,
+            pattern,
+            replace,
+        } in redactions
+        {
+            let regex = Regex::new(pattern).map_err(|source| RedactError {
+                pattern: pattern.clone(),
+                source,
+            })?;
             arguments.push((regex, replace.clone()));
         }
         Ok(Self { arguments })
@@ -73,7 +80,10 @@ fn rest_as_one(arguments: &[String], line: &str) -> Vec<String> {
     let mut kept = Vec::new();
     let mut rest = line;
     for argument in arguments {
-        match rest.strip_prefix(argument.as_str()).and_then(|after| after.strip_prefix(' ')) {
+        match rest
+            .strip_prefix(argument.as_str())
+            .and_then(|after| after.strip_prefix(' '))
+        {
             Some(after) => {
                 kept.push(argument.clone());
                 rest = after;
@@ -120,7 +130,10 @@ mod tests {
     fn a_secret_that_spans_arguments_goes_too() {
         let redact = redact(&[(r"(--password) \S+", "$1 ***")]);
         assert_eq!(
-            run(&redact, &["mysql", "-u", "root", "--password", "hunter2", "-h", "db"]),
+            run(
+                &redact,
+                &["mysql", "-u", "root", "--password", "hunter2", "-h", "db"]
+            ),
             ["mysql", "-u", "root", "--password", "*** -h db"]
         );
     }

@@ -31,7 +31,11 @@ impl Resolver {
     /// A trailing `/` (a directory rule) stays.
     pub fn aliases(&self, path: &str) -> Vec<String> {
         let directory = path.len() > 1 && path.ends_with('/');
-        let bare = if directory { path.trim_end_matches('/') } else { path };
+        let bare = if directory {
+            path.trim_end_matches('/')
+        } else {
+            path
+        };
         match self.resolve(bare) {
             Some(mut resolved) if resolved != bare => {
                 if directory && !resolved.ends_with('/') {
@@ -61,7 +65,11 @@ impl Resolver {
         let file = rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve).ok()?;
         let name = name_of(&file).ok()?;
         let inside = name.strip_prefix(&self.prefix)?;
-        Some(if inside.is_empty() { "/".to_owned() } else { inside.to_owned() })
+        Some(if inside.is_empty() {
+            "/".to_owned()
+        } else {
+            inside.to_owned()
+        })
     }
 }
 

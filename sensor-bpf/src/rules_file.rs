@@ -19,13 +19,17 @@ pub struct RulesFile {
 impl RulesFile {
     /// The file `rules.bin` in the data folder, which exists.
     pub fn new(data: &Path) -> Self {
-        Self { path: data.join("rules.bin") }
+        Self {
+            path: data.join("rules.bin"),
+        }
     }
 
     /// What was accepted last; none at the first start. Errors: the file cannot be read or is not a rule set.
     pub fn load(&self) -> io::Result<Option<Rules>> {
         match std::fs::read(&self.path) {
-            Ok(bytes) => Rules::decode(bytes.as_slice()).map(Some).map_err(io::Error::other),
+            Ok(bytes) => Rules::decode(bytes.as_slice())
+                .map(Some)
+                .map_err(io::Error::other),
             Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(why) => Err(why),
         }
@@ -54,7 +58,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = RulesFile::new(dir.path());
         assert_eq!(file.load().unwrap(), None);
-        let rules = Rules { blobs: vec![vec![1, 2, 3].into()], commit: true, ..Rules::default() };
+        let rules = Rules {
+            blobs: vec![vec![1, 2, 3].into()],
+            commit: true,
+            ..Rules::default()
+        };
         file.save(&rules).unwrap();
         assert_eq!(file.load().unwrap(), Some(rules));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);

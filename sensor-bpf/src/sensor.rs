@@ -56,7 +56,9 @@ pub enum StartError {
     #[error(transparent)]
     Redact(#[from] RedactError),
     /// The process.
-    #[error("the sensor needs root: it loads kernel programs, makes cgroups and ends workloads; run it with sudo")]
+    #[error(
+        "the sensor needs root: it loads kernel programs, makes cgroups and ends workloads; run it with sudo"
+    )]
     NotRoot,
     /// The kernel half.
     #[error(transparent)]
@@ -117,7 +119,9 @@ impl Sensor {
         }
         let settings = config.sensor.clone();
         let mount = cgroup::mount_point()?;
-        Self::build_on(config, mount.clone(), move || Ok(Native::load(&settings, &mount)?))
+        Self::build_on(config, mount.clone(), move || {
+            Ok(Native::load(&settings, &mount)?)
+        })
     }
 
     /// Like [`Sensor::build`], on a kernel half made by `load` and with workloads' cgroups below `mount`.
@@ -129,7 +133,10 @@ impl Sensor {
         if let Some(problem) = config.check().into_iter().next() {
             return Err(problem.into());
         }
-        let Config { cluster, sensor: settings } = config;
+        let Config {
+            cluster,
+            sensor: settings,
+        } = config;
         let data = settings.data_path();
         let lock = lock_data(&data)?;
         let losses = Losses::default();
@@ -143,8 +150,16 @@ impl Sensor {
         let paths = vec![nursery.path().to_owned(), control.path().to_owned()];
         let (verdict_sender, verdict_queue) = mpsc::channel(QUEUE);
         let (telemetry_sender, telemetry_queue) = mpsc::channel(QUEUE);
-        let queues = Queues { verdicts: verdict_sender.clone(), telemetry: telemetry_sender };
-        let node = Node { id: crate::node::machine_id(&name), cluster, name, tier: 0 };
+        let queues = Queues {
+            verdicts: verdict_sender.clone(),
+            telemetry: telemetry_sender,
+        };
+        let node = Node {
+            id: crate::node::machine_id(&name),
+            cluster,
+            name,
+            tier: 0,
+        };
         let (told, heard) = std::sync::mpsc::channel();
         let parts = {
             let (node, losses, rules) = (node.clone(), losses.clone(), RulesFile::new(&data));
@@ -153,20 +168,44 @@ impl Sensor {
             move |kernel: &K| {
                 // The receiver is below, unless building has failed meanwhile.
                 let _ = told.send((kernel.tier(), kernel.reason(), kernel.programs()));
-                let node = Node { tier: kernel.tier(), ..node };
+                let node = Node {
+                    tier: kernel.tier(),
+                    ..node
+                };
                 let classes = visible.iter().copied().collect();
                 let teller = Teller::new(node, visible, redact, throttle, losses.clone());
-                Parts { nursery, teller, queues, losses, rules, visible: classes }
+                Parts {
+                    nursery,
+                    teller,
+                    queues,
+                    losses,
+                    rules,
+                    visible: classes,
+                }
             }
         };
         let (engine, thread) = engine::start(load, parts)?;
         let (tier, reason, programs) = heard.recv().unwrap_or_default();
         let footprint = Footprint { programs, paths };
         // Last: a start that fails leaves no empty streams behind.
-        let Spool { verdicts, telemetry, streams } =
-            Spool::open(&settings.spool_path(), settings.spool.max_size.0, &losses)?;
-        let patience = if relays.is_empty() { Duration::ZERO } else { FIRST_RULES };
-        let link = Link::new(relays, tls, introduction, engine.clone(), losses.clone(), streams);
+        let Spool {
+            verdicts,
+            telemetry,
+            streams,
+        } = Spool::open(&settings.spool_path(), settings.spool.max_size.0, &losses)?;
+        let patience = if relays.is_empty() {
+            Duration::ZERO
+        } else {
+            FIRST_RULES
+        };
+        let link = Link::new(
+            relays,
+            tls,
+            introduction,
+            engine.clone(),
+            losses.clone(),
+            streams,
+        );
         Ok(Self {
             tier,
             reason,
@@ -206,15 +245,32 @@ impl Sensor {
 
     /// Works until `shutdown` resolves, then ends workloads, flushes and returns.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { node, engine, thread, control, link, patience, .. } = self;
-        let Self { losses, verdicts, telemetry, _lock, .. } = self;
+        let Self {
+            node,
+            engine,
+            thread,
+            control,
+            link,
+            patience,
+            ..
+        } = self;
+        let Self {
+            losses,
+            verdicts,
+            telemetry,
+            _lock,
+            ..
+        } = self;
         let (verdict_sender, verdict_queue, verdict_writer) = verdicts;
         let (telemetry_queue, telemetry_writer) = telemetry;
         let (stop, stopped) = watch::channel(false);
         let (stage, staged) = watch::channel(Stage::Running);
 
         let writers = tokio::spawn(async move {
-            tokio::join!(verdict_writer.run(verdict_queue), telemetry_writer.run(telemetry_queue));
+            tokio::join!(
+                verdict_writer.run(verdict_queue),
+                telemetry_writer.run(telemetry_queue)
+            );
         });
         let link = tokio::spawn(link.run(staged));
         let root = PathBuf::from("/");
@@ -252,7 +308,12 @@ async fn tell_losses(
         for loss in losses.take() {
             let time = now_ns();
             let payload = lost::message(&node, time, &loss).encode_to_vec().into();
-            let event = Outgoing { class: Class::Verdict, kind: Kind::Message, time, payload };
+            let event = Outgoing {
+                class: Class::Verdict,
+                kind: Kind::Message,
+                time,
+                payload,
+            };
             if queue.try_send(event).is_err() {
                 untold.push(loss);
             }
@@ -276,12 +337,18 @@ async fn close(streams: Vec<Outbound>) {
 }
 
 fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn lock_data(data: &Path) -> Result<File, StartError> {
-    let failed = |source| StartError::File { what: "data folder", path: data.to_owned(), source };
+    let failed = |source| StartError::File {
+        what: "data folder",
+        path: data.to_owned(),
+        source,
+    };
     std::fs::create_dir_all(data).map_err(failed)?;
     let lock = File::create(data.join("sensor.lock")).map_err(failed)?;
     match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
@@ -293,18 +360,33 @@ fn lock_data(data: &Path) -> Result<File, StartError> {
 
 fn introduction(settings: &SensorConfig, name: &str) -> Result<Introduction, StartError> {
     let path = settings.id_path();
-    let sensor = crate::node::sensor_id(&path)
-        .map_err(|source| StartError::File { what: "sensor identity", path, source })?;
-    Ok(Introduction { sensor, node: name.to_owned(), labels: settings.labels.clone() })
+    let sensor = crate::node::sensor_id(&path).map_err(|source| StartError::File {
+        what: "sensor identity",
+        path,
+        source,
+    })?;
+    Ok(Introduction {
+        sensor,
+        node: name.to_owned(),
+        labels: settings.labels.clone(),
+    })
 }
 
 fn relays(settings: &SensorConfig) -> Result<Vec<Relay>, AddressError> {
-    settings.relay.iter().map(|relay| Relay::parse(relay, settings.tls.is_some())).collect()
+    settings
+        .relay
+        .iter()
+        .map(|relay| Relay::parse(relay, settings.tls.is_some()))
+        .collect()
 }
 
 fn tls(files: &TlsConfig) -> Result<ClientTlsConfig, StartError> {
     let read = |what, path: &Path| {
-        std::fs::read(path).map_err(|source| StartError::File { what, path: path.to_owned(), source })
+        std::fs::read(path).map_err(|source| StartError::File {
+            what,
+            path: path.to_owned(),
+            source,
+        })
     };
     let certificate = read("certificate", &files.cert_file)?;
     let key = read("key", &files.key_file)?;

@@ -86,14 +86,22 @@ pub enum PlaceError {
 impl Sets {
     /// Digest of the rule set in force; empty without one.
     pub fn digest(&self) -> Bytes {
-        let digest = self.current.as_ref().map(|accepted| accepted.digest.0.to_vec());
+        let digest = self
+            .current
+            .as_ref()
+            .map(|accepted| accepted.digest.0.to_vec());
         digest.unwrap_or_default().into()
     }
 
     /// Digests of the policies that need not be sent again.
     pub fn held(&self) -> Vec<Bytes> {
-        let blobs = self.current.iter().flat_map(|accepted| accepted.blobs.keys());
-        blobs.map(|digest| Bytes::copy_from_slice(&digest.0)).collect()
+        let blobs = self
+            .current
+            .iter()
+            .flat_map(|accepted| accepted.blobs.keys());
+        blobs
+            .map(|digest| Bytes::copy_from_slice(&digest.0))
+            .collect()
     }
 
     /// What is kept on disk: the accepted set, complete.
@@ -116,20 +124,34 @@ impl Sets {
     /// Does an Allow rule of this workload name the operation? Such an operation is not told. The kernel decided before; this
     /// only keeps quiet, by the same lists.
     pub fn allows(&self, index: u32, op: &Op) -> bool {
-        let set = self.assigned.get(&index).and_then(|set| self.placed.get(set));
-        let (Some(set), Some(operation)) = (set, operation(op)) else { return false };
+        let set = self
+            .assigned
+            .get(&index)
+            .and_then(|set| self.placed.get(set));
+        let (Some(set), Some(operation)) = (set, operation(op)) else {
+            return false;
+        };
         matches!(set.flat.decide(&operation).enforced, Enforced::Allow(_))
     }
 
     /// Policies that select this workload, `namespace/name` in byte order.
     pub fn policies(&self, identity: &Identity) -> Vec<String> {
-        let Some(accepted) = &self.current else { return Vec::new() };
+        let Some(accepted) = &self.current else {
+            return Vec::new();
+        };
         policy::select(&accepted.set, &subject(identity)).policies()
     }
 
     /// Puts the rules for a new workload into the kernel and gives their set.
-    pub fn place<K: Enforcer>(&mut self, kernel: &mut K, workload: &Workload) -> Result<u32, PlaceError> {
-        let flat = flatten(self.current.as_ref().map(|accepted| &accepted.set), workload)?;
+    pub fn place<K: Enforcer>(
+        &mut self,
+        kernel: &mut K,
+        workload: &Workload,
+    ) -> Result<u32, PlaceError> {
+        let flat = flatten(
+            self.current.as_ref().map(|accepted| &accepted.set),
+            workload,
+        )?;
         let set = self.write(kernel, flat)?;
         self.assign(workload.index, set);
         Ok(set)
@@ -150,20 +172,35 @@ impl Sets {
         rules: Rules,
         now: Instant,
     ) -> RuleStatus {
-        let digest = rules.manifest.as_ref().map(|m| m.digest.clone()).unwrap_or_default();
+        let digest = rules
+            .manifest
+            .as_ref()
+            .map(|m| m.digest.clone())
+            .unwrap_or_default();
         let (applied, problems) = match self.try_apply(kernel, workloads, rules, now) {
             Ok(()) => (true, self.problems(kernel)),
             Err(problems) => (false, problems),
         };
-        RuleStatus { digest: digest.to_vec().into(), applied, problems }
+        RuleStatus {
+            digest: digest.to_vec().into(),
+            applied,
+            problems,
+        }
     }
 
     /// Parts of the set in force that this node does not enforce: on any workload, and on those that are here.
     pub fn problems<K: Enforcer>(&self, kernel: &K) -> Vec<RuleProblem> {
-        let Some(accepted) = &self.current else { return Vec::new() };
+        let Some(accepted) = &self.current else {
+            return Vec::new();
+        };
         let here = self.placed.values().filter(|placed| placed.users > 0);
         let here = here.flat_map(|placed| &placed.flat.not_enforced);
-        crate::shortfall::of(accepted.blobs.values(), &accepted.manifest, &kernel.abilities(), here)
+        crate::shortfall::of(
+            accepted.blobs.values(),
+            &accepted.manifest,
+            &kernel.abilities(),
+            here,
+        )
     }
 
     fn try_apply<K: Enforcer>(
@@ -173,7 +210,9 @@ impl Sets {
         rules: Rules,
         now: Instant,
     ) -> Result<(), Vec<RuleProblem>> {
-        let accepted = self.read(rules).map_err(|why| vec![refusal(String::new(), why)])?;
+        let accepted = self
+            .read(rules)
+            .map_err(|why| vec![refusal(String::new(), why)])?;
         let mut plan = Vec::new();
         let mut problems = Vec::new();
         for workload in workloads.live() {
@@ -205,31 +244,59 @@ impl Sets {
         let manifest = rules.manifest.ok_or("a rule set without a manifest")?;
         let digest = Digest::try_from(&manifest.digest[..])
             .map_err(|_| "a manifest whose digest is not 32 bytes".to_owned())?;
-        let sent: BTreeMap<Digest, Bytes> =
-            rules.blobs.into_iter().map(|blob| (policy::blob_digest(&blob), blob)).collect();
+        let sent: BTreeMap<Digest, Bytes> = rules
+            .blobs
+            .into_iter()
+            .map(|blob| (policy::blob_digest(&blob), blob))
+            .collect();
         let mut blobs = BTreeMap::new();
         for name in &manifest.blobs {
             let name = Digest::try_from(&name[..])
                 .map_err(|_| "a manifest with a name that is not 32 bytes".to_owned())?;
-            let held = self.current.as_ref().and_then(|accepted| accepted.blobs.get(&name));
-            let blob = sent.get(&name).or(held).ok_or_else(|| format!("policy {name} was not sent"))?;
+            let held = self
+                .current
+                .as_ref()
+                .and_then(|accepted| accepted.blobs.get(&name));
+            let blob = sent
+                .get(&name)
+                .or(held)
+                .ok_or_else(|| format!("policy {name} was not sent"))?;
             blobs.insert(name, blob.clone());
         }
         let set = policy::Set::from_wire(&manifest, &blobs).map_err(|why| why.to_string())?;
-        Ok(Accepted { digest, manifest, blobs, set })
+        Ok(Accepted {
+            digest,
+            manifest,
+            blobs,
+            set,
+        })
     }
 
     /// The kernel set of a flat: an equal one that is there, or a new one.
     fn write<K: Enforcer>(&mut self, kernel: &mut K, flat: Flat) -> Result<u32, PlaceError> {
-        if let Some((set, _)) = self.placed.iter().find(|(_, placed)| placed.flat.digest == flat.digest) {
+        if let Some((set, _)) = self
+            .placed
+            .iter()
+            .find(|(_, placed)| placed.flat.digest == flat.digest)
+        {
             return Ok(*set);
         }
         let next = |from: u32| (from.max(1)..MOST_SETS).find(|set| !self.placed.contains_key(set));
-        let set = next(self.last + 1).or_else(|| next(1)).ok_or(PlaceError::TooMany)?;
+        let set = next(self.last + 1)
+            .or_else(|| next(1))
+            .ok_or(PlaceError::TooMany)?;
         let generation = kernel.write_set(set, &flat).map_err(PlaceError::Kernel)?;
         self.last = set;
-        self.tables.insert((set, generation), Arc::new(flat.slots.clone()));
-        self.placed.insert(set, Placed { generation, users: 0, flat });
+        self.tables
+            .insert((set, generation), Arc::new(flat.slots.clone()));
+        self.placed.insert(
+            set,
+            Placed {
+                generation,
+                users: 0,
+                flat,
+            },
+        );
         Ok(set)
     }
 
@@ -252,8 +319,12 @@ impl Sets {
     /// Sets that were written and never used wait like those that are used no more.
     fn sweep(&mut self, now: Instant) {
         let waiting: Vec<u32> = self.unused.iter().map(|(_, set)| *set).collect();
-        let idle = self.placed.iter().filter(|(set, p)| p.users == 0 && !waiting.contains(set));
-        self.unused.extend(idle.map(|(set, _)| (now, *set)).collect::<Vec<_>>());
+        let idle = self
+            .placed
+            .iter()
+            .filter(|(set, p)| p.users == 0 && !waiting.contains(set));
+        self.unused
+            .extend(idle.map(|(set, _)| (now, *set)).collect::<Vec<_>>());
     }
 
     /// Drops what nobody has used for long enough. Call it now and then.
@@ -264,8 +335,14 @@ impl Sets {
             }
             self.unused.pop_front();
             let again = self.unused.iter().any(|(_, other)| *other == set);
-            let idle = self.placed.get(&set).is_some_and(|placed| placed.users == 0);
-            if idle && !again && let Some(placed) = self.placed.remove(&set) {
+            let idle = self
+                .placed
+                .get(&set)
+                .is_some_and(|placed| placed.users == 0);
+            if idle
+                && !again
+                && let Some(placed) = self.placed.remove(&set)
+            {
                 kernel.drop_set(set);
                 self.dropped.push_back((now, (set, placed.generation)));
             }
@@ -277,7 +354,11 @@ impl Sets {
             self.dropped.pop_front();
             let (set, generation) = key;
             // The same pair is in force again only if the kernel half counts generations from the start.
-            if self.placed.get(&set).is_none_or(|placed| placed.generation != generation) {
+            if self
+                .placed
+                .get(&set)
+                .is_none_or(|placed| placed.generation != generation)
+            {
                 self.tables.remove(&key);
             }
         }
@@ -302,21 +383,34 @@ fn operation(op: &Op) -> Option<Operation> {
         Op::Exec { path, .. } => Operation::Exec { path: path.clone() },
         Op::Open { path, flags, .. } => {
             // O_ACCMODE: 0 reads only.
-            Operation::Open { path: path.clone(), write: flags & 3 != 0 }
+            Operation::Open {
+                path: path.clone(),
+                write: flags & 3 != 0,
+            }
         }
-        Op::Unlink { path, .. } | Op::Rename { from: path, .. } => {
-            Operation::Open { path: path.clone(), write: true }
-        }
-        Op::Socket { family: family @ (AF_INET | AF_INET6 | AF_PACKET), kind, protocol } => {
-            Operation::Socket { key: socket_key(*family, *kind, *protocol) }
-        }
+        Op::Unlink { path, .. } | Op::Rename { from: path, .. } => Operation::Open {
+            path: path.clone(),
+            write: true,
+        },
+        Op::Socket {
+            family: family @ (AF_INET | AF_INET6 | AF_PACKET),
+            kind,
+            protocol,
+        } => Operation::Socket {
+            key: socket_key(*family, *kind, *protocol),
+        },
         Op::Capability { number } => Operation::Capability { number: *number },
         _ => return None,
     })
 }
 
 fn refusal(policy: String, message: String) -> RuleProblem {
-    RuleProblem { policy, path: String::new(), message, refused: true }
+    RuleProblem {
+        policy,
+        path: String::new(),
+        message,
+        refused: true,
+    }
 }
 
 fn subject(identity: &Identity) -> policy::Workload {

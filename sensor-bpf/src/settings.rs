@@ -41,19 +41,34 @@ impl Config {
         })?;
         let (mut documents, mut problems) = yaml::parse(&name, &text);
         if documents.len() > 1 {
-            problems.push(Problem::whole_file(&name, "more than one document; keep the first"));
+            problems.push(Problem::whole_file(
+                &name,
+                "more than one document; keep the first",
+            ));
         }
-        let mut node = if documents.is_empty() { Node::empty(&name) } else { documents.swap_remove(0) };
+        let mut node = if documents.is_empty() {
+            Node::empty(&name)
+        } else {
+            documents.swap_remove(0)
+        };
         overrides(&mut node, environment);
         let config = Self::read(&node, &mut problems);
-        config.filter(|_| !problems.iter().any(Problem::is_error)).ok_or(problems)
+        config
+            .filter(|_| !problems.iter().any(Problem::is_error))
+            .ok_or(problems)
     }
 
     /// Reads a document. What comes back may be used unless a problem is an error.
     pub fn read(node: &Node, problems: &mut Vec<Problem>) -> Option<Self> {
-        let Document { version, cluster, sensor, .. } = node.read(Severity::Error, problems)?;
+        let Document {
+            version,
+            cluster,
+            sensor,
+            ..
+        } = node.read(Severity::Error, problems)?;
         if let Some(version) = version.filter(|version| *version != 1) {
-            let message = format!("version {version} of this file is unknown; this program reads version 1");
+            let message =
+                format!("version {version} of this file is unknown; this program reads version 1");
             problems.push(node.problem_at("version", message));
         }
         let defaults = Self::default();
@@ -61,7 +76,12 @@ impl Config {
             cluster: cluster.unwrap_or(defaults.cluster),
             sensor: sensor.unwrap_or(defaults.sensor),
         };
-        problems.extend(config.check().into_iter().map(|why| node.problem_at(&why.path, why.message)));
+        problems.extend(
+            config
+                .check()
+                .into_iter()
+                .map(|why| node.problem_at(&why.path, why.message)),
+        );
         Some(config)
     }
 }
@@ -72,7 +92,9 @@ where
     E: IntoIterator<Item = (String, String)>,
 {
     for (name, value) in environment {
-        let Some(path) = name.strip_prefix("CRESSET__") else { continue };
+        let Some(path) = name.strip_prefix("CRESSET__") else {
+            continue;
+        };
         let path = path.to_lowercase();
         node.set(&path.split("__").collect::<Vec<_>>(), &value);
     }
@@ -86,10 +108,16 @@ mod tests {
     fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
         let mut file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let environment = environment
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         let name = file.path().display().to_string();
-        Config::load(file.path(), environment)
-            .map_err(|problems| problems.iter().map(|p| p.to_string().replace(&name, "FILE")).collect())
+        Config::load(file.path(), environment).map_err(|problems| {
+            problems
+                .iter()
+                .map(|p| p.to_string().replace(&name, "FILE"))
+                .collect()
+        })
     }
 
     #[test]
@@ -122,7 +150,10 @@ mod tests {
             "FILE:4: sensor.relay[0]",
             "FILE:5: sensor.throttle.alerts_per_second",
         ] {
-            assert!(heads.iter().any(|head| head == expected), "{expected} not in {problems:?}");
+            assert!(
+                heads.iter().any(|head| head == expected),
+                "{expected} not in {problems:?}"
+            );
         }
     }
 }

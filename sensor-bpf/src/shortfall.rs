@@ -19,8 +19,10 @@ pub(crate) fn of<'a>(
     abilities: &[Ability],
     here: impl Iterator<Item = &'a NotEnforced>,
 ) -> Vec<RuleProblem> {
-    let abilities: BTreeMap<&str, &Ability> =
-        abilities.iter().map(|ability| (ability.operation.as_str(), ability)).collect();
+    let abilities: BTreeMap<&str, &Ability> = abilities
+        .iter()
+        .map(|ability| (ability.operation.as_str(), ability))
+        .collect();
     let mut found: BTreeSet<(String, String, String)> = here
         .map(|part| (part.policy.clone(), part.path.clone(), part.reason.clone()))
         .collect();
@@ -39,7 +41,12 @@ pub(crate) fn of<'a>(
     }
     found
         .into_iter()
-        .map(|(policy, path, message)| RuleProblem { policy, path, message, refused: false })
+        .map(|(policy, path, message)| RuleProblem {
+            policy,
+            path,
+            message,
+            refused: false,
+        })
         .collect()
 }
 
@@ -67,15 +74,21 @@ fn shortfall(
         Action::Allow => postures(section) == Posture::Block,
         Action::Audit | Action::Unspecified => false,
     };
-    let because = if why.is_empty() { String::new() } else { format!(": {why}") };
+    let because = if why.is_empty() {
+        String::new()
+    } else {
+        format!(": {why}")
+    };
     match (how, wants_denial) {
         ("deny", _) => None,
-        ("kill", true) if operation != "exec" => {
-            Some(format!("contained only after the fact on this node{because}"))
-        }
+        ("kill", true) if operation != "exec" => Some(format!(
+            "contained only after the fact on this node{because}"
+        )),
         ("kill", _) => None,
         ("none", _) => Some(format!("neither enforced nor told on this node{because}")),
-        (_, true) => Some(format!("not enforced on this node, only told as `Audit (Block)`{because}")),
+        (_, true) => Some(format!(
+            "not enforced on this node, only told as `Audit (Block)`{because}"
+        )),
         _ => None,
     }
 }
@@ -104,10 +117,17 @@ fn section_word(section: Section) -> &'static str {
 
 /// The postures of a namespace. Process rules share the file posture, as in KubeArmor.
 fn postures<'a>(manifest: &'a Manifest, namespace: &str) -> impl Fn(Section) -> Posture + use<'a> {
-    let own = manifest.namespaces.iter().find(|own| own.namespace == namespace);
-    let chosen = own.and_then(|own| own.postures.as_ref()).or(manifest.postures.as_ref());
+    let own = manifest
+        .namespaces
+        .iter()
+        .find(|own| own.namespace == namespace);
+    let chosen = own
+        .and_then(|own| own.postures.as_ref())
+        .or(manifest.postures.as_ref());
     move |section| {
-        let Some(postures) = chosen else { return Posture::Audit };
+        let Some(postures) = chosen else {
+            return Posture::Audit;
+        };
         match section {
             Section::Network | Section::Dns => postures.network(),
             Section::Capabilities => postures.capabilities(),
@@ -122,7 +142,11 @@ mod tests {
     use proto::rules::{Postures, Rule, Unenforced};
 
     fn blob(section: Section, action: Action) -> Bytes {
-        let rule = Rule { section: section.into(), action: action.into(), ..Rule::default() };
+        let rule = Rule {
+            section: section.into(),
+            action: action.into(),
+            ..Rule::default()
+        };
         let blob = PolicyBlob {
             namespace: "shop".to_owned(),
             name: "p".to_owned(),
@@ -134,7 +158,11 @@ mod tests {
 
     fn ability(operation: &str, how: &str) -> Ability {
         let reason = "the kernel has no LSM hooks".to_owned();
-        Ability { operation: operation.to_owned(), how: how.to_owned(), reason }
+        Ability {
+            operation: operation.to_owned(),
+            how: how.to_owned(),
+            reason,
+        }
     }
 
     fn native() -> Vec<Ability> {
@@ -169,16 +197,31 @@ mod tests {
     #[test]
     fn what_the_tier_can_do_is_no_shortfall() {
         for section in [Section::Process, Section::Network] {
-            assert_eq!(found(section, Action::Block, &Manifest::default()), Vec::<String>::new());
+            assert_eq!(
+                found(section, Action::Block, &Manifest::default()),
+                Vec::<String>::new()
+            );
         }
-        assert_eq!(found(Section::File, Action::Audit, &Manifest::default()), Vec::<String>::new());
+        assert_eq!(
+            found(Section::File, Action::Audit, &Manifest::default()),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
     fn an_allow_list_falls_short_only_where_its_posture_would_deny() {
-        let block = Postures { file: Posture::Block.into(), ..Postures::default() };
-        let strict = Manifest { postures: Some(block), ..Manifest::default() };
-        assert_eq!(found(Section::File, Action::Allow, &Manifest::default()), Vec::<String>::new());
+        let block = Postures {
+            file: Posture::Block.into(),
+            ..Postures::default()
+        };
+        let strict = Manifest {
+            postures: Some(block),
+            ..Manifest::default()
+        };
+        assert_eq!(
+            found(Section::File, Action::Allow, &Manifest::default()),
+            Vec::<String>::new()
+        );
         assert_eq!(found(Section::File, Action::Allow, &strict).len(), 1);
     }
 
@@ -190,7 +233,10 @@ mod tests {
 
     #[test]
     fn parts_that_the_compiler_marked_are_told_with_their_path() {
-        let part = Unenforced { path: "spec.dns".to_owned(), reason: "not yet".to_owned() };
+        let part = Unenforced {
+            path: "spec.dns".to_owned(),
+            reason: "not yet".to_owned(),
+        };
         let blob = PolicyBlob {
             namespace: "a".to_owned(),
             name: "b".to_owned(),

@@ -70,19 +70,30 @@ pub struct Spool {
 impl Spool {
     /// Opens the folder, with two new streams and those of earlier starts that are not drained.
     pub fn open(dir: &Path, max_size: u64, losses: &Losses) -> Result<Self, SpoolError> {
-        std::fs::create_dir_all(dir).map_err(|source| SpoolError::Io { path: dir.to_owned(), source })?;
+        std::fs::create_dir_all(dir).map_err(|source| SpoolError::Io {
+            path: dir.to_owned(),
+            source,
+        })?;
         let mut streams = leftovers(dir, max_size / 2, losses)?;
         let mut writer = |class: Class, bound: u64| {
             let id = StreamId::random();
             let path = dir.join(format!("{}-{id}", folder_word(class)));
             let stream = Outbound::open(path, id, class, bound, true, losses)?;
-            let writer = Writer { journal: stream.journal.clone(), class, losses: losses.clone() };
+            let writer = Writer {
+                journal: stream.journal.clone(),
+                class,
+                losses: losses.clone(),
+            };
             streams.push(stream);
             Ok::<_, SpoolError>(writer)
         };
         let verdicts = writer(Class::Verdict, max_size / 8)?;
         let telemetry = writer(Class::Telemetry, max_size / 8 * 3)?;
-        Ok(Self { verdicts, telemetry, streams })
+        Ok(Self {
+            verdicts,
+            telemetry,
+            streams,
+        })
     }
 }
 
@@ -96,18 +107,26 @@ fn folder_word(class: Class) -> &'static str {
 /// Class and stream of a folder's name.
 fn parse_folder(name: &str) -> Option<(Class, StreamId)> {
     let (word, id) = name.split_once('-')?;
-    let class = [Class::Verdict, Class::Telemetry].into_iter().find(|c| folder_word(*c) == word)?;
+    let class = [Class::Verdict, Class::Telemetry]
+        .into_iter()
+        .find(|c| folder_word(*c) == word)?;
     Some((class, id.parse().ok()?))
 }
 
 /// Opens what earlier starts left, newest first, until `bound` bytes; what is older goes, counted.
 fn leftovers(dir: &Path, bound: u64, losses: &Losses) -> Result<Vec<Outbound>, SpoolError> {
-    let io_error = |source| SpoolError::Io { path: dir.to_owned(), source };
+    let io_error = |source| SpoolError::Io {
+        path: dir.to_owned(),
+        source,
+    };
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(io_error)?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if let Some((class, id)) = parse_folder(&name) {
-            let time = entry.metadata().and_then(|metadata| metadata.modified()).map_err(io_error)?;
+            let time = entry
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .map_err(io_error)?;
             found.push((time, entry.path(), class, id));
         }
     }
@@ -139,7 +158,10 @@ fn leftovers(dir: &Path, bound: u64, losses: &Losses) -> Result<Vec<Outbound>, S
 
 fn size_of_folder(path: &Path) -> u64 {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+    entries
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|metadata| metadata.len())
+        .sum()
 }
 
 /// Appends the events of one class.
@@ -151,7 +173,9 @@ pub struct Writer {
 
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writer").field("class", &self.class).finish_non_exhaustive()
+        f.debug_struct("Writer")
+            .field("class", &self.class)
+            .finish_non_exhaustive()
     }
 }
 
@@ -164,9 +188,15 @@ impl Writer {
             while rest.peek().is_some() {
                 let mut room = APPEND_BYTES;
                 let mut records = Vec::new();
-                while let Some(event) = rest.next_if(|event| records.is_empty() || event.payload.len() <= room) {
+                while let Some(event) =
+                    rest.next_if(|event| records.is_empty() || event.payload.len() <= room)
+                {
                     room = room.saturating_sub(event.payload.len());
-                    records.push(Record { kind: event.kind as u8, time: event.time, payload: event.payload });
+                    records.push(Record {
+                        kind: event.kind as u8,
+                        time: event.time,
+                        payload: event.payload,
+                    });
                 }
                 self.append(records).await;
             }
@@ -177,7 +207,8 @@ impl Writer {
         let count = records.len() as u64;
         if let Err(error) = self.journal.append(records).await {
             tracing::warn!(%error, class = self.class.word(), count, "events could not be spooled");
-            self.losses.count(Place::Spool, self.class, count, &error.to_string());
+            self.losses
+                .count(Place::Spool, self.class, count, &error.to_string());
         }
     }
 }
@@ -210,8 +241,18 @@ pub struct Outbound {
 
 impl std::fmt::Debug for Outbound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { id, class, live, acked, sent, .. } = self;
-        write!(f, "Outbound({id} {class:?} live={live} acked={acked} sent={sent})")
+        let Self {
+            id,
+            class,
+            live,
+            acked,
+            sent,
+            ..
+        } = self;
+        write!(
+            f,
+            "Outbound({id} {class:?} live={live} acked={acked} sent={sent})"
+        )
     }
 }
 
@@ -224,7 +265,10 @@ impl Outbound {
         live: bool,
         losses: &Losses,
     ) -> Result<Self, SpoolError> {
-        let failed = |why: String| SpoolError::Journal { path: path.clone(), why };
+        let failed = |why: String| SpoolError::Journal {
+            path: path.clone(),
+            why,
+        };
         let disk = RealDisk::open(&path).map_err(|why| failed(why.to_string()))?;
         let config = journal::Config {
             segment_bytes: (bound / 8).clamp(1 << 20, 64 << 20),
@@ -234,8 +278,13 @@ impl Outbound {
         };
         let (journal, _opened) = Journal::open(Arc::new(disk), config, Box::new(()))
             .map_err(|why| failed(why.to_string()))?;
-        let options = CursorOptions { start: Start::Beginning, when_full: WhenFull::Expire };
-        let cursor = journal.cursor("link", options).map_err(|why| failed(why.to_string()))?;
+        let options = CursorOptions {
+            start: Start::Beginning,
+            when_full: WhenFull::Expire,
+        };
+        let cursor = journal
+            .cursor("link", options)
+            .map_err(|why| failed(why.to_string()))?;
         let position = cursor.position();
         let reader = journal.reader(position);
         let (acked, saved, sent) = (position.0, position.0, position.0);
@@ -290,7 +339,10 @@ impl Outbound {
         SpooledStream {
             stream: self.id.0.to_vec().into(),
             class: class.into(),
-            spooled: Some(LinkRange { first: self.acked, end }),
+            spooled: Some(LinkRange {
+                first: self.acked,
+                end,
+            }),
         }
     }
 
@@ -302,7 +354,12 @@ impl Outbound {
     /// A new connection: what is not acknowledged is sent again, but for what the relay says that it has.
     pub fn resume(&mut self, received: &[Range<u64>]) {
         self.settled.clone_from(&self.gone);
-        self.settled.extend(received.iter().filter(|range| range.start < range.end).cloned());
+        self.settled.extend(
+            received
+                .iter()
+                .filter(|range| range.start < range.end)
+                .cloned(),
+        );
         self.settle();
         self.rewind();
     }
@@ -333,7 +390,13 @@ impl Outbound {
         }
         let numbered = Some((self.id, sequence, sequence));
         let (place, class) = (Place::Rejected, self.class);
-        self.losses.add(Loss { place, class, count: 1, numbered, reason: reason.to_owned() });
+        self.losses.add(Loss {
+            place,
+            class,
+            count: 1,
+            numbered,
+            reason: reason.to_owned(),
+        });
     }
 
     /// The next events to send, if there are any.
@@ -348,17 +411,26 @@ impl Outbound {
             if entry.seq.0 != next || full {
                 break;
             }
-            let Some(entry) = self.ready.pop_front() else { break };
+            let Some(entry) = self.ready.pop_front() else {
+                break;
+            };
             next += 1;
             // The spool's own records have no other kinds.
             let kind = Kind::try_from(entry.kind).unwrap_or(Kind::Message);
             if kind == Kind::Message {
                 self.messages.insert(entry.seq.0);
             }
-            events.push(RawEvent { kind, payload: entry.payload });
+            events.push(RawEvent {
+                kind,
+                payload: entry.payload,
+            });
         }
         self.sent = next;
-        Some(RawBatch { stream: self.id, first, events })
+        Some(RawBatch {
+            stream: self.id,
+            first,
+            events,
+        })
     }
 
     /// Reads until something is ready or nothing is left.
@@ -406,7 +478,11 @@ impl Outbound {
 
     /// What is settled need not be waited for.
     fn settle(&mut self) {
-        while let Some(range) = self.settled.iter().find(|range| range.contains(&self.acked)) {
+        while let Some(range) = self
+            .settled
+            .iter()
+            .find(|range| range.contains(&self.acked))
+        {
             self.acked = range.end;
         }
         // A relay may remember more than this disk does.
@@ -425,18 +501,27 @@ impl Outbound {
         }
         let passed = self.saved..self.acked;
         let overlap = |range: &Range<u64>| {
-            range.end.min(passed.end).saturating_sub(range.start.max(passed.start))
+            range
+                .end
+                .min(passed.end)
+                .saturating_sub(range.start.max(passed.start))
         };
         let expired = self.gone.iter().map(overlap).sum();
         let delivered = passed.end - passed.start - expired;
-        let delta = Account { delivered, expired, ..Account::default() };
+        let delta = Account {
+            delivered,
+            expired,
+            ..Account::default()
+        };
         match self.cursor.advance(Seq(self.acked), delta, None).await {
             Ok(()) => {
                 self.saved = self.acked;
                 let saved = self.saved;
                 self.gone.retain(|range| range.end > saved);
             }
-            Err(error) => tracing::warn!(%error, stream = %self.id, "the spool's position cannot be kept"),
+            Err(error) => {
+                tracing::warn!(%error, stream = %self.id, "the spool's position cannot be kept")
+            }
         }
     }
 

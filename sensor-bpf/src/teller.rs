@@ -71,7 +71,15 @@ impl Teller {
         losses: Losses,
     ) -> Self {
         let images = Processes::new(IMAGES);
-        Self { node, visible, redact, throttle, losses, images, waiting: Vec::new() }
+        Self {
+            node,
+            visible,
+            redact,
+            throttle,
+            losses,
+            images,
+            waiting: Vec::new(),
+        }
     }
 
     /// Takes what one round of reading gave, and tells it and what waited for it, in the order in which it happened.
@@ -131,21 +139,38 @@ impl Teller {
         let image = self.image(observation);
         let Some(workload) = known.workloads.get(task.workload) else {
             let class = class(observation);
-            self.losses.count(Place::Record, class, 1, "its workload is not known any more");
+            self.losses.count(
+                Place::Record,
+                class,
+                1,
+                "its workload is not known any more",
+            );
             return;
         };
         let telemetry = observation.verdict.is_none();
-        if telemetry && (!self.wanted(&observation.op) || known.sets.allows(task.workload, &observation.op)) {
+        if telemetry
+            && (!self.wanted(&observation.op) || known.sets.allows(task.workload, &observation.op))
+        {
             return;
         }
         let found = match observation.verdict.map(|decision| decision.by) {
-            Some(By::Rule { set, generation, slot }) => known.sets.rule(set, generation, slot),
+            Some(By::Rule {
+                set,
+                generation,
+                slot,
+            }) => known.sets.rule(set, generation, slot),
             _ => None,
         };
         let rule = found.as_ref().and_then(|(slots, at)| slots.get(*at));
         let digest = known.sets.digest();
         let node = &self.node;
-        let context = Context { node, workload, image: &image, rule, digest: &digest };
+        let context = Context {
+            node,
+            workload,
+            image: &image,
+            rule,
+            digest: &digest,
+        };
         for event in render::events(&context, observation) {
             match event {
                 Rendered::Alert(alert) => self.alert(*alert, observation, now, send),
@@ -167,24 +192,47 @@ impl Teller {
         now: Instant,
         send: &mut dyn FnMut(Outgoing),
     ) {
-        if self.throttle.judge(observation.task.workload, &mut alert, now) == Fate::Drop {
-            self.losses.count(Place::Throttle, Class::Verdict, 1, "more alerts than throttle.alerts_per_second");
+        if self
+            .throttle
+            .judge(observation.task.workload, &mut alert, now)
+            == Fate::Drop
+        {
+            self.losses.count(
+                Place::Throttle,
+                Class::Verdict,
+                1,
+                "more alerts than throttle.alerts_per_second",
+            );
             return;
         }
         let payload = alert.encode_to_vec().into();
-        send(Outgoing { class: Class::Verdict, kind: Kind::Alert, time: observation.time_ns, payload });
+        send(Outgoing {
+            class: Class::Verdict,
+            kind: Kind::Alert,
+            time: observation.time_ns,
+            payload,
+        });
     }
 
     /// The image that acts; of an exec, the new one, which the table then knows.
     fn image(&mut self, observation: &Observation) -> Arc<Image> {
         let task = &observation.task;
-        let Op::Exec { path, literal, args, parent_exe, .. } = &observation.op else {
+        let Op::Exec {
+            path,
+            literal,
+            args,
+            parent_exe,
+            ..
+        } = &observation.op
+        else {
             return self.acting_image(observation);
         };
         let mut args = args.clone();
         self.redact.arguments(&mut args);
         let image = Image::new(path.clone(), literal, args, parent_exe.clone());
-        let denied = observation.verdict.is_some_and(|decision| decision.outcome == Outcome::Denied);
+        let denied = observation
+            .verdict
+            .is_some_and(|decision| decision.outcome == Outcome::Denied);
         if denied || observation.result < 0 {
             return Arc::new(image);
         }
@@ -196,11 +244,21 @@ impl Teller {
         if let Some(image) = self.images.get(task.exec_id, task.host_pid) {
             return image;
         }
-        let found = process::from_proc(Path::new("/proc"), task.host_pid, task.host_ppid, &self.redact);
+        let found = process::from_proc(
+            Path::new("/proc"),
+            task.host_pid,
+            task.host_ppid,
+            &self.redact,
+        );
         match found {
-            Some(image) if task.exec_id != 0 => self.images.exec(task.exec_id, task.host_pid, image),
+            Some(image) if task.exec_id != 0 => {
+                self.images.exec(task.exec_id, task.host_pid, image)
+            }
             Some(image) => Arc::new(image),
-            None => Arc::new(Image { command: task.comm.clone(), ..Image::default() }),
+            None => Arc::new(Image {
+                command: task.comm.clone(),
+                ..Image::default()
+            }),
         }
     }
 
@@ -222,6 +280,9 @@ fn pseudo(path: &str) -> bool {
 }
 
 fn class(observation: &Observation) -> Class {
-    if observation.verdict.is_some() { Class::Verdict } else { Class::Telemetry }
+    if observation.verdict.is_some() {
+        Class::Verdict
+    } else {
+        Class::Telemetry
+    }
 }
-

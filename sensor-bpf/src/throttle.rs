@@ -31,7 +31,10 @@ pub struct Throttle {
 impl Throttle {
     /// `per_second` 0: no limit.
     pub fn new(per_second: u32) -> Self {
-        Self { per_second, windows: HashMap::new() }
+        Self {
+            per_second,
+            windows: HashMap::new(),
+        }
     }
 
     /// Judges one alert and, where it is the notice, makes it so.
@@ -40,7 +43,8 @@ impl Throttle {
             return Fate::Pass;
         }
         if self.windows.len() > 4096 {
-            self.windows.retain(|_, (start, _)| now.duration_since(*start) < WINDOW);
+            self.windows
+                .retain(|_, (start, _)| now.duration_since(*start) < WINDOW);
         }
         let key = (workload, alert.policy_name.clone());
         let (start, count) = self.windows.entry(key).or_insert((now, 0));
@@ -67,7 +71,10 @@ mod tests {
     use super::*;
 
     fn alert(policy: &str) -> Alert {
-        Alert { policy_name: policy.to_owned(), ..Alert::default() }
+        Alert {
+            policy_name: policy.to_owned(),
+            ..Alert::default()
+        }
     }
 
     #[test]
@@ -76,7 +83,10 @@ mod tests {
         let now = Instant::now();
         let mut judge = |at| throttle.judge(1, &mut alert("a"), at);
         let fates: Vec<_> = (0..5).map(|_| judge(now)).collect();
-        assert_eq!(fates, [Fate::Pass, Fate::Pass, Fate::Notice, Fate::Drop, Fate::Drop]);
+        assert_eq!(
+            fates,
+            [Fate::Pass, Fate::Pass, Fate::Notice, Fate::Drop, Fate::Drop]
+        );
         assert_eq!(judge(now + WINDOW), Fate::Pass);
     }
 
@@ -96,8 +106,14 @@ mod tests {
         throttle.judge(1, &mut alert("a"), now);
         let mut notice = alert("a");
         assert_eq!(throttle.judge(1, &mut notice, now), Fate::Notice);
-        assert_eq!((notice.r#type.as_str(), notice.operation.as_str()), ("SystemEvent", "AlertThreshold"));
-        assert_eq!((notice.max_alerts_per_sec, notice.dropping_alerts_interval), (1, 1));
+        assert_eq!(
+            (notice.r#type.as_str(), notice.operation.as_str()),
+            ("SystemEvent", "AlertThreshold")
+        );
+        assert_eq!(
+            (notice.max_alerts_per_sec, notice.dropping_alerts_interval),
+            (1, 1)
+        );
     }
 
     #[test]

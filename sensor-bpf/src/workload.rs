@@ -95,22 +95,36 @@ impl Identity {
 
     /// `k=v,k=v` in key order: the event's `Labels`.
     pub fn labels_text(&self) -> String {
-        let pairs: Vec<String> =
-            self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let pairs: Vec<String> = self
+            .labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
         pairs.join(",")
     }
 }
 
 fn text_error(field: &'static str, value: &str, why: &'static str) -> IdentityError {
-    IdentityError::Text { field, value: value.to_owned(), why }
+    IdentityError::Text {
+        field,
+        value: value.to_owned(),
+        why,
+    }
 }
 
 fn plain(field: &'static str, value: &str, forbidden: &str) -> Result<(), IdentityError> {
     if value.len() > 253 {
         return Err(text_error(field, value, "is longer than 253 bytes"));
     }
-    if value.chars().any(|c| c.is_control() || c.is_whitespace() || forbidden.contains(c)) {
-        return Err(text_error(field, value, "holds a space, a control character, or one of / = ,"));
+    if value
+        .chars()
+        .any(|c| c.is_control() || c.is_whitespace() || forbidden.contains(c))
+    {
+        return Err(text_error(
+            field,
+            value,
+            "holds a space, a control character, or one of / = ,",
+        ));
     }
     Ok(())
 }
@@ -164,11 +178,14 @@ impl Registry {
 
     /// By the index of a record.
     pub fn get(&self, index: u32) -> Option<&Arc<Workload>> {
-        self.live.get(&index).or_else(|| self.ended.get(&index).map(|(_, workload)| workload))
+        self.live
+            .get(&index)
+            .or_else(|| self.ended.get(&index).map(|(_, workload)| workload))
     }
 
     fn expire(&mut self, now: Instant) {
-        self.ended.retain(|_, (since, _)| now.duration_since(*since) < GRACE);
+        self.ended
+            .retain(|_, (since, _)| now.duration_since(*since) < GRACE);
     }
 
     /// Those that run, by index.
@@ -182,8 +199,15 @@ mod tests {
     use super::*;
 
     fn identity(labels: &[(&str, &str)]) -> Identity {
-        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Identity { name: "demo".to_owned(), labels, ..Identity::default() }
+        let labels = labels
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        Identity {
+            name: "demo".to_owned(),
+            labels,
+            ..Identity::default()
+        }
     }
 
     fn workload(index: u32) -> Workload {
@@ -199,14 +223,25 @@ mod tests {
 
     #[test]
     fn labels_are_written_in_key_order() {
-        let checked = identity(&[("tier", "web"), ("app", "shop")]).checked().unwrap();
+        let checked = identity(&[("tier", "web"), ("app", "shop")])
+            .checked()
+            .unwrap();
         assert_eq!(checked.labels_text(), "app=shop,tier=web");
-        assert_eq!((checked.namespace.as_str(), checked.container.as_str()), ("default", "demo"));
+        assert_eq!(
+            (checked.namespace.as_str(), checked.container.as_str()),
+            ("default", "demo")
+        );
     }
 
     #[test]
     fn labels_that_could_be_read_two_ways_are_refused() {
-        for bad in [("a,b", "c"), ("a", "b,c=d"), ("a=b", "c"), ("", "x"), ("a", "b\nc")] {
+        for bad in [
+            ("a,b", "c"),
+            ("a", "b,c=d"),
+            ("a=b", "c"),
+            ("", "x"),
+            ("a", "b\nc"),
+        ] {
             assert!(identity(&[bad]).checked().is_err(), "{bad:?}");
         }
     }

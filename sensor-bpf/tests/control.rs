@@ -26,7 +26,10 @@ async fn a_connection_is_the_workloads_life() {
     let mut client = Client::connect(&running.socket).await;
     let reply = client.ask(register("cart")).await;
     let ready = &reply["ready"];
-    assert_eq!((&ready["workload"], &ready["tier"], &ready["policies"]), (&json!(1), &json!(3), &json!([])));
+    assert_eq!(
+        (&ready["workload"], &ready["tier"], &ready["policies"]),
+        (&json!(1), &json!(3), &json!([]))
+    );
     let cgroup = Path::new(ready["cgroup"].as_str().unwrap()).to_owned();
     assert!(cgroup.is_dir());
     assert_eq!(running.kernel.state().workloads[&1].0, cgroup);
@@ -44,7 +47,10 @@ async fn status_tells_workloads_and_tier() {
     client.ask(register("cart")).await;
     let status = client.ask(json!({"status": {}})).await;
     let status = &status["status"];
-    assert_eq!((&status["tier"], &status["abilities"]["exec"]), (&json!(3), &json!("kill")));
+    assert_eq!(
+        (&status["tier"], &status["abilities"]["exec"]),
+        (&json!(3), &json!("kill"))
+    );
     assert_eq!(
         status["workloads"]["1"],
         json!({"name": "shop/cart", "labels": "app=cart,tier=web", "policies": []})
@@ -66,8 +72,14 @@ async fn bad_requests_get_a_reason_and_make_nothing() {
         let error = reply["error"].as_str().unwrap_or_default();
         assert!(error.contains(expected), "{bad}: {reply}");
     }
-    let long = Client::connect(&running.socket).await.line(&"x".repeat(70_000)).await;
-    assert!(long["error"].as_str().unwrap().contains("longer than"), "{long}");
+    let long = Client::connect(&running.socket)
+        .await
+        .line(&"x".repeat(70_000))
+        .await;
+    assert!(
+        long["error"].as_str().unwrap().contains("longer than"),
+        "{long}"
+    );
     assert!(running.kernel.state().workloads.is_empty());
     running.stop().await;
 }
@@ -79,7 +91,10 @@ async fn one_connection_has_one_workload() {
     let mut client = Client::connect(&running.socket).await;
     client.ask(register("a")).await;
     let second = client.ask(register("b")).await;
-    assert!(second["error"].as_str().unwrap().contains("has a workload"), "{second}");
+    assert!(
+        second["error"].as_str().unwrap().contains("has a workload"),
+        "{second}"
+    );
     assert_eq!(running.kernel.state().workloads.len(), 1);
     let mut other = Client::connect(&running.socket).await;
     assert_eq!(other.ask(register("b")).await["ready"]["workload"], 2);
@@ -96,7 +111,12 @@ async fn a_stopping_sensor_ends_its_workloads_and_leaves_nothing() {
     running.stop().await;
     assert!(kernel.state().workloads.is_empty());
     assert!(!socket.exists());
-    assert_eq!(std::fs::read_dir(dir.path().join("cgroup")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("cgroup"))
+            .unwrap()
+            .count(),
+        0
+    );
     assert!(client.is_closed().await);
 }
 
@@ -104,7 +124,10 @@ async fn a_stopping_sensor_ends_its_workloads_and_leaves_nothing() {
 async fn only_its_owner_can_open_the_socket() {
     let dir = tempfile::tempdir().unwrap();
     let running = Running::start(no_relay(dir.path()), FakeKernel::default());
-    let mode = std::fs::metadata(&running.socket).unwrap().permissions().mode();
+    let mode = std::fs::metadata(&running.socket)
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
     running.stop().await;
 }
@@ -142,7 +165,9 @@ async fn a_socket_is_taken_over_only_when_nobody_answers() {
 async fn a_data_folder_serves_one_sensor() {
     let dir = tempfile::tempdir().unwrap();
     let first = build(dir.path(), &dir.path().join("a.sock"), "data").unwrap();
-    let why = build(dir.path(), &dir.path().join("b.sock"), "data").unwrap_err().to_string();
+    let why = build(dir.path(), &dir.path().join("b.sock"), "data")
+        .unwrap_err()
+        .to_string();
     assert!(why.contains("used by another sensor"), "{why}");
     drop(first);
 }

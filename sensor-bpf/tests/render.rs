@@ -4,7 +4,9 @@
 mod support;
 
 use proto::feeder::{Alert, Log};
-use sensor_bpf::observe::{Action, Address, By, Call, Decision, Hook, Observation, Op, Outcome, Task};
+use sensor_bpf::observe::{
+    Action, Address, By, Call, Decision, Hook, Observation, Op, Outcome, Task,
+};
 use sensor_bpf::process::Image;
 use sensor_bpf::render::{self, Context, Node, Rendered};
 use sensor_bpf::workload::{Identity, Workload};
@@ -68,11 +70,24 @@ fn seen(op: Op) -> Observation {
 }
 
 fn judged(op: Op, action: Action, by: By, outcome: Outcome, hook: Hook) -> Observation {
-    let verdict = Some(Decision { action, by, outcome, hook, fault: false });
-    Observation { verdict, ..seen(op) }
+    let verdict = Some(Decision {
+        action,
+        by,
+        outcome,
+        hook,
+        fault: false,
+    });
+    Observation {
+        verdict,
+        ..seen(op)
+    }
 }
 
-const RULE: By = By::Rule { set: 1, generation: 1, slot: 0 };
+const RULE: By = By::Rule {
+    set: 1,
+    generation: 1,
+    slot: 0,
+};
 
 fn exec() -> Op {
     Op::Exec {
@@ -95,7 +110,11 @@ fn open(call: Call) -> Op {
 }
 
 fn raw_icmp() -> Op {
-    Op::Socket { family: 2, kind: 3, protocol: 1 }
+    Op::Socket {
+        family: 2,
+        kind: 3,
+        protocol: 1,
+    }
 }
 
 fn apt() -> Image {
@@ -118,11 +137,22 @@ fn rendered(tier: u8, image: &Image, observation: &Observation) -> Vec<Rendered>
         tier,
     };
     let rule = slot_rule("ksp-group-1-proc-path-block", 5, &["MITRE", "T1"], "no");
-    let by_rule = observation.verdict.is_some_and(|verdict| verdict.by == RULE);
+    let by_rule = observation
+        .verdict
+        .is_some_and(|verdict| verdict.by == RULE);
     let workload = workload();
     let digest = [9; 32];
     let rule = by_rule.then_some(&rule);
-    render::events(&Context { node: &node, workload: &workload, image, rule, digest: &digest }, observation)
+    render::events(
+        &Context {
+            node: &node,
+            workload: &workload,
+            image,
+            rule,
+            digest: &digest,
+        },
+        observation,
+    )
 }
 
 fn alert(tier: u8, image: &Image, observation: &Observation) -> Alert {
@@ -137,7 +167,10 @@ fn logs(image: &Image, observation: &Observation) -> Vec<Log> {
         Rendered::Log(log) => *log,
         other => panic!("no log: {other:?}"),
     };
-    rendered(3, image, observation).into_iter().map(log).collect()
+    rendered(3, image, observation)
+        .into_iter()
+        .map(log)
+        .collect()
 }
 
 fn log(image: &Image, observation: &Observation) -> Log {
@@ -148,12 +181,34 @@ fn log(image: &Image, observation: &Observation) -> Log {
 
 /// Operation, Source, Resource, Data, Enforcer / Action / Result.
 fn row(alert: &Alert) -> [String; 5] {
-    let Alert { operation, source, resource, data, enforcer, action, result, .. } = alert.clone();
-    [operation, source, resource, data, format!("{enforcer} / {action} / {result}")]
+    let Alert {
+        operation,
+        source,
+        resource,
+        data,
+        enforcer,
+        action,
+        result,
+        ..
+    } = alert.clone();
+    [
+        operation,
+        source,
+        resource,
+        data,
+        format!("{enforcer} / {action} / {result}"),
+    ]
 }
 
 fn log_row(log: &Log) -> [String; 5] {
-    let Log { operation, source, resource, data, result, .. } = log.clone();
+    let Log {
+        operation,
+        source,
+        resource,
+        data,
+        result,
+        ..
+    } = log.clone();
     [operation, source, resource, data, result]
 }
 
@@ -161,7 +216,13 @@ fn log_row(log: &Log) -> [String; 5] {
 
 #[test]
 fn a_blocked_exec_is_told_as_kubearmor_does() {
-    let observation = judged(exec(), Action::Block, RULE, Outcome::Denied, Hook::BprmCheck);
+    let observation = judged(
+        exec(),
+        Action::Block,
+        RULE,
+        Outcome::Denied,
+        Hook::BprmCheck,
+    );
     let alert = alert(1, &apt(), &observation);
     assert_eq!(
         row(&alert),
@@ -173,22 +234,46 @@ fn a_blocked_exec_is_told_as_kubearmor_does() {
             "BPFLSM / Block / Permission denied"
         ]
     );
-    assert_eq!((alert.process_name.as_str(), alert.parent_process_name.as_str()), ("/usr/bin/apt", "/bin/bash"));
+    assert_eq!(
+        (
+            alert.process_name.as_str(),
+            alert.parent_process_name.as_str()
+        ),
+        ("/usr/bin/apt", "/bin/bash")
+    );
 }
 
 #[test]
 fn a_blocked_read_is_told_as_kubearmor_does() {
-    let observation = judged(open(Call::Openat), Action::Block, RULE, Outcome::Denied, Hook::FileOpen);
+    let observation = judged(
+        open(Call::Openat),
+        Action::Block,
+        RULE,
+        Outcome::Denied,
+        Hook::FileOpen,
+    );
     assert_eq!(
         row(&alert(2, &cat(), &observation)),
-        ["File", "/bin/cat /etc/shadow", "/etc/shadow", "lsm=FILE_OPEN", "BPFLSM / Block / Permission denied"]
+        [
+            "File",
+            "/bin/cat /etc/shadow",
+            "/etc/shadow",
+            "lsm=FILE_OPEN",
+            "BPFLSM / Block / Permission denied"
+        ]
     );
 }
 
 #[test]
 fn an_audited_read_is_told_by_its_system_call_on_every_tier() {
     for (tier, hook) in [(1, Hook::FileOpen), (3, Hook::SyscallExit)] {
-        let observation = judged(open(Call::Openat), Action::Audit, RULE, Outcome::Passed, hook);
+        let observation = judged(
+            open(Call::Openat),
+            Action::Audit,
+            RULE,
+            Outcome::Passed,
+            hook,
+        );
         assert_eq!(
             row(&alert(tier, &cat(), &observation)),
             [
@@ -204,17 +289,35 @@ fn an_audited_read_is_told_by_its_system_call_on_every_tier() {
 
 #[test]
 fn a_posture_audit_is_told_by_its_hook_and_has_no_rules_texts() {
-    let observation = judged(open(Call::Openat), Action::Audit, By::Posture, Outcome::Passed, Hook::FileOpen);
+    let observation = judged(
+        open(Call::Openat),
+        Action::Audit,
+        By::Posture,
+        Outcome::Passed,
+        Hook::FileOpen,
+    );
     let alert = alert(1, &cat(), &observation);
-    assert_eq!(row(&alert)[3..], ["lsm=FILE_OPEN", "BPFLSM / Audit / Passed"]);
+    assert_eq!(
+        row(&alert)[3..],
+        ["lsm=FILE_OPEN", "BPFLSM / Audit / Passed"]
+    );
     assert_eq!(alert.policy_name, "DefaultPosture");
-    assert_eq!((alert.severity, alert.tags, alert.message), Default::default());
+    assert_eq!(
+        (alert.severity, alert.tags, alert.message),
+        Default::default()
+    );
     assert_eq!((alert.a_tags.len(), alert.rule_id), (0, 0));
 }
 
 #[test]
 fn a_blocked_socket_names_the_rules_key() {
-    let observation = judged(raw_icmp(), Action::Block, RULE, Outcome::Denied, Hook::SocketCreate);
+    let observation = judged(
+        raw_icmp(),
+        Action::Block,
+        RULE,
+        Outcome::Denied,
+        Hook::SocketCreate,
+    );
     let alert = alert(1, &ping(), &observation);
     assert_eq!(
         row(&alert),
@@ -226,8 +329,15 @@ fn a_blocked_socket_names_the_rules_key() {
             "BPFLSM / Block / Permission denied"
         ]
     );
-    let data: Vec<_> = alert.event_data.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    assert_eq!(data, ["Lsm=SOCKET_CREATE", "Protocol=ICMP", "Type=SOCK_RAW"]);
+    let data: Vec<_> = alert
+        .event_data
+        .iter()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect();
+    assert_eq!(
+        data,
+        ["Lsm=SOCKET_CREATE", "Protocol=ICMP", "Type=SOCK_RAW"]
+    );
 }
 
 #[test]
@@ -251,48 +361,102 @@ fn a_blocked_capability_is_told_as_kubearmor_does() {
 
 #[test]
 fn a_killed_exec_says_contained_and_killed() {
-    let observation = judged(exec(), Action::Block, RULE, Outcome::Killed, Hook::ExecTracepoint);
+    let observation = judged(
+        exec(),
+        Action::Block,
+        RULE,
+        Outcome::Killed,
+        Hook::ExecTracepoint,
+    );
     assert_eq!(
         row(&alert(3, &apt(), &observation))[2..],
-        ["/usr/bin/apt update", "syscall=SYS_EXECVE", "BPFContain / Block / Killed"]
+        [
+            "/usr/bin/apt update",
+            "syscall=SYS_EXECVE",
+            "BPFContain / Block / Killed"
+        ]
     );
 }
 
 #[test]
 fn a_denied_socket_on_the_native_tier_is_a_real_denial() {
-    let observation = judged(raw_icmp(), Action::Block, RULE, Outcome::Denied, Hook::Cgroup);
+    let observation = judged(
+        raw_icmp(),
+        Action::Block,
+        RULE,
+        Outcome::Denied,
+        Hook::Cgroup,
+    );
     assert_eq!(
         row(&alert(3, &ping(), &observation))[2..],
-        ["protocol=ICMP type=SOCK_RAW", "syscall=SYS_SOCKET", "BPFContain / Block / Permission denied"]
+        [
+            "protocol=ICMP type=SOCK_RAW",
+            "syscall=SYS_SOCKET",
+            "BPFContain / Block / Permission denied"
+        ]
     );
 }
 
 #[test]
 fn a_block_that_cannot_be_enforced_is_an_audit_that_says_so() {
-    let observation = judged(open(Call::Openat), Action::Block, RULE, Outcome::Passed, Hook::SyscallExit);
-    assert_eq!(row(&alert(3, &cat(), &observation))[4], "eBPF Monitor / Audit (Block) / Passed");
+    let observation = judged(
+        open(Call::Openat),
+        Action::Block,
+        RULE,
+        Outcome::Passed,
+        Hook::SyscallExit,
+    );
+    assert_eq!(
+        row(&alert(3, &cat(), &observation))[4],
+        "eBPF Monitor / Audit (Block) / Passed"
+    );
 }
 
 #[test]
 fn a_posture_audit_on_the_native_tier_comes_from_the_monitor() {
-    let observation = judged(raw_icmp(), Action::Audit, By::Posture, Outcome::Passed, Hook::Cgroup);
+    let observation = judged(
+        raw_icmp(),
+        Action::Audit,
+        By::Posture,
+        Outcome::Passed,
+        Hook::Cgroup,
+    );
     let alert = alert(3, &ping(), &observation);
-    assert_eq!(row(&alert)[3..], ["syscall=SYS_SOCKET", "eBPF Monitor / Audit / Passed"]);
+    assert_eq!(
+        row(&alert)[3..],
+        ["syscall=SYS_SOCKET", "eBPF Monitor / Audit / Passed"]
+    );
     assert_eq!(alert.policy_name, "DefaultPosture");
 }
 
 #[test]
 fn a_decision_without_rules_says_why() {
-    let mut observation = judged(open(Call::Openat), Action::Block, By::Posture, Outcome::Denied, Hook::FileOpen);
+    let mut observation = judged(
+        open(Call::Openat),
+        Action::Block,
+        By::Posture,
+        Outcome::Denied,
+        Hook::FileOpen,
+    );
     observation.verdict.as_mut().unwrap().fault = true;
-    assert!(alert(1, &cat(), &observation).message.contains("could not be read whole"));
+    assert!(
+        alert(1, &cat(), &observation)
+            .message
+            .contains("could not be read whole")
+    );
 }
 
 // === every field ===
 
 #[test]
 fn an_alert_has_every_field_that_is_known() {
-    let mut observation = judged(exec(), Action::Block, RULE, Outcome::Denied, Hook::BprmCheck);
+    let mut observation = judged(
+        exec(),
+        Action::Block,
+        RULE,
+        Outcome::Denied,
+        Hook::BprmCheck,
+    );
     observation.truncated = 2;
     observation.display_only = 33;
     let expected = Alert {
@@ -361,61 +525,145 @@ fn severity_zero_and_an_empty_owner_are_left_out() {
     workload.identity.owner = Some(sensor_bpf::workload::Owner::default());
     let rule = slot_rule("p", 0, &[], "");
     let image = cat();
-    let context = Context { node: &node, workload: &workload, image: &image, rule: Some(&rule), digest: &[] };
-    let observation = judged(open(Call::Openat), Action::Audit, RULE, Outcome::Passed, Hook::SyscallExit);
+    let context = Context {
+        node: &node,
+        workload: &workload,
+        image: &image,
+        rule: Some(&rule),
+        digest: &[],
+    };
+    let observation = judged(
+        open(Call::Openat),
+        Action::Audit,
+        RULE,
+        Outcome::Passed,
+        Hook::SyscallExit,
+    );
     let events = render::events(&context, &observation);
-    let [Rendered::Alert(alert)] = events.as_slice() else { panic!("not one alert: {events:?}") };
-    assert_eq!((alert.severity.as_str(), &alert.owner, alert.owner_uid), ("", &None, Some(0)));
+    let [Rendered::Alert(alert)] = events.as_slice() else {
+        panic!("not one alert: {events:?}")
+    };
+    assert_eq!(
+        (alert.severity.as_str(), &alert.owner, alert.owner_uid),
+        ("", &None, Some(0))
+    );
 }
 
 // === telemetry ===
 
 #[test]
 fn telemetry_reads_as_kubearmors_monitor_writes_it() {
-    let peer = |ip: &str, port| Address::Ip { ip: ip.parse().unwrap(), port };
+    let peer = |ip: &str, port| Address::Ip {
+        ip: ip.parse().unwrap(),
+        port,
+    };
     let rows: Vec<(Op, [&str; 2])> = vec![
         (exec(), ["/usr/bin/apt update", "syscall=SYS_EXECVE"]),
-        (open(Call::Open), ["/etc/shadow", "syscall=SYS_OPEN flags=O_RDONLY"]),
-        (open(Call::Openat2), ["/etc/shadow", "syscall=SYS_OPENAT fd=-100 flags=O_RDONLY"]),
         (
-            Op::Unlink { path: "/a".to_owned(), call: Call::Unlink, flags: 0, dirfd: -100 },
+            open(Call::Open),
+            ["/etc/shadow", "syscall=SYS_OPEN flags=O_RDONLY"],
+        ),
+        (
+            open(Call::Openat2),
+            ["/etc/shadow", "syscall=SYS_OPENAT fd=-100 flags=O_RDONLY"],
+        ),
+        (
+            Op::Unlink {
+                path: "/a".to_owned(),
+                call: Call::Unlink,
+                flags: 0,
+                dirfd: -100,
+            },
             ["/a", "syscall=SYS_UNLINK"],
         ),
         (
-            Op::Unlink { path: "/a".to_owned(), call: Call::Unlinkat, flags: 0x200, dirfd: -100 },
+            Op::Unlink {
+                path: "/a".to_owned(),
+                call: Call::Unlinkat,
+                flags: 0x200,
+                dirfd: -100,
+            },
             ["/a", "syscall=SYS_UNLINKAT flags=AT_REMOVEDIR"],
         ),
         (
-            Op::Unlink { path: "/a".to_owned(), call: Call::Rmdir, flags: 0, dirfd: -100 },
+            Op::Unlink {
+                path: "/a".to_owned(),
+                call: Call::Rmdir,
+                flags: 0,
+                dirfd: -100,
+            },
             ["/a", "syscall=SYS_RMDIR"],
         ),
         (
-            Op::Rename { from: "/a".to_owned(), to: "/b".to_owned(), call: Call::Renameat2 },
+            Op::Rename {
+                from: "/a".to_owned(),
+                to: "/b".to_owned(),
+                call: Call::Renameat2,
+            },
             ["/a", "syscall=SYS_RENAMEAT2 newpath=/b"],
         ),
         (
-            Op::Socket { family: 2, kind: 2, protocol: 17 },
-            ["domain=AF_INET type=SOCK_DGRAM protocol=UDP", "syscall=SYS_SOCKET"],
+            Op::Socket {
+                family: 2,
+                kind: 2,
+                protocol: 17,
+            },
+            [
+                "domain=AF_INET type=SOCK_DGRAM protocol=UDP",
+                "syscall=SYS_SOCKET",
+            ],
         ),
         (
-            Op::Connect { fd: 3, peer: peer("10.0.0.9", 53), kind: 2, protocol: 17 },
-            ["sa_family=AF_INET sin_port=53 sin_addr=10.0.0.9", "syscall=SYS_CONNECT fd=3"],
+            Op::Connect {
+                fd: 3,
+                peer: peer("10.0.0.9", 53),
+                kind: 2,
+                protocol: 17,
+            },
+            [
+                "sa_family=AF_INET sin_port=53 sin_addr=10.0.0.9",
+                "syscall=SYS_CONNECT fd=3",
+            ],
         ),
         (
-            Op::Connect { fd: 4, peer: Address::Unix("/run/x".to_owned()), kind: 1, protocol: 0 },
-            ["sa_family=AF_UNIX sun_path=/run/x", "syscall=SYS_CONNECT fd=4"],
+            Op::Connect {
+                fd: 4,
+                peer: Address::Unix("/run/x".to_owned()),
+                kind: 1,
+                protocol: 0,
+            },
+            [
+                "sa_family=AF_UNIX sun_path=/run/x",
+                "syscall=SYS_CONNECT fd=4",
+            ],
         ),
-        (Op::Listen { fd: 3, local: peer("0.0.0.0", 80) }, ["", "syscall=SYS_LISTEN fd=3"]),
         (
-            Op::Bind { fd: 3, local: peer("0.0.0.0", 80) },
-            ["sa_family=AF_INET sin_port=80 sin_addr=0.0.0.0", "syscall=SYS_BIND fd=3"],
+            Op::Listen {
+                fd: 3,
+                local: peer("0.0.0.0", 80),
+            },
+            ["", "syscall=SYS_LISTEN fd=3"],
+        ),
+        (
+            Op::Bind {
+                fd: 3,
+                local: peer("0.0.0.0", 80),
+            },
+            [
+                "sa_family=AF_INET sin_port=80 sin_addr=0.0.0.0",
+                "syscall=SYS_BIND fd=3",
+            ],
         ),
     ];
     for (op, [resource, data]) in rows {
         let process = matches!(op, Op::Exec { .. });
         let image = if process { apt() } else { cat() };
         let log = log(&image, &seen(op));
-        let source = if process { "/bin/bash" } else { "/bin/cat /etc/shadow" };
+        let source = if process {
+            "/bin/bash"
+        } else {
+            "/bin/cat /etc/shadow"
+        };
         let [_, told_source, told_resource, told_data, result] = log_row(&log);
         assert_eq!(
             [told_source.as_str(), &told_resource, &told_data, &result],
@@ -427,21 +675,38 @@ fn telemetry_reads_as_kubearmors_monitor_writes_it() {
 
 #[test]
 fn a_tcp_connection_is_told_at_the_call_and_in_the_protocol() {
-    let peer = Address::Ip { ip: "10.0.0.9".parse().unwrap(), port: 443 };
+    let peer = Address::Ip {
+        ip: "10.0.0.9".parse().unwrap(),
+        port: 443,
+    };
     let connect = |result| {
-        let op = Op::Connect { fd: 3, peer: peer.clone(), kind: 1, protocol: 6 };
+        let op = Op::Connect {
+            fd: 3,
+            peer: peer.clone(),
+            kind: 1,
+            protocol: 6,
+        };
         let told = logs(&cat(), &Observation { result, ..seen(op) });
-        told.iter().map(|log| log_row(log)[2..].join(" | ")).collect::<Vec<_>>()
+        told.iter()
+            .map(|log| log_row(log)[2..].join(" | "))
+            .collect::<Vec<_>>()
     };
     let call = "sa_family=AF_INET sin_port=443 sin_addr=10.0.0.9 | syscall=SYS_CONNECT fd=3";
-    let protocol = "remoteip=10.0.0.9 port=443 protocol=TCP | kprobe=tcp_connect domain=AF_INET | Passed";
-    assert_eq!(connect(0), [format!("{call} | Passed"), protocol.to_owned()]);
+    let protocol =
+        "remoteip=10.0.0.9 port=443 protocol=TCP | kprobe=tcp_connect domain=AF_INET | Passed";
+    assert_eq!(
+        connect(0),
+        [format!("{call} | Passed"), protocol.to_owned()]
+    );
     assert_eq!(connect(-111), [format!("{call} | Connection refused")]);
     assert_eq!(connect(-115), [protocol]);
 
     let accept = Op::Accept {
         fd: 5,
-        peer: Address::Ip { ip: "::1".parse().unwrap(), port: 5000 },
+        peer: Address::Ip {
+            ip: "::1".parse().unwrap(),
+            port: 5000,
+        },
         kind: 1,
         protocol: 6,
     };
@@ -453,14 +718,28 @@ fn a_tcp_connection_is_told_at_the_call_and_in_the_protocol() {
 
 #[test]
 fn errors_are_told_by_their_text_and_some_not_at_all() {
-    let failed = |result| logs(&cat(), &Observation { result, ..seen(open(Call::Openat)) });
+    let failed = |result| {
+        logs(
+            &cat(),
+            &Observation {
+                result,
+                ..seen(open(Call::Openat))
+            },
+        )
+    };
     assert_eq!(failed(-13)[0].result, "Permission denied");
     assert_eq!(failed(-2), []);
 }
 
 #[test]
 fn an_audited_operation_that_failed_by_itself_is_no_alert() {
-    let mut observation = judged(open(Call::Openat), Action::Audit, RULE, Outcome::Passed, Hook::SyscallExit);
+    let mut observation = judged(
+        open(Call::Openat),
+        Action::Audit,
+        RULE,
+        Outcome::Passed,
+        Hook::SyscallExit,
+    );
     observation.result = -20;
     assert_eq!(log(&cat(), &observation).result, "Not a directory");
 }

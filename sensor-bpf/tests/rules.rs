@@ -57,7 +57,11 @@ fn rules(texts: &[&str]) -> Rules {
         policies.extend(found);
     }
     let set = policy::compile(&policies, &proto::rules::Postures::default());
-    Rules { manifest: Some(set.manifest), blobs: set.blobs.into_values().collect(), commit: true }
+    Rules {
+        manifest: Some(set.manifest),
+        blobs: set.blobs.into_values().collect(),
+        commit: true,
+    }
 }
 
 struct Setup {
@@ -77,22 +81,39 @@ impl Setup {
         let relay = FakeRelay::start(&memory);
         let config = settings(dir.path(), &[relay.url()]);
         let running = Running::start(config.clone(), FakeKernel::default());
-        let setup = Self { _dir: dir, memory, relay, config, running };
+        let setup = Self {
+            _dir: dir,
+            memory,
+            relay,
+            config,
+            running,
+        };
         setup.status(count).await;
         setup
     }
 
     /// The n-th answer about rules.
     async fn status(&self, n: usize) -> RuleStatus {
-        eventually("an answer about rules", || self.memory.ledger().statuses.get(n - 1).cloned()).await
+        eventually("an answer about rules", || {
+            self.memory.ledger().statuses.get(n - 1).cloned()
+        })
+        .await
     }
 
     async fn client(&self, group: &str) -> (Client, u32, Vec<String>) {
         let mut client = Client::connect(&self.running.socket).await;
-        let ready = client.register("multiubuntu", "pod", &[("group", group)]).await;
+        let ready = client
+            .register("multiubuntu", "pod", &[("group", group)])
+            .await;
         let policies = ready["policies"].as_array().unwrap().iter();
-        let policies = policies.map(|name| name.as_str().unwrap().to_owned()).collect();
-        (client, u32::try_from(ready["workload"].as_u64().unwrap()).unwrap(), policies)
+        let policies = policies
+            .map(|name| name.as_str().unwrap().to_owned())
+            .collect();
+        (
+            client,
+            u32::try_from(ready["workload"].as_u64().unwrap()).unwrap(),
+            policies,
+        )
     }
 }
 
@@ -104,13 +125,30 @@ async fn the_seed_policy_is_in_force_and_its_alert_carries_its_name() {
     assert_eq!(policies, ["multiubuntu/ksp-group-1-proc-path-block"]);
     let kernel = &setup.running.kernel;
     kernel.report(killed(kernel, exec(index, 9, "/usr/bin/sleep 5")));
-    let alert: Alert = eventually("the alert", || setup.memory.ledger().of(Kind::Alert).pop()).await;
+    let alert: Alert =
+        eventually("the alert", || setup.memory.ledger().of(Kind::Alert).pop()).await;
     assert_eq!(alert.policy_name, "ksp-group-1-proc-path-block");
-    assert_eq!((alert.severity.as_str(), alert.message.as_str(), alert.tags.as_str()), ("5", "no sleeping", "SLEEP"));
-    assert_eq!((alert.action.as_str(), alert.result.as_str()), ("Block", "Killed"));
-    assert_eq!((alert.resource.as_str(), alert.labels.as_str()), ("/usr/bin/sleep 5", "group=group-1"));
+    assert_eq!(
+        (
+            alert.severity.as_str(),
+            alert.message.as_str(),
+            alert.tags.as_str()
+        ),
+        ("5", "no sleeping", "SLEEP")
+    );
+    assert_eq!(
+        (alert.action.as_str(), alert.result.as_str()),
+        ("Block", "Killed")
+    );
+    assert_eq!(
+        (alert.resource.as_str(), alert.labels.as_str()),
+        ("/usr/bin/sleep 5", "group=group-1")
+    );
     assert_ne!(alert.rule_id, 0);
-    assert_eq!(alert.policy_digest, rules(&[SEED]).manifest.unwrap().digest.to_vec());
+    assert_eq!(
+        alert.policy_digest,
+        rules(&[SEED]).manifest.unwrap().digest.to_vec()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,7 +201,13 @@ async fn a_set_that_the_kernel_refuses_is_refused_whole() {
     setup.running.kernel.state().refuse = Some("no room".to_owned());
     let _relay = next_relay(&setup, vec![rules(&[SEED, FILES])]);
     let status = eventually("a refusal", || {
-        setup.memory.ledger().statuses.iter().find(|status| !status.applied).cloned()
+        setup
+            .memory
+            .ledger()
+            .statuses
+            .iter()
+            .find(|status| !status.applied)
+            .cloned()
     })
     .await;
     assert!(status.problems[0].refused);
@@ -184,11 +228,22 @@ async fn a_set_with_a_missing_or_damaged_part_is_refused_whole() {
     damaged.blobs = vec![Bytes::from_static(b"\x0a\x01x")];
     let mut renamed = rules(&[SEED]);
     renamed.manifest.as_mut().unwrap().digest = vec![1; 32];
-    for bad in [missing, damaged, renamed, Rules { commit: true, ..Rules::default() }] {
+    for bad in [
+        missing,
+        damaged,
+        renamed,
+        Rules {
+            commit: true,
+            ..Rules::default()
+        },
+    ] {
         let setup = Setup::new(vec![bad]).await;
         let status = setup.status(1).await;
         assert!(!status.applied && status.problems[0].refused, "{status:?}");
-        let status = Client::connect(&setup.running.socket).await.ask(json!({"status": {}})).await;
+        let status = Client::connect(&setup.running.socket)
+            .await
+            .ask(json!({"status": {}}))
+            .await;
         assert_eq!(status["status"]["rules"], "");
         setup.running.stop().await;
     }
@@ -199,10 +254,17 @@ async fn a_set_comes_in_parts_and_counts_from_its_last() {
     let whole = rules(&[SEED, FILES]);
     let mut parts: Vec<Rules> = Vec::new();
     for blob in &whole.blobs {
-        parts.push(Rules { manifest: whole.manifest.clone(), blobs: vec![blob.clone()], commit: false });
+        parts.push(Rules {
+            manifest: whole.manifest.clone(),
+            blobs: vec![blob.clone()],
+            commit: false,
+        });
     }
     // A part of an older set that was never finished.
-    let stale = Rules { commit: false, ..rules(&[SEED]) };
+    let stale = Rules {
+        commit: false,
+        ..rules(&[SEED])
+    };
     parts.insert(0, stale);
     parts.last_mut().unwrap().commit = true;
     let setup = {
@@ -212,12 +274,24 @@ async fn a_set_comes_in_parts_and_counts_from_its_last() {
         let relay = FakeRelay::start(&memory);
         let config = settings(dir.path(), &[relay.url()]);
         let running = Running::start(config.clone(), FakeKernel::default());
-        Setup { _dir: dir, memory, relay, config, running }
+        Setup {
+            _dir: dir,
+            memory,
+            relay,
+            config,
+            running,
+        }
     };
     let status = setup.status(1).await;
     assert!(status.applied, "{status:?}");
     let (_client, _, policies) = setup.client("group-1").await;
-    assert_eq!(policies, ["multiubuntu/files", "multiubuntu/ksp-group-1-proc-path-block"]);
+    assert_eq!(
+        policies,
+        [
+            "multiubuntu/files",
+            "multiubuntu/ksp-group-1-proc-path-block"
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,9 +299,17 @@ async fn what_this_node_cannot_enforce_is_reported_for_its_policy() {
     let setup = Setup::new(vec![rules(&[SEED, FILES])]).await;
     let status = setup.status(1).await;
     assert!(status.applied);
-    let problems: Vec<_> = status.problems.iter().map(|p| (p.policy.as_str(), p.refused)).collect();
+    let problems: Vec<_> = status
+        .problems
+        .iter()
+        .map(|p| (p.policy.as_str(), p.refused))
+        .collect();
     assert_eq!(problems, [("multiubuntu/files", false)]);
-    assert!(status.problems[0].message.contains("Audit (Block)"), "{:?}", status.problems);
+    assert!(
+        status.problems[0].message.contains("Audit (Block)"),
+        "{:?}",
+        status.problems
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,8 +325,15 @@ async fn what_an_allow_rule_names_is_not_told() {
         let logs: Vec<Log> = setup.memory.ledger().of(Kind::Log);
         logs.into_iter().map(|log| log.resource).collect()
     };
-    eventually("the file is told", || told().contains(&"/usr/bin/x".to_owned()).then_some(())).await;
-    assert_eq!(told(), ["/opt/tool", "/usr/bin/x"], "files have no allow-list");
+    eventually("the file is told", || {
+        told().contains(&"/usr/bin/x".to_owned()).then_some(())
+    })
+    .await;
+    assert_eq!(
+        told(),
+        ["/opt/tool", "/usr/bin/x"],
+        "files have no allow-list"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,7 +353,10 @@ async fn a_workload_that_is_quicker_than_the_first_rules_waits_for_them() {
         FakeRelay::start_at(&memory, relay.kill())
     };
     let (ready, _relay) = tokio::join!(registering, sending);
-    assert_eq!(ready["policies"][0], "multiubuntu/ksp-group-1-proc-path-block");
+    assert_eq!(
+        ready["policies"][0],
+        "multiubuntu/ksp-group-1-proc-path-block"
+    );
     running.stop().await;
 }
 
@@ -275,7 +367,12 @@ async fn a_sensor_that_starts_without_a_relay_enforces_what_it_accepted_last() {
     setup.running.stop().await;
     let running = Running::start(setup.config, FakeKernel::default());
     let mut client = Client::connect(&running.socket).await;
-    let ready = client.register("multiubuntu", "pod", &[("group", "group-1")]).await;
-    assert_eq!(ready["policies"][0], "multiubuntu/ksp-group-1-proc-path-block");
+    let ready = client
+        .register("multiubuntu", "pod", &[("group", "group-1")])
+        .await;
+    assert_eq!(
+        ready["policies"][0],
+        "multiubuntu/ksp-group-1-proc-path-block"
+    );
     running.stop().await;
 }

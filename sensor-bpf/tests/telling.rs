@@ -51,7 +51,12 @@ impl Bench {
             root: "/".into(),
             cgroup: "/nowhere".into(),
         });
-        Self { teller, workloads, sets: Sets::default(), losses }
+        Self {
+            teller,
+            workloads,
+            sets: Sets::default(),
+            losses,
+        }
     }
 
     fn all() -> Self {
@@ -60,15 +65,23 @@ impl Bench {
     }
 
     fn round(&mut self, observations: Vec<Observation>) -> Vec<Outgoing> {
-        let known = Known { workloads: &self.workloads, sets: &self.sets };
+        let known = Known {
+            workloads: &self.workloads,
+            sets: &self.sets,
+        };
         let mut sent = Vec::new();
-        self.teller.tell(observations, known, Instant::now(), &mut |event| sent.push(event));
+        self.teller
+            .tell(observations, known, Instant::now(), &mut |event| {
+                sent.push(event)
+            });
         sent
     }
 
     fn logs(&mut self, observations: Vec<Observation>) -> Vec<Log> {
         let sent = self.round(observations).into_iter();
-        sent.filter(|event| event.kind == Kind::Log).map(|event| Log::decode(event.payload).unwrap()).collect()
+        sent.filter(|event| event.kind == Kind::Log)
+            .map(|event| Log::decode(event.payload).unwrap())
+            .collect()
     }
 }
 
@@ -80,7 +93,10 @@ fn audited(observation: Observation) -> Observation {
         hook: Hook::SyscallExit,
         fault: false,
     };
-    Observation { verdict: Some(verdict), ..observation }
+    Observation {
+        verdict: Some(verdict),
+        ..observation
+    }
 }
 
 #[test]
@@ -90,7 +106,13 @@ fn an_event_that_overtook_its_exec_still_knows_its_image() {
     assert_eq!(same_round[1].source, "/bin/cat /a");
     assert_eq!(bench.logs(vec![open(1, 6, "/b")]), []);
     let next_round = bench.logs(vec![exec(1, 6, "/bin/tac /b")]);
-    assert_eq!((next_round[1].source.as_str(), next_round[1].resource.as_str()), ("/bin/tac /b", "/b"));
+    assert_eq!(
+        (
+            next_round[1].source.as_str(),
+            next_round[1].resource.as_str()
+        ),
+        ("/bin/tac /b", "/b")
+    );
 }
 
 #[test]
@@ -100,7 +122,14 @@ fn an_image_that_never_comes_costs_a_round_and_not_the_event() {
     stranger.task.comm = "ghost".to_owned();
     assert_eq!(bench.logs(vec![stranger]), []);
     let told = bench.logs(Vec::new());
-    assert_eq!((told.len(), told[0].source.as_str(), told[0].process_name.as_str()), (1, "ghost", ""));
+    assert_eq!(
+        (
+            told.len(),
+            told[0].source.as_str(),
+            told[0].process_name.as_str()
+        ),
+        (1, "ghost", "")
+    );
 }
 
 #[test]
@@ -110,29 +139,57 @@ fn a_process_that_runs_since_before_is_looked_up() {
     mine.task.host_pid = std::process::id();
     bench.logs(vec![mine]);
     let told = bench.logs(Vec::new());
-    assert_eq!(told[0].process_name, std::env::current_exe().unwrap().to_str().unwrap());
+    assert_eq!(
+        told[0].process_name,
+        std::env::current_exe().unwrap().to_str().unwrap()
+    );
 }
 
 #[test]
 fn visibility_chooses_logs_and_never_alerts() {
     let mut bench = Bench::new(&[VisibilityClass::Process], &[], 0);
-    let sent = bench.round(vec![exec(1, 5, "/bin/cat"), open(1, 5, "/a"), audited(open(1, 5, "/b"))]);
+    let sent = bench.round(vec![
+        exec(1, 5, "/bin/cat"),
+        open(1, 5, "/a"),
+        audited(open(1, 5, "/b")),
+    ]);
     let kinds: Vec<_> = sent.iter().map(|event| (event.kind, event.class)).collect();
-    assert_eq!(kinds, [(Kind::Log, Class::Telemetry), (Kind::Alert, Class::Verdict)]);
+    assert_eq!(
+        kinds,
+        [(Kind::Log, Class::Telemetry), (Kind::Alert, Class::Verdict)]
+    );
 }
 
 #[test]
 fn opens_below_proc_and_sys_are_told_only_when_a_rule_minds() {
     let mut bench = Bench::all();
     bench.logs(vec![exec(1, 5, "/bin/cat")]);
-    assert_eq!(bench.logs(vec![open(1, 5, "/proc/1/environ"), open(1, 5, "/sys/kernel")]), []);
-    assert_eq!(bench.round(vec![audited(open(1, 5, "/proc/1/environ"))]).len(), 1);
+    assert_eq!(
+        bench.logs(vec![
+            open(1, 5, "/proc/1/environ"),
+            open(1, 5, "/sys/kernel")
+        ]),
+        []
+    );
+    assert_eq!(
+        bench
+            .round(vec![audited(open(1, 5, "/proc/1/environ"))])
+            .len(),
+        1
+    );
 }
 
 #[test]
 fn secrets_are_gone_from_every_text_of_an_event() {
-    let mut bench = Bench::new(&[VisibilityClass::Process, VisibilityClass::File], &[r"token=\S+"], 0);
-    let sent = bench.round(vec![exec(1, 5, "/bin/curl -d token=s3cret http://x"), open(1, 5, "/a")]);
+    let mut bench = Bench::new(
+        &[VisibilityClass::Process, VisibilityClass::File],
+        &[r"token=\S+"],
+        0,
+    );
+    let sent = bench.round(vec![
+        exec(1, 5, "/bin/curl -d token=s3cret http://x"),
+        open(1, 5, "/a"),
+    ]);
     assert_eq!(sent.len(), 2);
     for event in &sent {
         let text = String::from_utf8_lossy(&event.payload);
@@ -156,7 +213,10 @@ fn a_denied_exec_does_not_change_who_acts() {
     });
     let sent = bench.round(vec![exec(1, 5, "/bin/sh -c x"), denied, open(1, 5, "/a")]);
     let alert = Alert::decode(sent[1].payload.clone()).unwrap();
-    assert_eq!((alert.resource.as_str(), alert.process_name.as_str()), ("/bin/sleep 1", "/bin/sleep"));
+    assert_eq!(
+        (alert.resource.as_str(), alert.process_name.as_str()),
+        ("/bin/sleep 1", "/bin/sleep")
+    );
     let log = Log::decode(sent[2].payload.clone()).unwrap();
     assert_eq!(log.source, "/bin/sh -c x");
 }
@@ -164,8 +224,14 @@ fn a_denied_exec_does_not_change_who_acts() {
 #[test]
 fn alerts_beyond_the_throttle_are_counted() {
     let mut bench = Bench::new(&[], &[], 2);
-    let round = (0..10).map(|n| audited(open(1, 0, &format!("/{n}")))).collect();
-    let alerts: Vec<_> = bench.round(round).into_iter().map(|e| Alert::decode(e.payload).unwrap()).collect();
+    let round = (0..10)
+        .map(|n| audited(open(1, 0, &format!("/{n}"))))
+        .collect();
+    let alerts: Vec<_> = bench
+        .round(round)
+        .into_iter()
+        .map(|e| Alert::decode(e.payload).unwrap())
+        .collect();
     let types: Vec<_> = alerts.iter().map(|alert| alert.r#type.as_str()).collect();
     assert_eq!(types, ["MatchedPolicy", "MatchedPolicy", "SystemEvent"]);
     assert_eq!(bench.losses.totals()[&(Place::Throttle, Class::Verdict)], 7);
@@ -181,6 +247,9 @@ fn records_of_an_unknown_workload_are_counted() {
 #[test]
 fn ends_are_not_told() {
     let mut bench = Bench::all();
-    let end = Observation { op: Op::Exit { code: 0 }, ..exec(1, 5, "/bin/cat") };
+    let end = Observation {
+        op: Op::Exit { code: 0 },
+        ..exec(1, 5, "/bin/cat")
+    };
     assert!(bench.round(vec![end]).is_empty());
 }

@@ -26,7 +26,10 @@ impl Authority {
     /// Certificate and key, in PEM.
     fn sign(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
+        let certificate = CertificateParams::new(vec![name.to_owned()])
+            .unwrap()
+            .signed_by(&key, &self.0)
+            .unwrap();
         (certificate.pem(), key.serialize_pem())
     }
 
@@ -45,7 +48,10 @@ impl Authority {
             std::fs::write(&path, text).unwrap();
             path
         };
-        let mut config = settings(dir, &[format!("https://localhost:{}", relay.address.port())]);
+        let mut config = settings(
+            dir,
+            &[format!("https://localhost:{}", relay.address.port())],
+        );
         config.sensor.tls = Some(TlsConfig {
             cert_file: write("client.crt", certificate),
             key_file: write("client.key", key),
@@ -64,18 +70,28 @@ async fn greets(config: Config, memory: &Memory) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_ends_show_certificates_of_the_right_authority() {
-    let (dir, memory, authority) = (tempfile::tempdir().unwrap(), Memory::default(), Authority::new());
+    let (dir, memory, authority) = (
+        tempfile::tempdir().unwrap(),
+        Memory::default(),
+        Authority::new(),
+    );
     let relay = FakeRelay::start_tls(&memory, authority.server("localhost", &authority));
     let config = authority.sensor(dir.path(), &relay, &authority);
     let running = Running::start(config, FakeKernel::default());
-    eventually("a greeting", || (!memory.ledger().hellos.is_empty()).then_some(())).await;
+    eventually("a greeting", || {
+        (!memory.ledger().hellos.is_empty()).then_some(())
+    })
+    .await;
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_of_another_authority_or_name_hears_nothing() {
     let (ours, theirs) = (Authority::new(), Authority::new());
-    for server in [theirs.server("localhost", &ours), ours.server("other.example", &ours)] {
+    for server in [
+        theirs.server("localhost", &ours),
+        ours.server("other.example", &ours),
+    ] {
         let (dir, memory) = (tempfile::tempdir().unwrap(), Memory::default());
         let relay = FakeRelay::start_tls(&memory, server);
         assert!(!greets(ours.sensor(dir.path(), &relay, &ours), &memory).await);
@@ -99,7 +115,11 @@ async fn files_that_are_missing_are_named() {
         key_file: dir.path().join("none.key"),
         ca_file: dir.path().join("none.ca"),
     });
-    let built = sensor_bpf::Sensor::build_on(config, dir.path().to_owned(), || Ok(FakeKernel::default()));
+    let built =
+        sensor_bpf::Sensor::build_on(config, dir.path().to_owned(), || Ok(FakeKernel::default()));
     let why = built.unwrap_err().to_string();
-    assert!(why.contains("certificate") && why.contains("none.crt"), "{why}");
+    assert!(
+        why.contains("certificate") && why.contains("none.crt"),
+        "{why}"
+    );
 }

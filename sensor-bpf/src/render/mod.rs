@@ -22,8 +22,8 @@ use crate::observe::{Action, By, Decision, Observation, Op, Outcome};
 use crate::process::Image;
 use crate::workload::Workload;
 
-pub use words::updated_time;
 use words::Texts;
+pub use words::updated_time;
 
 /// What is the same in every event of this sensor.
 #[derive(Debug, Clone, Default)]
@@ -65,14 +65,19 @@ pub enum Rendered {
 /// The events of an observation. None where there is nothing to tell: exits, and results that KubeArmor never reports
 /// (ENOENT). Two for a TCP connection, which KubeArmor sees at the system call and again in the protocol.
 pub fn events(context: &Context<'_>, observation: &Observation) -> Vec<Rendered> {
-    let Some(operation) = words::operation(&observation.op) else { return Vec::new() };
+    let Some(operation) = words::operation(&observation.op) else {
+        return Vec::new();
+    };
     match observation.verdict {
         Some(decision) if is_alert(decision, observation.result) => {
             let alert = alert(context, observation, decision, operation);
             vec![Rendered::Alert(Box::new(alert))]
         }
         _ => {
-            let told = [words::call(context.image, observation), words::protocol(observation)];
+            let told = [
+                words::call(context.image, observation),
+                words::protocol(observation),
+            ];
             let log = |texts| Rendered::Log(Box::new(log(context, observation, operation, texts)));
             told.into_iter().flatten().map(log).collect()
         }
@@ -90,8 +95,17 @@ fn alert(
     decision: Decision,
     operation: &str,
 ) -> feeder::Alert {
-    let parts = Parts::of(context, observation, words::decided(context.image, &observation.op, decision));
-    let Node { cluster, name, id, tier } = context.node;
+    let parts = Parts::of(
+        context,
+        observation,
+        words::decided(context.image, &observation.op, decision),
+    );
+    let Node {
+        cluster,
+        name,
+        id,
+        tier,
+    } = context.node;
     let (workload, task, rule) = (context.workload, &observation.task, context.rule);
     let told = told(decision, *tier);
     let tags = rule.map(|rule| rule.tags.join(",")).unwrap_or_default();
@@ -164,7 +178,12 @@ fn log(
 ) -> feeder::Log {
     let result = texts.result;
     let parts = Parts::of(context, observation, texts);
-    let Node { cluster, name, id, tier } = context.node;
+    let Node {
+        cluster,
+        name,
+        id,
+        tier,
+    } = context.node;
     let (workload, task) = (context.workload, &observation.task);
     feeder::Log {
         timestamp: parts.timestamp,
@@ -243,8 +262,16 @@ impl Parts {
             updated_time: words::updated_time(observation.time_ns),
             parent: image.parent_exe.clone(),
             process: image.exe.clone(),
-            source: if exec { image.parent_exe.clone() } else { image.command.clone() },
-            source_image: if exec { image.parent_exe.clone() } else { image.exe.clone() },
+            source: if exec {
+                image.parent_exe.clone()
+            } else {
+                image.command.clone()
+            },
+            source_image: if exec {
+                image.parent_exe.clone()
+            } else {
+                image.exe.clone()
+            },
             args: if exec { image.args.clone() } else { Vec::new() },
             cwd: words::cwd(&observation.task.cwd),
             resource,
@@ -264,18 +291,32 @@ struct Told {
 fn told(decision: Decision, tier: u8) -> Told {
     let enforcer = if tier == 3 { "BPFContain" } else { "BPFLSM" };
     match (decision.action, decision.outcome) {
-        (Action::Block, Outcome::Denied) => {
-            Told { enforcer, action: "Block", result: "Permission denied" }
-        }
-        (Action::Block, Outcome::Killed) => Told { enforcer, action: "Block", result: "Killed" },
-        (Action::Block, Outcome::Passed) => {
-            Told { enforcer: "eBPF Monitor", action: "Audit (Block)", result: "Passed" }
-        }
+        (Action::Block, Outcome::Denied) => Told {
+            enforcer,
+            action: "Block",
+            result: "Permission denied",
+        },
+        (Action::Block, Outcome::Killed) => Told {
+            enforcer,
+            action: "Block",
+            result: "Killed",
+        },
+        (Action::Block, Outcome::Passed) => Told {
+            enforcer: "eBPF Monitor",
+            action: "Audit (Block)",
+            result: "Passed",
+        },
         // KubeArmor's LSM programs tell of postures themselves; its Audit rules live in the monitor.
-        (Action::Audit, _) if decision.by == By::Posture && decision.hook.lsm().is_some() => {
-            Told { enforcer, action: "Audit", result: "Passed" }
-        }
-        (Action::Audit, _) => Told { enforcer: "eBPF Monitor", action: "Audit", result: "Passed" },
+        (Action::Audit, _) if decision.by == By::Posture && decision.hook.lsm().is_some() => Told {
+            enforcer,
+            action: "Audit",
+            result: "Passed",
+        },
+        (Action::Audit, _) => Told {
+            enforcer: "eBPF Monitor",
+            action: "Audit",
+            result: "Passed",
+        },
     }
 }
 
@@ -296,7 +337,11 @@ fn message(decision: Decision, rule: Option<&SlotRule>) -> String {
 }
 
 fn severity(severity: u32) -> String {
-    if severity == 0 { String::new() } else { severity.to_string() }
+    if severity == 0 {
+        String::new()
+    } else {
+        severity.to_string()
+    }
 }
 
 fn owner(workload: &Workload) -> Option<feeder::Podowner> {
@@ -313,7 +358,10 @@ fn owner(workload: &Workload) -> Option<feeder::Podowner> {
 
 /// KubeArmor always sets it; id 0 is "no `kubectl exec` session".
 fn exec_event(comm: &str) -> feeder::ExecEvent {
-    feeder::ExecEvent { exec_id: "0".to_owned(), executable_name: comm.to_owned() }
+    feeder::ExecEvent {
+        exec_id: "0".to_owned(),
+        executable_name: comm.to_owned(),
+    }
 }
 
 fn owner_uid(op: &Op) -> Option<u32> {

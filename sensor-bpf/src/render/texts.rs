@@ -10,7 +10,10 @@ use policy::SocketKey;
 /// glibc's text of an errno; `Unknown error` where there is none.
 pub(super) fn errno(number: i32) -> &'static str {
     let found = ERRORS.binary_search_by_key(&number, |(number, _)| *number);
-    found.ok().and_then(|at| ERRORS.get(at)).map_or("Unknown error", |(_, text)| text)
+    found
+        .ok()
+        .and_then(|at| ERRORS.get(at))
+        .map_or("Unknown error", |(_, text)| text)
 }
 
 /// `CAP_NET_RAW`, by linux/capability.h.
@@ -326,7 +329,10 @@ mod tests {
 
     #[test]
     fn capabilities_have_names() {
-        assert_eq!((capability(13), capability(40)), ("CAP_NET_RAW".into(), "CAP_CHECKPOINT_RESTORE".into()));
+        assert_eq!(
+            (capability(13), capability(40)),
+            ("CAP_NET_RAW".into(), "CAP_CHECKPOINT_RESTORE".into())
+        );
         assert_eq!(capability(99), "99");
     }
 }

@@ -37,7 +37,11 @@ pub(super) struct Texts {
 /// programs do; an Audit rule names what was asked for, as its monitor does.
 pub(super) fn decided(image: &Image, op: &Op, decision: Decision) -> Texts {
     let resource = match op {
-        Op::Socket { family, kind, protocol } if !audited(decision) => {
+        Op::Socket {
+            family,
+            kind,
+            protocol,
+        } if !audited(decision) => {
             texts::socket_key(crate::sets::socket_key(*family, *kind, *protocol))
         }
         _ => resource(op, image),
@@ -47,25 +51,45 @@ pub(super) fn decided(image: &Image, op: &Op, decision: Decision) -> Texts {
         (Some(hook), _) => format!("lsm={hook}"),
         (None, _) => data(op),
     };
-    Texts { resource, data, result: "" }
+    Texts {
+        resource,
+        data,
+        result: "",
+    }
 }
 
 /// Of a system call; none for results that KubeArmor never reports.
 pub(super) fn call(image: &Image, observation: &Observation) -> Option<Texts> {
     let op = &observation.op;
     let result = result(observation.result)?;
-    Some(Texts { resource: resource(op, image), data: data(op), result })
+    Some(Texts {
+        resource: resource(op, image),
+        data: data(op),
+        result,
+    })
 }
 
 /// Of a TCP connection that was made, taken, or is on its way, as the protocol sees it.
 pub(super) fn protocol(observation: &Observation) -> Option<Texts> {
     let (probe, peer, kind, protocol) = match &observation.op {
-        Op::Connect { peer, kind, protocol, .. } => ("tcp_connect", peer, *kind, *protocol),
-        Op::Accept { peer, kind, protocol, .. } => ("tcp_accept", peer, *kind, *protocol),
+        Op::Connect {
+            peer,
+            kind,
+            protocol,
+            ..
+        } => ("tcp_connect", peer, *kind, *protocol),
+        Op::Accept {
+            peer,
+            kind,
+            protocol,
+            ..
+        } => ("tcp_accept", peer, *kind, *protocol),
         _ => return None,
     };
     let tcp = protocol == 6 || (protocol == 0 && kind == 1);
-    let Address::Ip { ip, port } = peer else { return None };
+    let Address::Ip { ip, port } = peer else {
+        return None;
+    };
     let made = observation.result >= 0 || observation.result == IN_PROGRESS;
     (tcp && made).then(|| Texts {
         resource: format!("remoteip={ip} port={port} protocol=TCP"),
@@ -78,16 +102,22 @@ fn resource(op: &Op, image: &Image) -> String {
     match op {
         Op::Exec { .. } => command_line(&image.exe, &image.args),
         Op::Exit { .. } | Op::Listen { .. } | Op::Syscall { .. } => String::new(),
-        Op::Open { path, .. } | Op::Unlink { path, .. } | Op::Rename { from: path, .. } => path.clone(),
-        Op::Socket { family, kind, protocol } => format!(
+        Op::Open { path, .. } | Op::Unlink { path, .. } | Op::Rename { from: path, .. } => {
+            path.clone()
+        }
+        Op::Socket {
+            family,
+            kind,
+            protocol,
+        } => format!(
             "domain={} type={} protocol={}",
             texts::family(*family),
             texts::socket_type(u32::from(*kind)),
             texts::protocol(u32::from(*protocol))
         ),
-        Op::Connect { peer: end, .. } | Op::Accept { peer: end, .. } | Op::Bind { local: end, .. } => {
-            sockaddr(end)
-        }
+        Op::Connect { peer: end, .. }
+        | Op::Accept { peer: end, .. }
+        | Op::Bind { local: end, .. } => sockaddr(end),
         Op::Capability { number } => texts::capability(*number).into_owned(),
     }
 }
@@ -98,8 +128,14 @@ fn data(op: &Op) -> String {
         // The caller's descriptor is not kept; a name that was absolute had none.
         Op::Exec { call, .. } => call_or(*call, "SYS_EXECVE"),
         Op::Exit { .. } => String::new(),
-        Op::Open { flags, call, dirfd, .. } => open(*call, *dirfd, *flags),
-        Op::Unlink { call: Call::Unlinkat, flags, .. } => {
+        Op::Open {
+            flags, call, dirfd, ..
+        } => open(*call, *dirfd, *flags),
+        Op::Unlink {
+            call: Call::Unlinkat,
+            flags,
+            ..
+        } => {
             format!("syscall=SYS_UNLINKAT flags={}", texts::unlink_flags(*flags))
         }
         Op::Unlink { call, .. } => call_or(*call, "SYS_UNLINK"),
@@ -137,7 +173,11 @@ fn call_of(op: &Op) -> Call {
 }
 
 fn call_or(call: Call, otherwise: &str) -> String {
-    let name = if call == Call::None { otherwise } else { call.name() };
+    let name = if call == Call::None {
+        otherwise
+    } else {
+        call.name()
+    };
     format!("syscall={name}")
 }
 
@@ -197,7 +237,11 @@ const IN_PROGRESS: i32 = -115;
 
 /// KubeArmor always appends a slash.
 pub(super) fn cwd(path: &str) -> String {
-    if path.is_empty() { String::new() } else { format!("{path}/") }
+    if path.is_empty() {
+        String::new()
+    } else {
+        format!("{path}/")
+    }
 }
 
 /// `YYYY-MM-DDThh:mm:ss.ffffffZ`.

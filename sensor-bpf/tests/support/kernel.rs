@@ -51,13 +51,18 @@ impl Enforcer for FakeKernel {
     }
 
     fn abilities(&self) -> Vec<Ability> {
-        [("exec", "kill"), ("file", "audit"), ("network", "deny"), ("capabilities", "none")]
-            .map(|(operation, how)| Ability {
-                operation: operation.to_owned(),
-                how: how.to_owned(),
-                reason: String::new(),
-            })
-            .into()
+        [
+            ("exec", "kill"),
+            ("file", "audit"),
+            ("network", "deny"),
+            ("capabilities", "none"),
+        ]
+        .map(|(operation, how)| Ability {
+            operation: operation.to_owned(),
+            how: how.to_owned(),
+            reason: String::new(),
+        })
+        .into()
     }
 
     fn reason(&self) -> String {
@@ -65,7 +70,9 @@ impl Enforcer for FakeKernel {
     }
 
     fn add_workload(&mut self, index: u32, cgroup: &Path, set: u32) -> Result<(), String> {
-        self.state().workloads.insert(index, (cgroup.to_owned(), set));
+        self.state()
+            .workloads
+            .insert(index, (cgroup.to_owned(), set));
         Ok(())
     }
 
@@ -106,7 +113,12 @@ impl Enforcer for FakeKernel {
     fn lost(&self) -> Vec<KernelLoss> {
         let [verdicts, telemetry] = self.state().lost;
         [(Class::Verdict, verdicts), (Class::Telemetry, telemetry)]
-            .map(|(class, total)| KernelLoss { place: Place::Ring, class, total, reason: "full" })
+            .map(|(class, total)| KernelLoss {
+                place: Place::Ring,
+                class,
+                total,
+                reason: "full",
+            })
             .into()
     }
 }
@@ -116,7 +128,13 @@ pub fn exec(workload: u32, exec_id: u64, line: &str) -> Observation {
     let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
     Observation {
         time_ns: 1_700_000_000_000_000_000 + exec_id,
-        task: Task { workload, exec_id, host_pid: 4_000_000 + exec_id as u32, uid: 1, ..Task::default() },
+        task: Task {
+            workload,
+            exec_id,
+            host_pid: 4_000_000 + exec_id as u32,
+            uid: 1,
+            ..Task::default()
+        },
         op: Op::Exec {
             path: args[0].clone(),
             literal: args[0].clone(),
@@ -140,13 +158,20 @@ pub fn open(workload: u32, exec_id: u64, path: &str) -> Observation {
         dirfd: -100,
         owner_uid: None,
     };
-    Observation { op, ..exec(workload, exec_id, "/bin/x") }
+    Observation {
+        op,
+        ..exec(workload, exec_id, "/bin/x")
+    }
 }
 
 /// The first rule of the workload's set killed this exec.
 pub fn killed(kernel: &FakeKernel, observation: Observation) -> Observation {
     let set = kernel.set_of(observation.task.workload);
-    let by = By::Rule { set, generation: kernel.state().sets[&set], slot: 0 };
+    let by = By::Rule {
+        set,
+        generation: kernel.state().sets[&set],
+        slot: 0,
+    };
     let verdict = Decision {
         action: Action::Block,
         by,
@@ -154,5 +179,8 @@ pub fn killed(kernel: &FakeKernel, observation: Observation) -> Observation {
         hook: Hook::ExecTracepoint,
         fault: false,
     };
-    Observation { verdict: Some(verdict), ..observation }
+    Observation {
+        verdict: Some(verdict),
+        ..observation
+    }
 }

@@ -38,7 +38,10 @@ pub fn settings(dir: &Path, relays: &[String]) -> Config {
         data_dir: Some(dir.join("data")),
         ..SensorConfig::default()
     };
-    Config { cluster: "test".to_owned(), sensor }
+    Config {
+        cluster: "test".to_owned(),
+        sensor,
+    }
 }
 
 /// A running sensor on a fake kernel, with plain folders for cgroups.
@@ -60,7 +63,12 @@ impl Running {
         let task = tokio::spawn(sensor.run(async {
             let _ = stopped.await;
         }));
-        Self { kernel, socket, stop: Some(stop), task }
+        Self {
+            kernel,
+            socket,
+            stop: Some(stop),
+            task,
+        }
     }
 
     /// A shutdown, waited for.
@@ -80,7 +88,11 @@ impl Client {
 
     /// Sends a line and gives the answer; null at the end.
     pub async fn line(&mut self, line: &str) -> Value {
-        self.0.get_mut().write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        self.0
+            .get_mut()
+            .write_all(format!("{line}\n").as_bytes())
+            .await
+            .unwrap();
         let mut reply = String::new();
         self.0.read_line(&mut reply).await.unwrap();
         serde_json::from_str(&reply).unwrap_or(Value::Null)
@@ -91,9 +103,16 @@ impl Client {
     }
 
     /// What `ready` holds.
-    pub async fn register(&mut self, namespace: &str, name: &str, labels: &[(&str, &str)]) -> Value {
-        let labels: serde_json::Map<String, Value> =
-            labels.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+    pub async fn register(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        labels: &[(&str, &str)],
+    ) -> Value {
+        let labels: serde_json::Map<String, Value> = labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), json!(value)))
+            .collect();
         let request = json!({"register": {"namespace": namespace, "name": name, "labels": labels}});
         let mut reply = self.ask(request).await;
         assert!(reply["ready"].is_object(), "{reply}");

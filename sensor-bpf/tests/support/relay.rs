@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use proto::link::link_server::{Link, LinkServer};
 use proto::link::{
-    Ack, Batch, FromRelay, FromSensor, Health, Hello, Pause, Range, Ranges, Rejected, RuleStatus, Rules,
-    StreamState, Welcome, from_relay, from_sensor, stream_state,
+    Ack, Batch, FromRelay, FromSensor, Health, Hello, Pause, Range, Ranges, Rejected, RuleStatus,
+    Rules, StreamState, Welcome, from_relay, from_sensor, stream_state,
 };
 use proto::{Kind, StreamId};
 use tokio::runtime::Runtime;
@@ -46,7 +46,9 @@ impl Ledger {
     /// Payloads of one kind, decoded, by stream and sequence.
     pub fn of<M: prost::Message + Default>(&self, kind: Kind) -> Vec<M> {
         let events = self.events.values().filter(|(found, _)| *found == kind);
-        events.map(|(_, payload)| M::decode(payload.clone()).unwrap()).collect()
+        events
+            .map(|(_, payload)| M::decode(payload.clone()).unwrap())
+            .collect()
     }
 
     fn ranges(&self, stream: StreamId) -> Vec<Range> {
@@ -55,7 +57,10 @@ impl Ledger {
             match ranges.last_mut() {
                 _ if *id != stream => {}
                 Some(last) if last.end == *sequence => last.end += 1,
-                _ => ranges.push(Range { first: *sequence, end: sequence + 1 }),
+                _ => ranges.push(Range {
+                    first: *sequence,
+                    end: sequence + 1,
+                }),
             }
         }
         ranges
@@ -70,9 +75,16 @@ impl Ledger {
             } else {
                 stream_state::Is::Received(Ranges { ranges })
             };
-            StreamState { stream: described.stream.clone(), is: Some(is) }
+            StreamState {
+                stream: described.stream.clone(),
+                is: Some(is),
+            }
         });
-        Welcome { version: 1, relay: "fake".to_owned(), streams: streams.collect() }
+        Welcome {
+            version: 1,
+            relay: "fake".to_owned(),
+            streams: streams.collect(),
+        }
     }
 
     fn take(&mut self, batch: Batch) -> Option<from_relay::Is> {
@@ -80,7 +92,10 @@ impl Ledger {
         let size: usize = batch.events.iter().map(Bytes::len).sum();
         self.oversize += u64::from(batch.events.len() > 1000 || size > proto::MAX_BATCH);
         if let Some(retry_after_ms) = self.pause.take() {
-            return Some(from_relay::Is::Pause(Pause { reason: "test".to_owned(), retry_after_ms }));
+            return Some(from_relay::Is::Pause(Pause {
+                reason: "test".to_owned(),
+                retry_after_ms,
+            }));
         }
         let stream = StreamId::try_from(&batch.stream[..]).unwrap();
         let up_to = batch.first + batch.events.len() as u64 - 1;
@@ -88,15 +103,28 @@ impl Ledger {
         for (sequence, event) in (batch.first..).zip(batch.events) {
             let (kind, payload) = proto::batch::split(event).unwrap();
             proto::check(kind, &payload).unwrap();
-            let refused = self.refuse.is_some_and(|text| payload.windows(text.len()).any(|w| w == text.as_bytes()));
+            let refused = self
+                .refuse
+                .is_some_and(|text| payload.windows(text.len()).any(|w| w == text.as_bytes()));
             if refused {
-                rejected.push(Rejected { sequence, reason: "refused by the test".to_owned() });
-            } else if self.events.insert((stream, sequence), (kind, payload)).is_some() {
+                rejected.push(Rejected {
+                    sequence,
+                    reason: "refused by the test".to_owned(),
+                });
+            } else if self
+                .events
+                .insert((stream, sequence), (kind, payload))
+                .is_some()
+            {
                 self.duplicates += 1;
             }
         }
         let stream = batch.stream;
-        (!self.silent).then_some(from_relay::Is::Ack(Ack { stream, up_to, rejected }))
+        (!self.silent).then_some(from_relay::Is::Ack(Ack {
+            stream,
+            up_to,
+            rejected,
+        }))
     }
 }
 
@@ -133,7 +161,10 @@ impl FakeRelay {
     }
 
     fn serve(memory: &Memory, address: SocketAddr, tls: Option<ServerTlsConfig>) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build();
         let runtime = runtime.unwrap();
         let socket = std::net::TcpListener::bind(address).unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -145,9 +176,15 @@ impl FakeRelay {
             if let Some(tls) = tls {
                 server = server.tls_config(tls).unwrap();
             }
-            server.add_service(service).serve_with_incoming(TcpListenerStream::new(listener)).await
+            server
+                .add_service(service)
+                .serve_with_incoming(TcpListenerStream::new(listener))
+                .await
         });
-        Self { address, runtime: Mutex::new(Some(runtime)) }
+        Self {
+            address,
+            runtime: Mutex::new(Some(runtime)),
+        }
     }
 
     pub fn url(&self) -> String {
@@ -158,7 +195,8 @@ impl FakeRelay {
     pub fn kill(&self) -> SocketAddr {
         if let Some(runtime) = self.runtime.lock().unwrap().take() {
             // A runtime may not be waited for inside another.
-            let ending = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(1)));
+            let ending =
+                std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(1)));
             ending.join().unwrap();
         }
         self.address
@@ -173,7 +211,11 @@ impl Drop for FakeRelay {
 
 fn no_rules() -> Rules {
     let set = policy::compile(&[], &proto::rules::Postures::default());
-    Rules { manifest: Some(set.manifest), blobs: Vec::new(), commit: true }
+    Rules {
+        manifest: Some(set.manifest),
+        blobs: Vec::new(),
+        commit: true,
+    }
 }
 
 struct Service(Memory);
@@ -207,7 +249,9 @@ async fn converse(
                 let rules = rules.into_iter().map(from_relay::Is::Rules);
                 std::iter::once(welcome).chain(rules).collect()
             }
-            Some(from_sensor::Is::Batch(batch)) => memory.ledger().take(batch).into_iter().collect(),
+            Some(from_sensor::Is::Batch(batch)) => {
+                memory.ledger().take(batch).into_iter().collect()
+            }
             Some(from_sensor::Is::RuleStatus(status)) => {
                 memory.ledger().statuses.push(status);
                 Vec::new()
