@@ -1,6 +1,7 @@
 //! The small HTTP door: is the process alive, do events get through, and all figures.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -11,6 +12,14 @@ use prometheus::{Encoder, Registry, TextEncoder};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+
+use crate::listen::Bounded;
+
+/// Connections at one time.
+const CONNECTIONS: usize = 256;
+
+/// A connection that says nothing for so long is let go; Prometheus opens a new one.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Names what is not ready, each with its reason; nothing when events get through.
 pub(crate) type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
@@ -41,6 +50,7 @@ pub(crate) async fn serve(
         // An error says that the sender is gone, which is the end as well.
         let _ = stop.wait_for(|stop| *stop).await;
     };
+    let listener = Bounded::new(listener, CONNECTIONS, SILENCE);
     axum::serve(listener, routes)
         .with_graceful_shutdown(stopped)
         .await

@@ -400,6 +400,10 @@ impl Checkpoint for Fold {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::single_range_in_vec_init,
+    reason = "one range is what is expected"
+)]
 mod tests {
     use std::collections::BTreeSet;
 

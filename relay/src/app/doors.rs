@@ -116,11 +116,17 @@ impl Bindings {
         certificates: Certificates,
         connections: Connections,
     ) -> ([Grpc; 3], TcpListener) {
+        // A quarter of all files for each of the two that strangers reach; the rest is the relay's own.
+        let most = (listen::raise_limit() / 4).max(1);
+        let of = |limits: Limits| Limits {
+            connections: limits.connections.min(most),
+            ..limits
+        };
         let grpc = |name, bound, tls, limits, routes| Grpc {
             name,
             bound,
             tls,
-            limits,
+            limits: of(limits),
             routes,
             connections: connections.clone(),
         };

@@ -76,8 +76,8 @@ pub(super) async fn run(shared: Arc<Shared>, peer: String, mut inbound: Inbound,
 async fn open(shared: &Shared, peer: &str, inbound: &mut Inbound) -> Result<(Hello, Session), End> {
     let wait = shared.config.hello;
     let first = match timeout(wait, inbound.message()).await {
-        Err(_) => return Err(bad_hello(Code::DeadlineExceeded, &BadHello::Late(wait))),
-        Ok(Ok(None)) => return Err(bad_hello(Code::InvalidArgument, &BadHello::Nothing)),
+        Err(_) => return Err(bad_hello(Code::DeadlineExceeded, BadHello::Late(wait))),
+        Ok(Ok(None)) => return Err(bad_hello(Code::InvalidArgument, BadHello::Nothing)),
         Ok(Ok(Some(first))) => first,
         Ok(Err(status)) => return Err(bad_message(status)),
     };
@@ -86,7 +86,7 @@ async fn open(shared: &Shared, peer: &str, inbound: &mut Inbound) -> Result<(Hel
             BadHello::Version(_) => Code::FailedPrecondition,
             _ => Code::InvalidArgument,
         };
-        bad_hello(code, &why)
+        bad_hello(code, why)
     })?;
     match shared.sensors.connect(&hello, peer) {
         Ok(session) => Ok((hello, session)),

@@ -286,7 +286,7 @@ impl Server {
         let (mut greeted, mut stopping) = (false, false);
         loop {
             tokio::select! {
-                ended = connection.as_mut() => return ended.or_else(|error| judge(error)),
+                ended = connection.as_mut() => return ended.or_else(judge),
                 () = &mut greeting, if !greeted => {
                     greeted = heard.load(Ordering::Relaxed) >= PREFACE;
                     if !greeted {

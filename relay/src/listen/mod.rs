@@ -10,10 +10,14 @@
 //! garbage on a port has to move a counter.
 
 mod bind;
+mod bounded;
+mod files;
 mod grpc;
 mod tls;
 
 pub(crate) use bind::{Bound, bind};
+pub(crate) use bounded::Bounded;
+pub(crate) use files::raise_limit;
 pub(crate) use grpc::{Connections, Grpc, Limits};
 pub(crate) use tls::load;
 
