@@ -49,9 +49,14 @@ pub(crate) async fn import(args: ImportArgs) -> Result<ExitCode, Trouble> {
     let relay = Relay::connect_admin(args.data.as_deref()).await?;
     let lines = Arc::new(Mutex::new(Lines::default()));
     let (requests, stream) = mpsc::channel(AHEAD);
-    let reading = tokio::task::spawn_blocking({
+    let (done, read) = tokio::sync::oneshot::channel();
+    // A thread of its own, which nobody waits for when the relay takes no more: standard input may never end.
+    std::thread::spawn({
         let (lines, runtime) = (lines.clone(), tokio::runtime::Handle::current());
-        move || read_all(files, &lines, |request| send(&runtime, &requests, request))
+        move || {
+            let read = read_all(files, &lines, |request| send(&runtime, &requests, request));
+            let _ = done.send(read); // whoever asked has left
+        }
     });
     let reply = relay
         .query()
@@ -59,9 +64,9 @@ pub(crate) async fn import(args: ImportArgs) -> Result<ExitCode, Trouble> {
         .await
         .map_err(|status| relay.trouble(status))?
         .into_inner();
-    let read = reading
+    let read = read
         .await
-        .map_err(|error| Trouble::Local(error.to_string()))?;
+        .map_err(|_| Trouble::Local("reading the files was cut off".to_string()))?;
 
     let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
     for refused in &reply.rejected {
