@@ -12,7 +12,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     if wanted.is_empty() || wanted.len() > 64 {
         return None;
     }
-    let bound = wanted.len().div_ceil(3).min(3);
+    let bound = (wanted.len() / 3).clamp(1, 3);
     candidates
         .into_iter()
         .map(|candidate| (distance(&wanted, &fold(candidate)), candidate))
