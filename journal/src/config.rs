@@ -2,14 +2,6 @@
 
 use std::time::Duration;
 
-/// What becomes of sealed segments.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Compression {
-    /// They stay as written.
-    #[default]
-    None,
-}
-
 /// Settings of one journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -26,8 +18,6 @@ pub struct Config {
     pub queue_bytes: u64,
     /// A cursor is made durable at most once in this time (default 100 ms).
     pub cursor_sync: Duration,
-    /// What becomes of sealed segments.
-    pub compression: Compression,
 }
 
 impl Default for Config {
@@ -39,7 +29,6 @@ impl Default for Config {
             group_bytes: 4 << 20,
             queue_bytes: 16 << 20,
             cursor_sync: Duration::from_millis(100),
-            compression: Compression::None,
         }
     }
 }

@@ -142,6 +142,12 @@ fn inspect_segment(disk: &dyn Disk, base: Seq, next: Option<u64>) -> io::Result<
             report.problem = Some(format!("format version {found}; known is {FORMAT}"));
             return Ok(report);
         }
+        Err(BadHead::Codec(codec)) => {
+            report.problem = Some(format!(
+                "its records have codec {codec}, which is not known"
+            ));
+            return Ok(report);
+        }
         Ok(_) | Err(BadHead::Damaged) => {
             report.problem =
                 Some("both copies of the header are damaged; its records are lost".to_owned());

@@ -40,6 +40,7 @@ mod catalog;
 mod config;
 mod cursor;
 pub mod disk;
+mod format;
 pub mod inspect;
 mod journal;
 mod keeper;
@@ -59,7 +60,7 @@ use bytes::Bytes;
 
 pub use self::{
     account::{Account, Ledger, Violation},
-    config::{Compression, Config},
+    config::Config,
     cursor::{Cursor, CursorError, CursorOptions, CursorStats, Start, WhenFull},
     disk::{Disk, RealDisk},
     journal::{Journal, Stats},

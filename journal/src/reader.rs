@@ -12,7 +12,7 @@ use crate::{
     Account, Entry, Seq,
     catalog::{Place, Shared, lock},
     disk::{Access, DiskFile},
-    segment::{self, Extent, Growth, Head, Segment},
+    segment::{self, BadHead, Extent, Growth, Head, Segment},
     walk::{PATIENCE, Walk},
 };
 
@@ -274,10 +274,17 @@ pub(crate) fn open(
         Some(head) => *head,
         None => match Head::read(&*file)? {
             Ok(head) => *segment.head.get_or_init(|| head),
+            // Not damaged: skipping its records as lost would be wrong.
+            Err(BadHead::Codec(codec)) => return Err(unknown_codec(codec)),
             Err(_) => return Ok(None),
         },
     };
     Ok(Some((file, head)))
+}
+
+pub(crate) fn unknown_codec(codec: u8) -> io::Error {
+    let text = format!("its records have codec {codec}; use a program that knows it");
+    io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
 /// What is known of a segment that grows no more: from its trailer, or by walking it once.

@@ -24,14 +24,15 @@ use crate::{
     catalog::{Catalog, Chores, Counters, Shared},
     cursor::Cell,
     disk::{Access, DiskFile, Lock, LockError, read_full, write_all},
-    record::{self, HEADER, MAX_SEQ, checksum},
+    format::{FORMAT_FILE, Format},
+    reader,
+    record::{self, HEADER, MAX_SEQ},
     segment::{self, BadHead, Extent, Growth, Head, Segment},
     slots::{Found, Slot, SlotFile},
     walk::{Hole, Walk, opens_group},
     writer::{Active, Queue, Writer},
 };
 
-const FORMAT_FILE: &str = "FORMAT";
 const SCAN: usize = 1 << 20;
 
 /// Why a directory's journal was not opened.
@@ -237,16 +238,6 @@ fn assemble(
     (shared, writer)
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    /// FORMAT says ours.
-    Known,
-    /// There is no readable FORMAT, but the segments or cursors are ours.
-    Unsaid,
-    /// There is nothing of a journal.
-    New,
-}
-
 /// What the walk over the newest segment found.
 struct Walked {
     growth: Growth,
@@ -258,13 +249,13 @@ struct Walked {
     unreadable: bool,
 }
 
-struct Opening<'a> {
-    disk: &'a dyn Disk,
-    path: &'a Path,
+pub(crate) struct Opening<'a> {
+    pub(crate) disk: &'a dyn Disk,
+    pub(crate) path: &'a Path,
 }
 
 impl Opening<'_> {
-    fn io(&self, doing: &'static str) -> impl Fn(io::Error) -> OpenError {
+    pub(crate) fn io(&self, doing: &'static str) -> impl Fn(io::Error) -> OpenError {
         let path = self.path.to_owned();
         move |source| OpenError::Io {
             path: path.clone(),
@@ -273,79 +264,12 @@ impl Opening<'_> {
         }
     }
 
-    fn version(&self, found: u16) -> OpenError {
+    pub(crate) fn version(&self, found: u16) -> OpenError {
         OpenError::Version {
             path: self.path.to_owned(),
             found,
             known: FORMAT,
         }
-    }
-
-    /// Reads what says the version, and changes nothing.
-    fn check_version(&self) -> Result<Format, OpenError> {
-        let names = self.disk.list().map_err(self.io("listing files"))?;
-        let said = match names.iter().any(|n| n == FORMAT_FILE) {
-            true => self.read_format().map_err(self.io("reading FORMAT"))?,
-            false => None,
-        };
-        if let Some(found) = said.filter(|v| *v != FORMAT) {
-            return Err(self.version(found));
-        }
-        let newest = names.iter().filter(|n| segment::base_of(n).is_some()).max();
-        if let Some(name) = newest {
-            let file = self
-                .disk
-                .open(name, Access::Read)
-                .map_err(self.io("opening a segment"))?;
-            if let Err(BadHead::Version(found)) =
-                Head::read(&*file).map_err(self.io("reading a segment"))?
-            {
-                return Err(self.version(found));
-            }
-        }
-        let ours = newest.is_some() || names.iter().any(|n| n.ends_with(".cursor"));
-        match (said, ours) {
-            (Some(_), _) => Ok(Format::Known),
-            (None, true) => Ok(Format::Unsaid),
-            (None, false) if names.iter().any(|n| n == FORMAT_FILE) => Err(OpenError::Corrupt {
-                path: self.path.join(FORMAT_FILE),
-                what: "it does not say a format version",
-            }),
-            (None, false) => Ok(Format::New),
-        }
-    }
-
-    /// The version in FORMAT; `None` if its line is not whole.
-    fn read_format(&self) -> io::Result<Option<u16>> {
-        let file = self.disk.open(FORMAT_FILE, Access::Read)?;
-        let mut bytes = [0; 64];
-        let n = read_full(&*file, &mut bytes, 0)?;
-        let text = bytes
-            .get(..n)
-            .and_then(|b| str::from_utf8(b).ok())
-            .unwrap_or_default();
-        let parsed = text.trim_end().rsplit_once(' ').and_then(|(said, crc)| {
-            let version = said.strip_prefix("cresset-journal ")?.parse().ok()?;
-            (u32::from_str_radix(crc, 16).ok()? == checksum(0, said.as_bytes())).then_some(version)
-        });
-        Ok(parsed)
-    }
-
-    fn write_format(&self) -> Result<(), OpenError> {
-        let said = format!("cresset-journal {FORMAT}");
-        let line = format!("{said} {:08x}\n", checksum(0, said.as_bytes()));
-        let temporary = format!("{FORMAT_FILE}.tmp");
-        (|| {
-            let file = self.disk.create(&temporary)?;
-            write_all(&*file, line.as_bytes(), 0)?;
-            file.fdatasync()?;
-            self.disk.rename(&temporary, FORMAT_FILE)?;
-            self.disk.fsync_dir()
-        })()
-        .map_err(|source| OpenError::NotWritable {
-            path: self.path.to_owned(),
-            source,
-        })
     }
 
     fn lock(&self) -> Result<Box<dyn Lock>, OpenError> {
@@ -638,6 +562,9 @@ impl Opening<'_> {
                 Ok(Some((file, head)))
             }
             Err(BadHead::Version(found)) => Err(self.version(found)),
+            Err(BadHead::Codec(codec)) => {
+                Err(self.io("reading a segment")(reader::unknown_codec(codec)))
+            }
             _ => Ok(None),
         }
     }

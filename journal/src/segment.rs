@@ -84,8 +84,11 @@ impl Head {
             return Err(BadHead::Version(version));
         }
         let codec = bytes[10];
-        if !whole || codec != PLAIN {
+        if !whole {
             return Err(BadHead::Damaged);
+        }
+        if codec != PLAIN {
+            return Err(BadHead::Codec(codec));
         }
         Ok(Head {
             codec,
@@ -113,6 +116,9 @@ impl Head {
         };
         Ok(match (first, second) {
             (Ok(head), _) | (_, Ok(head)) => Ok(head),
+            (Err(BadHead::Codec(codec)), _) | (_, Err(BadHead::Codec(codec))) => {
+                Err(BadHead::Codec(codec))
+            }
             (Err(BadHead::Version(a)), Err(BadHead::Version(b))) if a == b => {
                 Err(BadHead::Version(a))
             }
@@ -139,6 +145,8 @@ pub(crate) enum BadHead {
     Damaged,
     /// Both copies say that they are of this other version.
     Version(u16),
+    /// The header is whole and its records are written in a way that this program does not know.
+    Codec(u8),
 }
 
 /// A point from which a reader can start.

@@ -699,7 +699,7 @@ impl History {
         self.recovered(&journal);
         let committed = journal.committed().0;
         self.open = Some((journal, stepper));
-        for n in 0..2 {
+        for (n, name) in NAMES.iter().enumerate() {
             if !self.cursors[n].made {
                 continue;
             }
@@ -710,8 +710,7 @@ impl History {
             let position = cursor.position().0;
             assert!(
                 position >= known.at_least,
-                "cursor {} fell from {}",
-                NAMES[n],
+                "cursor {name} fell from {}",
                 known.at_least
             );
             assert!(position <= committed + 1);
