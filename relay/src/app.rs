@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use journal::{AppendError, Journal};
+use journal::{AppendError, Journal, Opened};
 use prometheus::Registry;
 use proto::query::{RelayStatus, SinkStatus, StatusReply};
 use proto::{Kind, rules};
@@ -320,8 +320,30 @@ async fn open_log(config: &Config) -> Result<Log, StartError> {
     // Recovery reads the disk.
     let (log, opened) =
         tokio::task::spawn_blocking(move || Log::open(&data_dir, settings)).await??;
-    tracing::info!(?opened, "journal open");
+    tell_opened(&opened);
     Ok(log)
+}
+
+fn tell_opened(opened: &Opened) {
+    let Opened {
+        created,
+        committed,
+        segments,
+        cut_bytes,
+        corrupt,
+        cursors,
+        ..
+    } = opened;
+    tracing::info!(created, %committed, segments, cut_bytes, cursors, "journal open");
+    if *corrupt > 0 {
+        tracing::error!(
+            corrupt,
+            "records of the journal are damaged; sinks that had not passed them count them as lost"
+        );
+    }
+    for name in &opened.cursors_lost {
+        tracing::error!(sink = %name, "the position of a sink could not be read; it goes on from the oldest event, so events come twice");
+    }
 }
 
 fn build_policies(config: &Config, registry: &Registry) -> Result<Policies, policies::BuildError> {
