@@ -139,6 +139,7 @@ fn a_process_that_runs_since_before_is_looked_up() {
     mine.task.host_pid = std::process::id();
     bench.logs(vec![mine]);
     let told = bench.logs(Vec::new());
+    assert_eq!(told[0].display_only, 8 | 16 | 32);
     assert_eq!(
         told[0].process_name,
         std::env::current_exe().unwrap().to_str().unwrap()

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use policy::SlotRule;
 use proto::feeder;
 
-use crate::observe::{Action, By, Decision, Observation, Op, Outcome};
+use crate::observe::{Action, By, Decision, Observation, Op, Outcome, text};
 use crate::process::Image;
 use crate::workload::Workload;
 
@@ -151,7 +151,7 @@ fn alert(
         owner_uid: owner_uid(&observation.op),
         source_image: parts.source_image,
         truncated: observation.truncated,
-        display_only: observation.display_only,
+        display_only: display_only(context.image, observation),
         exec_id: task.exec_id,
         parent_exec_id: task.parent_exec_id,
         rule_id: rule.map(|rule| rule.id.0).unwrap_or_default(),
@@ -220,7 +220,7 @@ fn log(
         owner_uid: owner_uid(&observation.op),
         source_image: parts.source_image,
         truncated: observation.truncated,
-        display_only: observation.display_only,
+        display_only: display_only(context.image, observation),
         exec_id: task.exec_id,
         parent_exec_id: task.parent_exec_id,
         rule_id: 0,
@@ -362,6 +362,12 @@ fn exec_event(comm: &str) -> feeder::ExecEvent {
         exec_id: "0".to_owned(),
         executable_name: comm.to_owned(),
     }
+}
+
+/// What `/proc` said after the fact decided nothing either.
+fn display_only(image: &Image, observation: &Observation) -> u32 {
+    let late = text::PROCESS_NAME | text::PARENT_PROCESS_NAME | text::SOURCE;
+    observation.display_only | if image.from_proc { late } else { 0 }
 }
 
 fn owner_uid(op: &Op) -> Option<u32> {
