@@ -51,10 +51,7 @@ pub fn compile_for(
         });
     let mut manifest = Manifest {
         digest: Default::default(),
-        blobs: blobs
-            .keys()
-            .map(|digest| digest.0.to_vec())
-            .collect(),
+        blobs: blobs.keys().map(|digest| digest.0.to_vec()).collect(),
         postures: Some(*postures),
         namespaces: namespaces.collect(),
     };

@@ -1,5 +1,7 @@
 //! Every field of the language, in examples of each kind: read without a word, compiled to what is listed here.
 
+#![allow(clippy::unwrap_used, reason = "tests: a failure here is the test's")]
+
 mod support;
 
 use policy::{compile, parse};

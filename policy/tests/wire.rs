@@ -1,5 +1,7 @@
 //! The door of a sensor: what the compiler made comes in, everything else is refused with its reasons.
 
+#![allow(clippy::unwrap_used, reason = "tests: a failure here is the test's")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -35,7 +37,7 @@ fn signed(blobs: Vec<Vec<u8>>) -> RuleSet {
         .into_iter()
         .map(|blob| (blob_digest(&blob), Bytes::from(blob)))
         .collect();
-    let names = blobs.keys().map(|name| name.0.to_vec().into()).collect();
+    let names = blobs.keys().map(|name| name.0.to_vec()).collect();
     sign(
         Manifest {
             blobs: names,
@@ -53,7 +55,7 @@ fn sign(manifest: Manifest, blobs: BTreeMap<Digest, Bytes>) -> RuleSet {
     let digest = blob_digest(&unsigned.encode_to_vec());
     RuleSet {
         manifest: Manifest {
-            digest: digest.0.to_vec().into(),
+            digest: digest.0.to_vec(),
             ..unsigned
         },
         blobs,
@@ -116,7 +118,7 @@ fn a_manifest_that_does_not_fit_is_refused() {
 
     let set = sign(
         Manifest {
-            blobs: vec![vec![1, 2].into()],
+            blobs: vec![vec![1, 2]],
             ..Manifest::default()
         },
         BTreeMap::new(),
