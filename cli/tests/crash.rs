@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use support::node::history;
-use support::{Running, can_watch, eventually, free_port, get, program};
+use support::{Running, can_watch, eventually, free_port, get, in_force, program};
 
 const POLICY: &str = "
 apiVersion: security.kubearmor.com/v1
@@ -128,18 +128,6 @@ fn told(feed: &str) -> BTreeMap<u32, u32> {
         }
     }
     counts
-}
-
-fn in_force(feed: &str) {
-    eventually("the policy is in force", Duration::from_secs(10), || {
-        let out = program("cresset")
-            .args(["status", "--relay", feed])
-            .output()
-            .ok()?;
-        String::from_utf8_lossy(&out.stdout)
-            .contains("crash/count")
-            .then_some(())
-    });
 }
 
 #[test]

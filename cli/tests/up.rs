@@ -151,10 +151,11 @@ async fn a_forbidden_program_is_stopped_and_told_in_every_sink() {
     assert_eq!(get(&node.http, "/healthz").expect("healthz").0, 200);
     assert_eq!(get(&node.http, "/readyz").expect("readyz").0, 200);
 
+    let pid = node.up.pid();
     assert_eq!(node.stop(), Some(0), "{}", node.up.stderr.text());
     assert!(!node.sensor().exists(), "the control socket is still there");
     eventually("no cgroup is left", Duration::from_secs(5), || {
-        cgroups_left().is_empty().then_some(())
+        cgroups_left(pid).is_empty().then_some(())
     });
 }
 
@@ -199,7 +200,7 @@ fn an_edited_policy_takes_effect_in_under_two_seconds_and_a_broken_one_leaves_th
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         text.contains("seed.yaml:").then_some(text)
     });
-    assert!(status.contains("seed.yaml:3"), "{status}");
+    assert!(status.contains("seed.yaml:4"), "{status}");
     assert_eq!(sleep(), Some(137), "the old set is in force");
     assert!(
         node.metrics().contains("cresset_policy_set_current 0"),

@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::{Running, eventually, get, program, skip};
+use support::{Running, eventually, get, in_force, program, skip};
 
 const POLICY: &str = r#"
 apiVersion: security.kubearmor.com/v1
@@ -209,11 +209,7 @@ fn suite() -> ExitCode {
             std::os::unix::net::UnixStream::connect("/tmp/sensor.sock").ok()
         },
     );
-    eventually("the policies are in force", Duration::from_secs(30), || {
-        status()
-            .filter(|text| text.contains("vm-network"))
-            .map(|_| ())
-    });
+    in_force("127.0.0.1:32767");
 
     let mut score = Score::default();
     outcomes(&mut score);

@@ -57,6 +57,9 @@ pub struct SensorConfig {
     pub visibility: Visibility,
     /// What a kernel without LSM hooks may do about a Block rule.
     pub contain: Contain,
+    /// Time from a workload's registration after which nothing is enforced on it any more: for trials on machines that
+    /// matter. Default: as long as it lives.
+    pub enforce_for: Option<yaml::Span>,
     /// Replacements made in arguments before an event is written anywhere.
     pub redact: Vec<Redaction>,
     /// Limit on alerts.
@@ -76,6 +79,7 @@ impl Default for SensorConfig {
             spool: SpoolConfig::default(),
             visibility: Visibility::default(),
             contain: Contain::default(),
+            enforce_for: None,
             redact: Vec::new(),
             throttle: Throttle::default(),
         }

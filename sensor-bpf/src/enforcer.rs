@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proto::link::Ability;
 
@@ -73,6 +73,7 @@ pub struct KernelLoss {
 pub struct Native {
     kernel: Kernel,
     events: Events,
+    enforce_for: Option<Duration>,
 }
 
 impl Native {
@@ -92,7 +93,8 @@ impl Native {
             tier_limit: None,
         };
         let (kernel, events) = Kernel::load(config)?;
-        Ok(Self { kernel, events })
+        let enforce_for = settings.enforce_for.map(|span| span.0);
+        Ok(Self { kernel, events, enforce_for })
     }
 }
 
@@ -120,8 +122,9 @@ impl Enforcer for Native {
     }
 
     fn add_workload(&mut self, index: u32, cgroup: &Path, set: u32) -> Result<(), String> {
+        let deadline = self.enforce_for.map(|time| Instant::now() + time);
         self.kernel
-            .add_workload(index, cgroup, set, None)
+            .add_workload(index, cgroup, set, deadline)
             .map_err(|why| why.to_string())
     }
 

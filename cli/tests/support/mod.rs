@@ -1,5 +1,5 @@
 //! The tests' vocabulary: programs that end with the test, free ports, waiting, and telling why a suite cannot run.
-#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
 pub mod node;
 
@@ -73,6 +73,8 @@ pub fn program(name: &str) -> Command {
     ] {
         command.env_remove(variable);
     }
+    // Whatever a test does wrong, nothing is enforced for longer.
+    command.env("CRESSET__SENSOR__ENFORCE_FOR", "60s");
     command
 }
 
@@ -208,6 +210,17 @@ pub fn eventually<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Optio
         assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Waits until every policy that the relay has is in force on its sensor.
+pub fn in_force(feed: &str) {
+    eventually("the policies are in force", Duration::from_secs(30), || {
+        let out = program("cresset").args(["status", "-o", "json", "--relay", feed]).output().ok()?;
+        let status: serde_json::Value = serde_json::from_slice(&out.stdout).ok()?;
+        let sensor = status["sensors"].as_array()?.first()?;
+        let applied = sensor["connected"] == true && sensor["rules_applied"] == true;
+        (applied && sensor["rules"] == status["policies"]["digest"]).then_some(())
+    });
 }
 
 /// A port that was free a moment ago.

@@ -1,5 +1,5 @@
 //! A whole node: `cresset up` on free ports with a temporary folder, and workloads under it.
-#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -138,9 +138,10 @@ pub fn history(feed: &str, filter: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The cgroups that our sensors made and that are still there.
-pub fn cgroups_left() -> Vec<PathBuf> {
+/// The cgroups that the sensor of this process made and that are still there.
+pub fn cgroups_left(pid: u32) -> Vec<PathBuf> {
     let mut left = Vec::new();
+    let ours = format!("sensor-{pid}-");
     for mount in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
         let Ok(entries) = std::fs::read_dir(Path::new(mount).join("cresset")) else {
             continue;

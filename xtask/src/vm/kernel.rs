@@ -34,6 +34,9 @@ pub(crate) fn fetch(series: &str) -> Result<PathBuf> {
     }
     println!("fetching {package}");
     let download = cache.join("download");
+    if download.exists() {
+        std::fs::remove_dir_all(&download)?;
+    }
     std::fs::create_dir_all(&download)?;
     let mut get = Command::new("apt-get");
     get.current_dir(&download)
@@ -43,7 +46,15 @@ pub(crate) fn fetch(series: &str) -> Result<PathBuf> {
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .find(|path| path.extension().is_some_and(|end| end == "deb"))
         .context("apt-get download left no package")?;
-    check(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&dir))?;
+    // Unpacked beside its place and moved there whole, so that a cut run leaves nothing that looks complete.
+    let unpacked = download.join("unpacked");
+    std::fs::create_dir(&unpacked)?;
+    check(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&unpacked))?;
+    std::fs::create_dir_all(cache.join(series))?;
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    std::fs::rename(&unpacked, &dir)?;
     std::fs::remove_dir_all(&download)?;
     find(&dir)
 }
