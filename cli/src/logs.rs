@@ -28,6 +28,7 @@ use output::{Output, Stop, Target};
 
 /// Watch events as they happen, or read them from the relay's journal
 #[derive(Args, Clone, Debug)]
+#[command(after_help = HELP)]
 pub(crate) struct LogsArgs {
     #[command(flatten)]
     relay: RelayArgs,
@@ -44,13 +45,13 @@ pub(crate) struct LogsArgs {
     #[arg(long)]
     json: bool,
 
-    /// Events before this: a duration back from now (10m, 2h, 7d) or a time (RFC 3339)
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    until: Option<i64>,
-
     /// Events since this: a duration back from now (10m, 2h, 7d) or a time (RFC 3339)
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<i64>,
+
+    /// Events before this: a duration back from now (10m, 2h, 7d) or a time (RFC 3339)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<i64>,
 
     /// Only the last N events of the past that match
     #[arg(long, value_name = "N")]
@@ -86,7 +87,7 @@ pub(crate) struct LogsArgs {
     msg_path: Target,
 }
 
-/// Expressions are searched for anywhere in the field; ^shop$ is the whole field. An event without the field is left out.
+/// What the relay lets pass.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Only events of")]
 struct Only {
@@ -138,6 +139,7 @@ struct Only {
     #[arg(
         long,
         value_name = "1-10",
+        value_parser = clap::value_parser!(u32).range(0..=10),
         default_value_t = 0,
         hide_default_value = true
     )]
@@ -151,6 +153,16 @@ struct Only {
     #[arg(long, value_name = "RE", default_value = "", hide_default_value = true)]
     resource: String,
 }
+
+/// What every expression has in common, and how it is used.
+const HELP: &str = "\
+An expression is a regular expression that is searched for anywhere in its field; ^shop$ is the whole field.
+An event that lacks the field is left out.
+
+Examples:
+  cresset logs                                  alerts as they happen
+  cresset logs --filter all --since 10m -f      all of the last ten minutes, and what follows
+  cresset logs -n shop --pod '^cart-' --json    for a script";
 
 /// karmor's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
