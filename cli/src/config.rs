@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
-use yaml::{Node, Problem};
+use yaml::Problem;
 
 /// The configuration file.
 #[derive(Args)]
@@ -45,28 +45,8 @@ pub(crate) struct Both {
 /// # Errors
 /// Every problem, in the order of the lines.
 pub(crate) fn load(file: Option<&Path>) -> Result<Both, Vec<Problem>> {
-    let name = file.map_or_else(String::new, |path| path.display().to_string());
-    let text = match file {
-        None => String::new(),
-        Some(path) => std::fs::read_to_string(path).map_err(|why| {
-            let message = format!("cannot read it: {why}; give the path of a configuration file");
-            vec![Problem::whole_file(&name, message)]
-        })?,
-    };
-    let (mut documents, mut problems) = yaml::parse(&name, &text);
-    if documents.len() > 1 {
-        problems.push(Problem::whole_file(
-            &name,
-            "more than one document; keep the first",
-        ));
-    }
-    let mut node = if documents.is_empty() {
-        Node::empty(&name)
-    } else {
-        documents.swap_remove(0)
-    };
     let environment: Vec<(String, String)> = std::env::vars().collect();
-    relay::overrides(&mut node, &environment, &mut problems);
+    let (node, mut problems) = yaml::settings(file, &environment);
     let relay = relay::Config::read(&node, &environment, &mut problems);
     let sensor = sensor_bpf::Config::read(&node, &mut problems);
     let problems = ordered(problems);

@@ -209,6 +209,7 @@ fn suite() -> ExitCode {
             std::os::unix::net::UnixStream::connect("/tmp/sensor.sock").ok()
         },
     );
+    tell_on_panic(&relay, &sensor);
     in_force("127.0.0.1:32767");
 
     let mut score = Score::default();
@@ -240,6 +241,17 @@ fn suite() -> ExitCode {
     );
     println!("{} passed, {} failed", score.passed, score.failed);
     ExitCode::from(u8::from(score.failed > 0))
+}
+
+/// A wait that fails ends the suite; what the programs said tells why.
+fn tell_on_panic(relay: &Running, sensor: &Running) {
+    let (relay, sensor) = (relay.stderr.clone(), sensor.stderr.clone());
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        usual(info);
+        println!("--- sensor\n{}\n--- relay\n{}", sensor.text(), relay.text());
+        println!("--- status\n{}", status().unwrap_or_default());
+    }));
 }
 
 fn prepare() {

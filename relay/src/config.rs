@@ -25,7 +25,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use self::read::{Settings, overrides};
+pub use self::read::Settings;
 
 /// The whole file, except for the `sensor` section, which belongs to the sensor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -33,7 +33,7 @@ pub use app::{Addresses, App, RunError, StartError};
 pub use config::{
     Address, Compression, Config, DefaultPosture, Feeds, Later, Listen, Listeners, LogConfig,
     LogKind, Policies, PolicySource, PolicySourceKind, Posture, Relay, Retention, Settings, Tls,
-    default_data_dir, overrides, schema,
+    default_data_dir, schema,
 };
 pub use listen::{BindError, TlsError};
 pub use log::OpenError;

@@ -34,24 +34,8 @@ impl Config {
     where
         E: IntoIterator<Item = (String, String)>,
     {
-        let name = file.display().to_string();
-        let text = std::fs::read_to_string(file).map_err(|why| {
-            let message = format!("cannot read it: {why}; give the path of a configuration file");
-            vec![Problem::whole_file(&name, message)]
-        })?;
-        let (mut documents, mut problems) = yaml::parse(&name, &text);
-        if documents.len() > 1 {
-            problems.push(Problem::whole_file(
-                &name,
-                "more than one document; keep the first",
-            ));
-        }
-        let mut node = if documents.is_empty() {
-            Node::empty(&name)
-        } else {
-            documents.swap_remove(0)
-        };
-        overrides(&mut node, environment);
+        let environment: Vec<(String, String)> = environment.into_iter().collect();
+        let (node, mut problems) = yaml::settings(Some(file), &environment);
         let config = Self::read(&node, &mut problems);
         config
             .filter(|_| !problems.iter().any(Problem::is_error))
@@ -83,20 +67,6 @@ impl Config {
                 .map(|why| node.problem_at(&why.path, why.message)),
         );
         Some(config)
-    }
-}
-
-/// Sets every `CRESSET__A__B=value` as the key `a.b`; sections of other programs are ignored later like their keys.
-fn overrides<E>(node: &mut Node, environment: E)
-where
-    E: IntoIterator<Item = (String, String)>,
-{
-    for (name, value) in environment {
-        let Some(path) = name.strip_prefix("CRESSET__") else {
-            continue;
-        };
-        let path = path.to_lowercase();
-        node.set(&path.split("__").collect::<Vec<_>>(), &value);
     }
 }
 

@@ -7,7 +7,7 @@
 //! ```text
 //! text ──parse──▶ [Node] + [Problem]        one Node a document; line and column on every node
 //! Node ──read───▶ Option<T> + [Problem]     serde; a broken node is reported, left out, and T is read again
-//! Node ──set────▶ Node                      an environment variable lands where a key would
+//! Node ──set────▶ Node                      an environment variable lands where a key would; see [`settings`]
 //! ```
 //!
 //! Serde stops at the first error. [`Node::read`] therefore records the error at its node, leaves that
@@ -27,6 +27,7 @@ mod node;
 mod problem;
 mod read;
 mod scalar;
+mod settings;
 mod tagged;
 mod tree;
 mod units;
@@ -34,6 +35,7 @@ mod units;
 pub use nearest::nearest;
 pub use node::Node;
 pub use problem::{Problem, Severity};
+pub use settings::{settings, settings_text};
 pub use tree::{MAX_ALIASED, MAX_DEPTH, MAX_NODES, parse, parse_bytes};
 pub use units::{BadUnit, Size, Span};
 

@@ -214,13 +214,20 @@ pub fn eventually<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Optio
 
 /// Waits until every policy that the relay has is in force on its sensor.
 pub fn in_force(feed: &str) {
-    eventually("the policies are in force", Duration::from_secs(30), || {
-        let out = program("cresset").args(["status", "-o", "json", "--relay", feed]).output().ok()?;
-        let status: serde_json::Value = serde_json::from_slice(&out.stdout).ok()?;
-        let sensor = status["sensors"].as_array()?.first()?;
-        let applied = sensor["connected"] == true && sensor["rules_applied"] == true;
-        (applied && sensor["rules"] == status["policies"]["digest"]).then_some(())
-    });
+    eventually(
+        "the policies are in force",
+        Duration::from_secs(150),
+        || {
+            let out = program("cresset")
+                .args(["status", "-o", "json", "--relay", feed])
+                .output()
+                .ok()?;
+            let status: serde_json::Value = serde_json::from_slice(&out.stdout).ok()?;
+            let sensor = status["sensors"].as_array()?.first()?;
+            let applied = sensor["connected"] == true && sensor["rules_applied"] == true;
+            (applied && sensor["rules"] == status["policies"]["digest"]).then_some(())
+        },
+    );
 }
 
 /// A port that was free a moment ago.

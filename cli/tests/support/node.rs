@@ -146,12 +146,10 @@ pub fn cgroups_left(pid: u32) -> Vec<PathBuf> {
         let Ok(entries) = std::fs::read_dir(Path::new(mount).join("cresset")) else {
             continue;
         };
-        left.extend(
-            entries
-                .flatten()
-                .map(|entry| entry.path())
-                .filter(|path| path.is_dir()),
-        );
+        let named = entries
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&ours));
+        left.extend(named.map(|entry| entry.path()));
     }
     left
 }

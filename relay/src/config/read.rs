@@ -24,17 +24,9 @@ impl Settings {
     where
         E: IntoIterator<Item = (String, String)>,
     {
-        let Some(path) = file else {
-            return Self::parse("settings", "", environment);
-        };
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|why| {
-            vec![Problem::whole_file(
-                &name,
-                format!("cannot read it: {why}; give the path of a configuration file"),
-            )]
-        })?;
-        Self::parse(&name, &text, environment)
+        let environment: Vec<(String, String)> = environment.into_iter().collect();
+        let (node, problems) = yaml::settings(file, &environment);
+        Self::of(&node, problems, &environment)
     }
 
     /// Reads the text of a file called `name`, then the environment over it.
@@ -46,20 +38,16 @@ impl Settings {
         E: IntoIterator<Item = (String, String)>,
     {
         let environment: Vec<(String, String)> = environment.into_iter().collect();
-        let (mut documents, mut problems) = yaml::parse(name, text);
-        if documents.len() > 1 {
-            problems.push(Problem::whole_file(
-                name,
-                "more than one document; keep the first",
-            ));
-        }
-        let mut node = if documents.is_empty() {
-            Node::empty(name)
-        } else {
-            documents.swap_remove(0)
-        };
-        overrides(&mut node, &environment, &mut problems);
-        let config = Config::read(&node, &environment, &mut problems);
+        let (node, problems) = yaml::settings_text(name, text, &environment);
+        Self::of(&node, problems, &environment)
+    }
+
+    fn of(
+        node: &Node,
+        mut problems: Vec<Problem>,
+        environment: &[(String, String)],
+    ) -> Result<Self, Vec<Problem>> {
+        let config = Config::read(node, environment, &mut problems);
         let failed = problems.iter().any(Problem::is_error);
         match config {
             Some(config) if !failed => Ok(Self {
@@ -72,7 +60,7 @@ impl Settings {
 }
 
 impl Config {
-    /// Reads a document that `overrides` has been applied to. None only beside an error in `problems`.
+    /// Reads a document. None only beside an error in `problems`.
     pub fn read(
         node: &Node,
         environment: &[(String, String)],
@@ -91,23 +79,6 @@ impl Config {
         standard_output(&mut config, environment);
         check::check(&config, node, problems);
         Some(config)
-    }
-}
-
-/// Sets every `CRESSET__A__B=value` as the key `a.b` of the document.
-pub fn overrides(node: &mut Node, environment: &[(String, String)], problems: &mut Vec<Problem>) {
-    for (name, value) in environment {
-        let Some(path) = name.strip_prefix("CRESSET__") else {
-            continue;
-        };
-        let path = path.to_lowercase();
-        let keys: Vec<&str> = path.split("__").collect();
-        if keys.iter().any(|key| key.is_empty()) {
-            let message = format!("{name} names no key; write CRESSET__SECTION__KEY");
-            problems.push(Problem::whole_file("environment", message));
-        } else {
-            node.set(&keys, value);
-        }
     }
 }
 
