@@ -1,4 +1,5 @@
 //! What bad input gets: the place, the reason, the right exit code, and nothing lost.
+#![allow(clippy::expect_used, clippy::panic)] // reason: a test that cannot go on has failed
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What a field means, held against what `/proc` says of the same process.
+#![allow(clippy::expect_used, clippy::panic)] // reason: a test that cannot go on has failed
 
 mod support;
 

@@ -158,7 +158,7 @@ fn a_killed_sensor_takes_its_workloads_with_it() {
     if !can_watch("run-orphaned") {
         return;
     }
-    let mut node = node();
+    let node = node();
     let file = node.path("pid");
     let script = format!("echo $$ > {}; exec sleep 300", file.display());
     let child = run(&node, &["sh", "-c", &script])

@@ -1,4 +1,5 @@
 //! The whole pipeline through its outside doors: a real kernel event in every sink, a real policy back in the kernel.
+#![allow(clippy::expect_used, clippy::panic)] // reason: a test that cannot go on has failed
 
 mod support;
 

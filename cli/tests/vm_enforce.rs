@@ -2,6 +2,7 @@
 //! a real relay, a real sensor, real workloads; elsewhere it only says that it is skipped.
 //!
 //! The same program is the workload: `suite act OPERATION …` does one thing and prints `ok` or the error's name.
+#![allow(clippy::expect_used, clippy::panic)] // reason: a test that cannot go on has failed
 
 mod support;
 

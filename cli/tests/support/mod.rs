@@ -1,5 +1,6 @@
 //! The tests' vocabulary: programs that end with the test, free ports, waiting, and telling why a suite cannot run.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
+#![allow(clippy::expect_used, clippy::panic)] // reason: a test that cannot go on has failed
 
 pub mod node;
 

@@ -1,5 +1,6 @@
 //! A whole node: `cresset up` on free ports with a temporary folder, and workloads under it.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
+#![allow(clippy::expect_used, clippy::panic)] // reason: a test that cannot go on has failed
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
