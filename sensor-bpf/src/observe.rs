@@ -429,11 +429,7 @@ fn op(record: &raw::record, texts: &Texts<'_>) -> Option<Op> {
             to: second(),
             call,
         },
-        raw::kind::KIND_SOCKET => Op::Socket {
-            family: record.family,
-            kind: record.r#type,
-            protocol: record.protocol,
-        },
+        raw::kind::KIND_SOCKET => socket(record),
         raw::kind::KIND_CONNECT => Op::Connect {
             fd: record.fd,
             peer: address(record, texts),
@@ -462,6 +458,23 @@ fn op(record: &raw::record, texts: &Texts<'_>) -> Option<Op> {
         },
         _ => return None,
     })
+}
+
+/// A decision is about the protocol that the socket would have, not about the 0 that asks for its type's default.
+fn socket(record: &raw::record) -> Op {
+    let (family, kind, asked) = (record.family, record.r#type, record.protocol);
+    let internet = [libc::AF_INET, libc::AF_INET6].contains(&i32::from(family));
+    let judged = record.decision.by != 0;
+    let protocol = match policy::SocketKey::of(i32::from(kind), i32::from(asked)).protocol {
+        255 => asked,
+        default if internet && judged && asked == 0 => default.into(),
+        _ => asked,
+    };
+    Op::Socket {
+        family,
+        kind,
+        protocol,
+    }
 }
 
 fn call(number: u8) -> Call {

@@ -116,54 +116,42 @@ static __always_inline bool judge_blind(const struct who *who, __u32 class, stru
 	return modes_of(head, class) && judge(head, who->set, class, 0, decision);
 }
 
-/* Judges a path that was walked for a set. */
-static __always_inline bool judge_match(__u64 head, const struct matching *match, __u32 class,
-					struct decision *decision)
-{
-	__u32 list = match->fault ? 0 : list_of(&match->edge, class, match->place);
-
-	return judge(head, match->set, class, list, decision);
-}
-
 /*
  * Walks a path into the record as its object, for the set that judges the class, if one does. Returns that set's head,
  * or 0: there is nothing to judge by.
  */
 static __always_inline __u64 walk_object(const struct who *who, struct scratch *scratch, struct vfsmount *mnt,
-					 struct dentry *dentry, __u32 class, struct matching *match, __u32 *at)
+					 struct dentry *dentry, __u32 class, __u32 *at)
 {
 	__u64 head = head_of(who->set);
 
-	if (modes_of(head, class)) {
-		match->set = who->set;
-		match->generation = head >> 32;
-	}
-	if (walk(scratch, mnt, dentry, match, at))
-		scratch->record.truncated |= MARK_RESOURCE;
+	if (!modes_of(head, class))
+		head = 0;
+	aim(scratch, head ? who->set : 0, head);
+	*at = walk_path(scratch, mnt, dentry, *at);
 	scratch->record.lengths[TEXT_OBJECT] = *at;
-	if (match->fault)
+	if (scratch->walk.cut)
+		scratch->record.truncated |= MARK_RESOURCE;
+	if (scratch->walk.fault)
 		scratch->record.flags |= HAS_FAULT;
-	return match->set ? head : 0;
+	return head;
 }
 
 /* Walks a path into the record and judges it. Returns true when there is a decision. */
 static __always_inline bool judge_path(const struct who *who, struct scratch *scratch, struct path *path,
 				       __u32 class, struct decision *decision, __u32 *at)
 {
-	struct matching match = {};
-	__u64 head = walk_object(who, scratch, BPF_CORE_READ(path, mnt), BPF_CORE_READ(path, dentry), class,
-				 &match, at);
+	__u64 head = walk_object(who, scratch, BPF_CORE_READ(path, mnt), BPF_CORE_READ(path, dentry), class, at);
 
-	return head && judge_match(head, &match, class, decision);
+	return head && judge(head, who->set, class, list_here(&scratch->walk, class), decision);
 }
 
 /* Walks a path into the record as its object, without judging. */
 static __always_inline void tell_path(struct scratch *scratch, struct path *path, __u32 *at)
 {
-	struct matching match = {};
 	struct who nobody = {};
 
-	walk_object(&nobody, scratch, BPF_CORE_READ(path, mnt), BPF_CORE_READ(path, dentry), CLASS_FILE, &match, at);
+	walk_object(&nobody, scratch, BPF_CORE_READ(path, mnt), BPF_CORE_READ(path, dentry), CLASS_FILE, at);
 }
 
 #endif

@@ -178,12 +178,10 @@ int BPF_PROG(mod_mmap_file, struct file *file, unsigned long protection, unsigne
 static __always_inline bool is_backing(struct file *file)
 {
 	struct vfsmount *vfs = BPF_CORE_READ(file, f_path.mnt);
-	struct mount *mount = (void *)vfs - bpf_core_field_offset(struct mount, mnt);
-	__u64 namespace = (__u64)BPF_CORE_READ(mount, mnt_ns);
 
 	if (BPF_CORE_READ(file, f_inode) != BPF_CORE_READ(file, f_path.dentry, d_inode))
 		return true;
-	return namespace >= -4095ULL && !(BPF_CORE_READ(file, f_inode, i_sb, s_flags) & SB_KERNMOUNT);
+	return is_no_namespace(mount_of(vfs)) && !(BPF_CORE_READ(file, f_inode, i_sb, s_flags) & SB_KERNMOUNT);
 }
 
 static __always_inline int check_open(struct file *file)
@@ -235,34 +233,31 @@ struct change {
 static __always_inline bool judge_change(const struct who *who, struct scratch *scratch, const struct change *change,
 					 struct decision *decision, __u32 *at)
 {
+	struct walk *walk = &scratch->walk;
 	__u64 head = head_of(who->set);
-	struct matching match = {};
-	bool found;
+	__u32 list;
 
-	match.set = who->set;
-	match.generation = head >> 32;
-	if (walk(scratch, change->mnt, change->dentry, &match, at))
-		scratch->record.truncated |= MARK_RESOURCE;
+	aim(scratch, who->set, head);
+	*at = walk_path(scratch, change->mnt, change->dentry, *at);
 	scratch->record.lengths[TEXT_OBJECT] = *at;
-	if (match.fault)
+	if (walk->cut)
+		scratch->record.truncated |= MARK_RESOURCE;
+	if (walk->fault)
 		scratch->record.flags |= HAS_FAULT;
-	found = modes_of(head, CLASS_FILE) && judge_match(head, &match, CLASS_FILE, decision);
-	if (!change->moves || match.fault || (found && decision->action == ACTION_BLOCK))
-		return found;
-	if (match.place == PLACE_HERE && match.edge.guarded) {
-		decide_rule(decision, match.edge.guarded - 1, ACTION_BLOCK);
-		return true;
-	}
-	if (modes_of(head, CLASS_PROCESS) & MODE_RULES) {
-		struct decision forbidden = { .hook = decision->hook };
-
-		if (judge_match(head, &match, CLASS_PROCESS, &forbidden) && forbidden.by == BY_RULE &&
-		    forbidden.action == ACTION_BLOCK) {
-			*decision = forbidden;
+	if (change->moves && !walk->fault) {
+		list = list_here(walk, CLASS_PROCESS);
+		if (list && judge(head, who->set, CLASS_PROCESS, list, decision) && decision->by == BY_RULE &&
+		    decision->action == ACTION_BLOCK)
+			return true;
+		if (walk->place == PLACE_HERE && walk->edge.guarded) {
+			decision->set = who->set;
+			decision->generation = head >> 32;
+			decide_rule(decision, walk->edge.guarded - 1, ACTION_BLOCK);
 			return true;
 		}
 	}
-	return found;
+	decision->by = BY_NOBODY;
+	return modes_of(head, CLASS_FILE) && judge(head, who->set, CLASS_FILE, list_here(walk, CLASS_FILE), decision);
 }
 
 static __noinline int check_change(const struct change *change)
@@ -272,7 +267,6 @@ static __noinline int check_change(const struct change *change)
 	struct who who = {};
 	__u64 head;
 	__u32 at = 0, from;
-	struct matching told = {};
 
 	if (!whoami(&who))
 		return 0;
@@ -288,8 +282,9 @@ static __noinline int check_change(const struct change *change)
 		return 0;
 	denied(&who, &decision);
 	from = at;
+	aim(scratch, 0, 0);
 	if (change->other)
-		walk(scratch, change->mnt, change->other, &told, &at);
+		at = walk_path(scratch, change->mnt, change->other, at);
 	scratch->record.lengths[TEXT_SECOND] = at - from;
 	fill_task(&scratch->record);
 	scratch->record.result = decision.outcome == OUTCOME_DENIED ? -EACCES : 0;
@@ -363,13 +358,30 @@ DENY(path_link, security_path_link, check_move(new_directory, old, new, HOOK_PAT
 
 static __always_inline int check_socket(int family, int type, int protocol, int kernel)
 {
+	struct decision decision = { .hook = HOOK_SOCKET_CREATE };
+	struct scratch *scratch;
+	struct who who = {};
+	bool refuse;
+
 	if (kernel)
 		return 0;
 	if (protocol == CANARY && canary && (__u32)(bpf_get_current_pid_tgid() >> 32) == canary)
 		return -EACCES;
 	if (family != AF_INET && family != AF_INET6 && family != AF_PACKET)
 		return 0;
-	return refuse_socket(family, type, protocol, HOOK_SOCKET_CREATE, true) ? -EACCES : 0;
+	if (!whoami(&who))
+		return 0;
+	refuse = judge_socket(&who, family, type, protocol, &decision);
+	if (decision.by == BY_NOBODY)
+		return 0;
+	scratch = begin(&who, KIND_SOCKET, CLASS_NETWORK);
+	if (scratch) {
+		fill_socket(&scratch->record, family, type, protocol, &decision);
+		tell(scratch, &decision, append_cwd(scratch, 0));
+	} else {
+		lose(RING_VERDICTS, CLASS_NETWORK);
+	}
+	return refuse ? -EACCES : 0;
 }
 
 DENY(socket_create, security_socket_create, check_socket(family, type, protocol, kernel), int family, int type,

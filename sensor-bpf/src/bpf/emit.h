@@ -11,6 +11,16 @@
 
 enum ring { RING_VERDICTS = 0, RING_TELEMETRY = 1 };
 
+static __always_inline void begin_record(struct record *record, const struct who *who, __u8 kind, __u8 class)
+{
+	__builtin_memset(record, 0, sizeof(*record));
+	record->workload = who->workload;
+	record->exec_id = who->exec_id;
+	record->parent_exec_id = who->parent_exec_id;
+	record->kind = kind;
+	record->class = class;
+}
+
 static __always_inline struct scratch *begin(const struct who *who, __u8 kind, __u8 class)
 {
 	struct scratch *scratch = bpf_task_storage_get(&scratches, bpf_get_current_task_btf(), 0,
@@ -18,12 +28,7 @@ static __always_inline struct scratch *begin(const struct who *who, __u8 kind, _
 
 	if (!scratch)
 		return NULL;
-	__builtin_memset(&scratch->record, 0, sizeof(scratch->record));
-	scratch->record.workload = who->workload;
-	scratch->record.exec_id = who->exec_id;
-	scratch->record.parent_exec_id = who->parent_exec_id;
-	scratch->record.kind = kind;
-	scratch->record.class = class;
+	begin_record(&scratch->record, who, kind, class);
 	return scratch;
 }
 
@@ -64,26 +69,25 @@ static __noinline void fill_task(struct record *record)
 }
 
 /* Appends a path that is told, not judged. */
-static __noinline __u32 append_path(struct scratch *scratch, struct path *path, __u32 at, __u32 *cut)
+static __always_inline __u32 append_path(struct scratch *scratch, struct path *path, __u32 at)
 {
 	struct vfsmount *mnt = BPF_CORE_READ(path, mnt);
 	struct dentry *dentry = BPF_CORE_READ(path, dentry);
-	struct matching match = {};
 
-	if (mnt && dentry)
-		*cut = walk(scratch, mnt, dentry, &match, &at);
-	return at;
+	aim(scratch, 0, 0);
+	return mnt && dentry ? walk_path(scratch, mnt, dentry, at) : at;
 }
 
 static __always_inline __u32 append_cwd(struct scratch *scratch, __u32 at)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct fs_struct *fs = BPF_CORE_READ(task, fs);
-	__u32 from = at, cut = 0;
+	__u32 from = at;
 
+	scratch->walk.cut = 0;
 	if (fs)
-		at = append_path(scratch, &fs->pwd, at, &cut);
-	if (cut)
+		at = append_path(scratch, &fs->pwd, at);
+	if (scratch->walk.cut)
 		scratch->record.truncated |= MARK_CWD;
 	scratch->record.lengths[TEXT_CWD] = at - from;
 	return at;

@@ -15,11 +15,12 @@ static __noinline __u32 append_parent(struct scratch *scratch, __u32 at)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct file *exe = BPF_CORE_READ(task, real_parent, mm, exe_file);
-	__u32 from = at, cut = 0;
+	__u32 from = at;
 
+	scratch->walk.cut = 0;
 	if (exe)
-		at = append_path(scratch, &exe->f_path, at, &cut);
-	if (cut)
+		at = append_path(scratch, &exe->f_path, at);
+	if (scratch->walk.cut)
 		scratch->record.truncated |= MARK_PARENT;
 	scratch->record.lengths[TEXT_PARENT] = at - from;
 	return at;
@@ -83,6 +84,7 @@ static __always_inline void renew(struct task_struct *task, struct who *who, str
 		above = bpf_task_storage_get(&labels, parent, 0, 0);
 	who->exec_id = __sync_fetch_and_add(&next_exec_id, 1);
 	who->parent_exec_id = above && above->labelled ? above->exec_id : 0;
+	put_image(task, who);
 	if (!label)
 		return;
 	label->exec_id = who->exec_id;
@@ -141,13 +143,15 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	struct signal_struct *signal;
 	struct scratch *scratch;
 	struct who who = {};
-	__u32 at;
+	__u32 at, tgid;
 
 	if (!whoami(&who))
 		return 0;
 	signal = BPF_CORE_READ(task, signal);
 	if (BPF_CORE_READ(signal, live.counter) != 0)
 		return 0; /* other threads remain */
+	tgid = BPF_CORE_READ(task, tgid);
+	bpf_map_delete_elem(&images, &tgid);
 	scratch = begin(&who, KIND_EXIT, CLASS_PROCESS);
 	if (!scratch) {
 		lose(RING_VERDICTS, CLASS_PROCESS);

@@ -70,6 +70,21 @@ static __noinline bool is_inside(struct task_struct *task, __u64 id)
 	return false;
 }
 
+/* Keeps a process's label by its number, too. */
+static __always_inline void put_image(struct task_struct *task, const struct who *who)
+{
+	struct image image = {
+		.cgroup = who->cgroup,
+		.exec_id = who->exec_id,
+		.parent_exec_id = who->parent_exec_id,
+		.workload = who->workload,
+	};
+	__u32 tgid = BPF_CORE_READ(task, tgid);
+
+	if ((__u32)BPF_CORE_READ(task, pid) == tgid)
+		bpf_map_update_elem(&images, &tgid, &image, BPF_ANY);
+}
+
 static __always_inline void put_label(struct task_struct *task, const struct who *who)
 {
 	struct label *label =
@@ -79,6 +94,7 @@ static __always_inline void put_label(struct task_struct *task, const struct who
 		__sync_fetch_and_add(&unlabelled, 1);
 		return;
 	}
+	put_image(task, who);
 	label->workload = who->workload;
 	label->cgroup = who->cgroup;
 	label->exec_id = who->exec_id;
@@ -112,12 +128,25 @@ static __noinline bool search(struct who *who)
 	return false;
 }
 
+/* What the workload has now. */
+static __always_inline void look_up(struct who *who)
+{
+	struct workload *workload = workload_at(who->workload);
+
+	/* a workload that is gone: its last tasks are seen, and no more */
+	who->set = 0;
+	who->visible = 0;
+	if (workload && workload->cgroup == who->cgroup) {
+		who->set = workload->set;
+		who->visible = workload->visible;
+	}
+}
+
 /* The current task's label. False: it is in no workload; that costs one lookup. */
 static __always_inline bool whoami(struct who *who)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct label *label = bpf_task_storage_get(&labels, task, 0, 0);
-	struct workload *workload;
 
 	if (label && label->labelled)
 		take(who, label);
@@ -126,14 +155,26 @@ static __always_inline bool whoami(struct who *who)
 	else if (!search(who))
 		return false;
 
-	workload = workload_at(who->workload);
-	if (!workload || workload->cgroup != who->cgroup) {
-		who->set = 0; /* the workload is gone: its last tasks are seen, and no more */
-		who->visible = 0;
-		return true;
+	look_up(who);
+	return true;
+}
+
+/* The same, for a program of the workload's cgroup. */
+static __always_inline bool whoami_by_number(struct who *who)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct image *image = bpf_map_lookup_elem(&images, &tgid);
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	if (image) {
+		who->workload = image->workload;
+		who->cgroup = image->cgroup;
+		who->exec_id = image->exec_id;
+		who->parent_exec_id = image->parent_exec_id;
+	} else if (!find_by_cgroup(BPF_CORE_READ(task, cgroups, dfl_cgrp), who)) {
+		return false;
 	}
-	who->set = workload->set;
-	who->visible = workload->visible;
+	look_up(who);
 	return true;
 }
 

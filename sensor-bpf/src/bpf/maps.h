@@ -75,6 +75,15 @@ struct label {
 	struct decision pending;	/* an Audit that was decided for an exec in progress */
 };
 
+/* The label of a process's leader, for programs that cannot read task storage (those of cgroups, before 6.18). */
+struct image {
+	__u64 cgroup;
+	__u64 exec_id;
+	__u64 parent_exec_id;
+	__u32 workload;
+	__u32 zero;
+};
+
 struct edge_key {
 	__u32 set;
 	__u32 generation;
@@ -112,9 +121,26 @@ struct chunk {
 	struct candidate candidates[CHUNK];
 };
 
+/* A walk along a path: see path.h. */
+struct walk {
+	__u64 dentry, mount, mount_root;	/* where it is */
+	__u32 count;		/* components in all */
+	__u32 done;		/* the root was reached */
+	__u32 at;		/* where the next text goes */
+	__u32 limit;		/* where this path's text must end */
+	__u32 cut;		/* the text is not whole */
+	__u32 set;		/* whose automaton; 0: the path is only told */
+	__u32 generation;
+	__u32 fault;		/* the path could not be judged */
+	__u32 stuck;		/* the automaton had no edge */
+	__u32 place;		/* where it left the automaton */
+	struct edge edge;	/* that led to the last state */
+	__u64 names[DEPTH];	/* dentries */
+};
+
 /* Where a hook works. Nothing here is shared with another task, so a preempted hook finds its own again. */
 struct scratch {
-	__u64 names[DEPTH];
+	struct walk walk;
 	struct record record;
 	char text[TEXT_LIMIT + TEXT_GUARD];
 };
@@ -148,6 +174,15 @@ struct {
 	__type(key, int);
 	__type(value, struct scratch);
 } scratches SEC(".maps");
+
+/* Process id → label. Full: a socket's record does not name the image. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, struct image);
+} images SEC(".maps");
 
 /* Id of a workload's cgroup → its index. */
 struct {

@@ -6,6 +6,7 @@
  *   descend   root ─▶ … ─▶ leaf                              text, hash and automaton, component by component
  *
  * The automaton has no rule deeper than DEPTH, so what lies below the kept components matters only by its number.
+ * The state of a walk is in the scratch: a stack of 512 bytes is shared by all functions of a call chain.
  */
 #ifndef CRESSET_PATH_H
 #define CRESSET_PATH_H
@@ -14,47 +15,29 @@
 #define NAME_MAX 255
 #define PATH_LIMIT 4096
 
-/* What matching a path against a set's automaton yields: where it left the automaton, and what is said there. */
-struct matching {
-	__u32 set;		/* 0: the path is only told */
-	__u32 generation;
-	__u32 fault;		/* the path could not be judged */
-	__u32 place;
-	struct edge edge;	/* that led to the last state */
-};
-
-struct collect {
-	struct scratch *scratch;
-	struct dentry *dentry;
-	struct dentry *mount_root;
-	struct mount *mount;
-	__u32 count;
-	__u32 done;
-};
-
 static long collect_step(__u32 index, void *context)
 {
-	struct collect *c = context;
-	struct dentry *dentry = c->dentry, *parent;
-	struct mount *mount = c->mount, *above;
+	struct walk *walk = &(*(struct scratch **)context)->walk;
+	struct dentry *dentry = (void *)walk->dentry, *parent;
+	struct mount *mount = (void *)walk->mount, *above;
 
-	if (dentry == c->mount_root) {
+	if (walk->dentry == walk->mount_root) {
 		above = BPF_CORE_READ(mount, mnt_parent);
 		if (above == mount) {
-			c->done = 1;
+			walk->done = 1;
 			return 1;
 		}
-		c->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-		c->mount_root = BPF_CORE_READ(above, mnt.mnt_root);
-		c->mount = above;
+		walk->dentry = (__u64)BPF_CORE_READ(mount, mnt_mountpoint);
+		walk->mount_root = (__u64)BPF_CORE_READ(above, mnt.mnt_root);
+		walk->mount = (__u64)above;
 		return 0;
 	}
 	parent = BPF_CORE_READ(dentry, d_parent);
 	if (!parent || parent == dentry)
 		return 1; /* outside the root of its mount */
-	c->scratch->names[c->count % DEPTH] = (__u64)dentry;
-	c->count++;
-	c->dentry = parent;
+	walk->names[walk->count % DEPTH] = (__u64)dentry;
+	walk->count++;
+	walk->dentry = (__u64)parent;
 	return 0;
 }
 
@@ -63,7 +46,7 @@ struct name {
 	char bytes[NAME_MAX + 1];
 };
 
-/* Equal to hash() in rules.rs. A secret start and a secret odd factor; the words after the name are cut off. */
+/* Equal to Secret::mix in rules.rs: a secret start and a secret odd factor. */
 static __always_inline __u64 mix(__u64 hash, __u64 word)
 {
 	hash = (hash ^ word) * hash_factor;
@@ -71,8 +54,8 @@ static __always_inline __u64 mix(__u64 hash, __u64 word)
 }
 
 /*
- * Not static, so it is verified once, for any name, and not again for each place that calls it. Kernels that see
- * through it would otherwise follow each of the 32 lengths of each component of each path.
+ * Equal to Secret::hash in rules.rs. Not static, so it is verified once, for any name, and not again for each place
+ * that calls it: the verifier would otherwise follow each of the 32 lengths of each component of each path.
  */
 __noinline __u64 hash_name(const struct name *name, __u32 length)
 {
@@ -93,21 +76,11 @@ __noinline __u64 hash_name(const struct name *name, __u32 length)
 	return mix(hash, hash >> 32);
 }
 
-struct descend {
-	struct scratch *scratch;
-	struct matching *match;
-	__u32 count;		/* components in all */
-	__u32 at;		/* where the next text goes */
-	__u32 limit;		/* where this path's text must end */
-	__u32 cut;
-	__u32 stuck;		/* the automaton had no edge */
-};
-
-static __always_inline bool follow(struct descend *d, __u32 from, __u64 hash)
+static __always_inline bool follow(struct walk *walk, __u32 from, __u64 hash)
 {
 	struct edge_key key = {
-		.set = d->match->set,
-		.generation = d->match->generation,
+		.set = walk->set,
+		.generation = walk->generation,
 		.hash = hash,
 		.state = from,
 	};
@@ -115,111 +88,117 @@ static __always_inline bool follow(struct descend *d, __u32 from, __u64 hash)
 
 	if (!edge)
 		return false;
-	d->match->edge = *edge;
+	walk->edge = *edge;
 	return true;
-}
-
-static __always_inline __u32 list_of(const struct edge *edge, __u32 class, __u32 place)
-{
-	/* spelled out: no variable index into the stack */
-	if (class == CLASS_PROCESS)
-		return place == PLACE_HERE ? edge->lists[0][PLACE_HERE] :
-		       place == PLACE_CHILD ? edge->lists[0][PLACE_CHILD] :
-					      edge->lists[0][PLACE_BELOW];
-	return place == PLACE_HERE ? edge->lists[1][PLACE_HERE] :
-	       place == PLACE_CHILD ? edge->lists[1][PLACE_CHILD] :
-				      edge->lists[1][PLACE_BELOW];
 }
 
 static long descend_step(__u32 index, void *context)
 {
-	struct descend *d = context;
+	struct scratch *scratch = *(struct scratch **)context;
+	struct walk *walk = &scratch->walk;
+	__u32 length, at = walk->at;
 	struct dentry *dentry;
-	struct qstr name;
-	__u32 length, at = d->at;
+	struct qstr name = {};
 	char *text;
-	__u64 hash;
 
-	if (index >= d->count)
-		return 1;
-	dentry = (struct dentry *)d->scratch->names[(d->count - 1 - index) % DEPTH];
-	if (bpf_core_read(&name, sizeof(name), &dentry->d_name)) {
-		d->match->fault = 1;
-		return 1;
-	}
-	length = BPF_CORE_READ(dentry, d_name.len);
+	dentry = (struct dentry *)walk->names[(walk->count - 1 - index) % DEPTH];
+	bpf_core_read(&name, sizeof(name), &dentry->d_name);
+	length = name.len;
+	asm volatile("" : "+r"(length));
 	if (length > NAME_MAX)
 		length = NAME_MAX;
 	asm volatile("" : "+r"(at));
 	if (at > TEXT_LIMIT)
 		at = TEXT_LIMIT; /* read to be matched, not to be kept */
-	text = d->scratch->text + at;
+	text = scratch->text + at;
 	text[0] = '/';
 	if (bpf_probe_read_kernel(text + 1, length, name.name)) {
-		d->match->fault = 1;
+		walk->fault = 1;
 		return 1;
 	}
-	if (at + 1 + length <= d->limit)
-		d->at = at + 1 + length;
+	if (at + 1 + length <= walk->limit)
+		walk->at = at + 1 + length;
 	else
-		d->cut = 1;
-	if (!d->match->set || d->stuck)
+		walk->cut = 1;
+	if (!walk->set || walk->stuck)
 		return 0;
-	hash = hash_name((struct name *)(text + 1), length);
-	if (!follow(d, d->match->edge.next, hash)) {
-		d->stuck = 1;
+	if (!follow(walk, walk->edge.next, hash_name((struct name *)(text + 1), length))) {
 		/* this component and those after it have no edge */
-		d->match->place = index + 1 == d->count ? PLACE_CHILD : PLACE_BELOW;
+		walk->stuck = 1;
+		walk->place = index + 1 == walk->count ? PLACE_CHILD : PLACE_BELOW;
 	}
 	return 0;
 }
 
-/*
- * Writes the path's text at *at (and moves *at behind it), at most `limit` bytes, and matches it if match->set says so.
- * Returns true when the text is cut.
- */
-static __noinline bool walk(struct scratch *scratch, struct vfsmount *vfs, struct dentry *dentry,
-			    struct matching *match, __u32 *at)
+static __always_inline struct mount *mount_of(struct vfsmount *vfs)
 {
-	struct mount *mount = (void *)vfs - bpf_core_field_offset(struct mount, mnt);
-	struct collect c = {
-		.scratch = scratch,
-		.dentry = dentry,
-		.mount_root = BPF_CORE_READ(vfs, mnt_root),
-		.mount = mount,
-	};
-	struct descend d = {
-		.scratch = scratch,
-		.match = match,
-		.at = *at,
-	};
-	__u64 namespace;
-	__u32 kept;
+	return (void *)vfs - bpf_core_field_offset(struct mount, mnt);
+}
 
-	d.limit = *at + PATH_LIMIT < TEXT_LIMIT ? *at + PATH_LIMIT : TEXT_LIMIT;
-	bpf_loop(MAX_STEPS, collect_step, &c, 0);
-	mount = c.mount;
-	namespace = (__u64)BPF_CORE_READ(mount, mnt_ns);
-	if (!c.done || !namespace || namespace >= -4095ULL)
-		match->fault = 1; /* too deep, unreachable, or in no mount namespace (memfd, a detached mount) */
-	if (match->set && !follow(&d, ROOT_STATE, 0))
-		match->fault = 1;
-	d.count = c.count;
-	kept = c.count < DEPTH ? c.count : DEPTH;
-	bpf_loop(kept, descend_step, &d, 0);
-	if (!d.stuck)
-		match->place = c.count == kept ? PLACE_HERE :
-			       c.count == kept + 1 ? PLACE_CHILD : PLACE_BELOW;
-	if (c.count == 0 && d.at < TEXT_LIMIT) {
-		__u32 end = d.at;
+/* Is a pointer to a mount namespace none (a detached mount) or an error (a mount of the kernel's own)? */
+static __always_inline bool is_no_namespace(struct mount *mount)
+{
+	__u64 namespace = (__u64)BPF_CORE_READ(mount, mnt_ns);
 
-		asm volatile("" : "+r"(end));
-		if (end < TEXT_LIMIT)
-			scratch->text[end] = '/';
-		d.at++;
-	}
-	*at = d.at;
-	return d.cut || c.count > kept || !c.done;
+	return !namespace || namespace >= -4095ULL;
+}
+
+/* The next walk is for a set that judges; without this it only tells. */
+static __always_inline void aim(struct scratch *scratch, __u32 set, __u64 head)
+{
+	scratch->walk.set = set;
+	scratch->walk.generation = head >> 32;
+}
+
+/*
+ * Writes the path's text at `at` and returns where it ends. What was matched, and whether the text is cut, is in
+ * scratch->walk afterwards.
+ */
+static __noinline __u32 walk_path(struct scratch *scratch, struct vfsmount *vfs, struct dentry *leaf, __u32 at)
+{
+	struct walk *walk = &scratch->walk;
+	__u32 count, kept;
+
+	walk->dentry = (__u64)leaf;
+	walk->mount = (__u64)mount_of(vfs);
+	walk->mount_root = (__u64)BPF_CORE_READ(vfs, mnt_root);
+	walk->count = 0;
+	walk->done = 0;
+	walk->at = at;
+	walk->limit = at + PATH_LIMIT < TEXT_LIMIT ? at + PATH_LIMIT : TEXT_LIMIT;
+	walk->cut = 0;
+	walk->stuck = 0;
+	walk->fault = 0;
+
+	bpf_loop(MAX_STEPS, collect_step, &scratch, 0);
+	count = walk->count;
+	kept = count < DEPTH ? count : DEPTH;
+	if (!walk->done || is_no_namespace((struct mount *)walk->mount))
+		walk->fault = 1; /* too deep, unreachable, or in no mount namespace (a memfd) */
+	if (walk->set && !follow(walk, ROOT_STATE, 0))
+		walk->fault = 1;
+	bpf_loop(kept, descend_step, &scratch, 0);
+	if (!walk->stuck)
+		walk->place = count == kept ? PLACE_HERE : count == kept + 1 ? PLACE_CHILD : PLACE_BELOW;
+	if (count > kept || !walk->done)
+		walk->cut = 1;
+	if (count)
+		return walk->at;
+	asm volatile("" : "+r"(at));
+	if (at > TEXT_LIMIT)
+		return at;
+	scratch->text[at] = '/';
+	return at + 1;
+}
+
+/* The list that holds for a class where a walk ended. */
+static __always_inline __u32 list_here(const struct walk *walk, __u32 class)
+{
+	__u32 place = walk->place;
+
+	if (walk->fault || place >= PLACES)
+		return 0;
+	return class == CLASS_PROCESS ? walk->edge.lists[0][place] : walk->edge.lists[1][place];
 }
 
 #endif

@@ -52,43 +52,56 @@ static __always_inline __u32 socket_number(__u32 type, __u32 protocol)
 	return type << 8 | known;
 }
 
-/* Tells of a decision about a socket. */
-static __noinline void tell_socket(const struct who *who, __u32 family, __u32 type, __u32 protocol,
-				   const struct decision *decision)
+static __always_inline void fill_socket(struct record *record, __u32 family, __u32 type, __u32 protocol,
+					const struct decision *decision)
 {
-	struct scratch *scratch = begin(who, KIND_SOCKET, CLASS_NETWORK);
-	__u32 at;
-
-	if (!scratch) {
-		lose(RING_VERDICTS, CLASS_NETWORK);
-		return;
-	}
-	fill_task(&scratch->record);
-	scratch->record.result = decision->outcome == OUTCOME_DENIED ? -EACCES : 0;
-	scratch->record.call = CALL_SOCKET;
-	scratch->record.family = family;
-	scratch->record.type = type;
-	scratch->record.protocol = protocol;
-	at = append_cwd(scratch, 0);
-	tell(scratch, decision, at);
+	fill_task(record);
+	record->result = decision->outcome == OUTCOME_DENIED ? -EACCES : 0;
+	record->call = CALL_SOCKET;
+	record->family = family;
+	record->type = type & SOCK_TYPE_MASK;
+	record->protocol = protocol;
+	record->decision = *decision;
 }
 
-/* Is it to be refused? An Audit is told once, when the socket is made. */
-static __always_inline bool refuse_socket(__u32 family, __u32 type, __u32 protocol, __u32 hook, bool making)
+/* Judges a socket; true when it is to be refused. */
+static __always_inline bool judge_socket(const struct who *who, __u32 family, __u32 type, __u32 protocol,
+					 struct decision *decision)
 {
-	struct decision decision = { .hook = hook };
-	struct who who = {};
 	__u32 number = family == AF_PACKET ? SOCK_PACKET << 8 | ANY_PROTOCOL : socket_number(type, protocol);
 
-	if (!whoami(&who))
+	if (!judge_number(who, CLASS_NETWORK, number, decision))
 		return false;
-	if (!judge_number(&who, CLASS_NETWORK, number, &decision))
+	if (decision->action == ACTION_BLOCK && (contain || !native) && may_enforce(who))
+		decision->outcome = OUTCOME_DENIED;
+	return decision->outcome == OUTCOME_DENIED;
+}
+
+/*
+ * In a program of the workload's cgroup. Those cannot have a scratch before 6.18, so the record is the fixed part, made
+ * in the ring. An Audit is told once, when the socket is made.
+ */
+static __always_inline bool refuse_in_cgroup(__u32 family, __u32 type, __u32 protocol, bool making)
+{
+	struct decision decision = { .hook = HOOK_CGROUP };
+	struct who who = {};
+	struct record *record;
+	bool refuse;
+
+	if (!whoami_by_number(&who))
 		return false;
-	if (decision.action == ACTION_BLOCK && (contain || !native) && may_enforce(&who))
-		decision.outcome = OUTCOME_DENIED;
-	if (making || decision.outcome == OUTCOME_DENIED)
-		tell_socket(&who, family, type & SOCK_TYPE_MASK, protocol, &decision);
-	return decision.outcome == OUTCOME_DENIED;
+	refuse = judge_socket(&who, family, type, protocol, &decision);
+	if (decision.by == BY_NOBODY || !(making || refuse))
+		return refuse;
+	record = bpf_ringbuf_reserve(&verdicts, sizeof(*record), 0);
+	if (!record) {
+		lose(RING_VERDICTS, CLASS_NETWORK);
+		return refuse;
+	}
+	begin_record(record, &who, KIND_SOCKET, CLASS_NETWORK);
+	fill_socket(record, family, type, protocol, &decision);
+	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	return refuse;
 }
 
 /* A cgroup program that returns 0 refuses with EPERM, unless it says otherwise. */
@@ -101,7 +114,7 @@ static __always_inline int refused(void)
 SEC("cgroup/sock_create")
 int on_socket(struct bpf_sock *ctx)
 {
-	return refuse_socket(ctx->family, ctx->type, ctx->protocol, HOOK_CGROUP, true) ? refused() : 1;
+	return refuse_in_cgroup(ctx->family, ctx->type, ctx->protocol, true) ? refused() : 1;
 }
 
 /* Sockets from before the rules: they exist, and lead nowhere. */
@@ -109,8 +122,8 @@ int on_socket(struct bpf_sock *ctx)
 	SEC("cgroup/" section)                                                                       \
 	int name(struct bpf_sock_addr *ctx)                                                          \
 	{                                                                                            \
-		return refuse_socket(ctx->family, ctx->type, ctx->protocol, HOOK_CGROUP, false) ?    \
-			       refused() : 1;                                                        \
+		return refuse_in_cgroup(ctx->family, ctx->type, ctx->protocol, false) ? refused()    \
+										      : 1;       \
 	}
 
 REFUSE_USE(on_connect4, "connect4")

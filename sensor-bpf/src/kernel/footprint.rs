@@ -19,10 +19,18 @@ pub struct Loaded {
 impl Kernel {
     /// The programs that this load put into the kernel.
     pub fn programs(&self) -> Vec<Loaded> {
-        let programs = self.0.skel.object().progs().filter(|program| program.autoload());
+        let programs = self
+            .0
+            .skel
+            .object()
+            .progs()
+            .filter(|program| program.autoload());
         let numbered = programs.filter_map(|program| {
             let id = Program::id_from_fd(program.as_fd()).ok()?;
-            Some(Loaded { id, name: program.name().to_string_lossy().into_owned() })
+            Some(Loaded {
+                id,
+                name: program.name().to_string_lossy().into_owned(),
+            })
         });
         numbered.collect()
     }
@@ -30,6 +38,8 @@ impl Kernel {
 
 /// Those of the programs that are still in the kernel, by name.
 pub fn still_loaded(programs: &[Loaded]) -> Vec<String> {
-    let there = programs.iter().filter(|program| Program::fd_from_id(program.id).is_ok());
+    let there = programs
+        .iter()
+        .filter(|program| Program::fd_from_id(program.id).is_ok());
     there.map(|program| program.name.clone()).collect()
 }

@@ -199,7 +199,6 @@ fn belongs(section: &str, tier: u8) -> bool {
     match section.split('/').next() {
         Some("lsm") => tier == 1,
         Some("fmod_ret") => tier == 2,
-        Some("cgroup") => tier == 3,
         _ => true,
     }
 }

@@ -276,16 +276,21 @@ impl Kernel {
         }
     }
 
-    /// The native tier's socket programs, on this cgroup alone.
+    /// The socket programs, on this cgroup alone: where no hook refuses a socket, one that does; on every tier those
+    /// that refuse to use one from before the rules.
     fn attach_cgroup(&self, checked: &cgroup::Checked) -> Result<Vec<Link>, LabelError> {
-        if self.tier() != 3 {
-            return Ok(Vec::new());
-        }
         let fd = checked.directory.as_raw_fd();
         let progs = &self.0.skel.progs;
-        let all = [&progs.on_socket, &progs.on_connect4, &progs.on_connect6];
-        all.iter()
-            .chain(&[&progs.on_send4, &progs.on_send6])
+        let making = (self.tier() == 3).then_some(&progs.on_socket);
+        let using = [
+            &progs.on_connect4,
+            &progs.on_connect6,
+            &progs.on_send4,
+            &progs.on_send6,
+        ];
+        making
+            .into_iter()
+            .chain(using)
             .map(|program| {
                 let refused = checked.refused("attach socket programs to");
                 program

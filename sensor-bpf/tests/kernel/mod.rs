@@ -153,6 +153,7 @@ impl Scene {
             }
             Err(error) => panic!("{error}"),
         };
+        println!("tier {}: {}", kernel.tier(), kernel.probe().reason);
         let Some(group) = Group::new() else {
             println!("SKIPPED: no cgroup can be made");
             return None;
@@ -234,6 +235,12 @@ impl Scene {
         &self.seen
     }
 
+    /// What was seen up to now does not count.
+    pub fn forget(&mut self) {
+        self.look();
+        self.seen.clear();
+    }
+
     /// The executions of a path.
     pub fn execs(&mut self, of: &str) -> Vec<Observation> {
         let is = |seen: &&Observation| matches!(&seen.op, Op::Exec { path, .. } if path == of);
@@ -256,10 +263,18 @@ pub fn resolved(path: &str) -> String {
 }
 
 /// A copy of a program in a folder of its own, so that it keeps its name: one binary may be many programs.
+///
+/// Another process writes it: a descriptor of this one, open for writing in a fork of another test, would make its
+/// exec fail with ETXTBSY.
 pub fn copy_of(program: &str, folder: &Path, own: &str) -> String {
     let folder = folder.join(own);
     fs::create_dir_all(&folder).expect("makes");
     let copy = folder.join(Path::new(program).file_name().expect("has a name"));
-    fs::copy(resolved(program), &copy).expect("copies");
+    let status = Command::new("cp")
+        .arg(resolved(program))
+        .arg(&copy)
+        .status()
+        .expect("starts");
+    assert!(status.success());
     resolved(&copy.to_string_lossy())
 }
