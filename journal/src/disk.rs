@@ -251,7 +251,7 @@ impl Disk for RealDisk {
         let note = format!("process {}\n", std::process::id());
         let _ = file.set_len(0);
         let _ = file.write_at(note.as_bytes(), 0);
-        Ok(Box::new(RealLock { _file: file }))
+        Ok(Box::new(RealLock(file)))
     }
 
     fn path(&self) -> PathBuf {
@@ -260,11 +260,16 @@ impl Disk for RealDisk {
 }
 
 /// The lock goes with the open file description, so also when the process is killed.
-struct RealLock {
-    _file: fs::File,
-}
+struct RealLock(fs::File);
 
 impl Lock for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // Not left to the closing of the file: a child that is about to start may still have it open.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 struct RealFile(fs::File);
 

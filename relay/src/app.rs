@@ -245,7 +245,7 @@ impl App {
             ingest,
             fanout,
             tail,
-            journal: log.journal.clone(),
+            log,
         };
         drain.run().await;
         tracing::info!("stopped");
@@ -271,7 +271,7 @@ struct Drain {
     ingest: Ingest,
     fanout: Fanout,
     tail: Tail,
-    journal: Journal,
+    log: Log,
 }
 
 impl Drain {
@@ -292,8 +292,8 @@ impl Drain {
         }
         self.calls.shutdown().await;
         // Joins the journal's thread, which finishes the write it is in.
-        let journal = self.journal;
-        if let Err(error) = tokio::task::spawn_blocking(move || journal.close()).await {
+        let log = self.log;
+        if let Err(error) = tokio::task::spawn_blocking(move || log.close()).await {
             tracing::error!(%error, "the journal was not closed");
         }
     }

@@ -53,6 +53,14 @@ impl Log {
         Ok((log, opened))
     }
 
+    /// Finishes what the journal was told, closes it, and frees the data folder, whoever still has a handle.
+    pub fn close(self) {
+        self.journal.close();
+        if let Some(folder) = self.folder {
+            folder.free();
+        }
+    }
+
     /// Opens the journal of a disk.
     ///
     /// # Errors
@@ -158,8 +166,7 @@ pub enum OpenError {
 /// A data folder that this process holds.
 struct Folder {
     relay_id: String,
-    /// Closing it frees the folder.
-    _lock: File,
+    lock: File,
 }
 
 impl Folder {
@@ -182,10 +189,13 @@ impl Folder {
             Some(id) => id,
             None => make_mark(path, &mark).map_err(failed(&mark))?,
         };
-        Ok(Self {
-            relay_id,
-            _lock: lock,
-        })
+        Ok(Self { relay_id, lock })
+    }
+
+    /// Frees the folder, also while a child that is about to start still has the file open.
+    fn free(&self) {
+        // Closing the file would do it a moment later.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }
 
