@@ -627,3 +627,161 @@ fn until_nul(chars: &[i8]) -> String {
         .collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(record: &raw::record, texts: &[&[u8]]) -> Vec<u8> {
+        let mut record = *record;
+        for (length, text) in record.lengths.iter_mut().zip(texts) {
+            *length = text.len() as u16;
+        }
+        let at = std::ptr::from_ref(&record).cast::<u8>();
+        // SAFETY: the record is valid for its size; its padding was zeroed with it.
+        let mut bytes = unsafe { std::slice::from_raw_parts(at, size_of_val(&record)) }.to_vec();
+        texts.iter().for_each(|text| bytes.extend_from_slice(text));
+        bytes
+    }
+
+    fn record(kind: raw::kind) -> raw::record {
+        // SAFETY: a record is plain numbers.
+        let mut record: raw::record = unsafe { std::mem::zeroed() };
+        record.kind = kind.0 as u8;
+        record
+    }
+
+    #[test]
+    fn an_exec_is_read_with_all_its_texts() {
+        let mut exec = record(raw::kind::KIND_EXEC);
+        exec.time = 5;
+        exec.call = raw::call::CALL_EXECVEAT.0 as u8;
+        exec.comm[..2].copy_from_slice(&[b's' as i8, b'h' as i8]);
+        let texts: [&[u8]; 5] = [
+            b"/usr/bin/sh",
+            b"sh",
+            b"/root",
+            b"/sbin/init",
+            b"sh\0\0-c\0",
+        ];
+        let seen = decode(&bytes(&exec, &texts), 100).expect("is a record");
+        assert_eq!(seen.time_ns, 105);
+        assert_eq!(
+            (seen.task.comm.as_str(), seen.task.cwd.as_str()),
+            ("sh", "/root")
+        );
+        let args = ["sh", "", "-c"].map(str::to_owned).to_vec();
+        let wanted = Op::Exec {
+            path: "/usr/bin/sh".to_owned(),
+            literal: "sh".to_owned(),
+            args,
+            parent_exe: "/sbin/init".to_owned(),
+            call: Call::Execveat,
+        };
+        assert_eq!((seen.op, seen.verdict, seen.task.tty), (wanted, None, None));
+    }
+
+    #[test]
+    fn no_arguments_are_not_one_empty_argument() {
+        let args = |text: &[u8]| {
+            let exec = bytes(&record(raw::kind::KIND_EXEC), &[b"", b"", b"", b"", text]);
+            match decode(&exec, 0).expect("is a record").op {
+                Op::Exec { args, .. } => args,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(args(b""), Vec::<String>::new());
+        assert_eq!(args(b"\0"), [""]);
+        assert_eq!(args(b"a\0b"), ["a", "b"]);
+    }
+
+    #[test]
+    fn addresses_are_read_by_their_family() {
+        let peer = |family: i32, text: &[u8]| {
+            let mut connect = record(raw::kind::KIND_CONNECT);
+            connect.family = family as u16;
+            connect.port = 443;
+            connect.address[..4].copy_from_slice(&[10, 0, 0, 9]);
+            match decode(&bytes(&connect, &[text]), 0)
+                .expect("is a record")
+                .op
+            {
+                Op::Connect { peer, .. } => peer,
+                other => panic!("{other:?}"),
+            }
+        };
+        let ip = "10.0.0.9".parse().expect("an address");
+        assert_eq!(peer(libc::AF_INET, b""), Address::Ip { ip, port: 443 });
+        let ip = "a00:9::".parse().expect("an address");
+        assert_eq!(peer(libc::AF_INET6, b""), Address::Ip { ip, port: 443 });
+        assert_eq!(
+            peer(libc::AF_UNIX, b"/run/s\0"),
+            Address::Unix("/run/s".to_owned())
+        );
+        assert_eq!(
+            peer(libc::AF_UNIX, b"\0a\0b"),
+            Address::Unix("@a@b".to_owned())
+        );
+        assert_eq!(peer(libc::AF_UNIX, b""), Address::Unix(String::new()));
+        assert_eq!(peer(libc::AF_NETLINK, b""), Address::Other(16));
+    }
+
+    #[test]
+    fn a_decision_names_its_rule_or_the_posture() {
+        let mut open = record(raw::kind::KIND_OPEN);
+        open.flags = HAS_FAULT;
+        open.decision.set = 3;
+        open.decision.generation = 4;
+        open.decision.slot = 5;
+        open.decision.by = raw::by::BY_RULE.0 as u8;
+        open.decision.action = raw::action::ACTION_BLOCK.0 as u8;
+        open.decision.outcome = raw::outcome::OUTCOME_DENIED.0 as u8;
+        open.decision.hook = raw::hook::HOOK_FILE_OPEN.0 as u8;
+        let seen = decode(&bytes(&open, &[b"/x"]), 0).expect("is a record");
+        let wanted = Decision {
+            action: Action::Block,
+            by: By::Rule {
+                set: 3,
+                generation: 4,
+                slot: 5,
+            },
+            outcome: Outcome::Denied,
+            hook: Hook::FileOpen,
+            fault: true,
+        };
+        assert_eq!(seen.verdict, Some(wanted));
+        open.decision.by = raw::by::BY_POSTURE.0 as u8;
+        let seen = decode(&bytes(&open, &[b"/x"]), 0).expect("is a record");
+        assert_eq!(seen.verdict.map(|made| made.by), Some(By::Posture));
+    }
+
+    #[test]
+    fn any_bytes_are_a_record_or_none() {
+        let whole = bytes(
+            &record(raw::kind::KIND_EXEC),
+            &[b"/a", b"b", b"/", b"/c", b"d\0"],
+        );
+        let fixed = size_of::<raw::record>();
+        for end in 0..whole.len() {
+            assert_eq!(
+                decode(&whole[..end], 0).is_some(),
+                end >= fixed,
+                "{end} bytes"
+            );
+        }
+        let mut state = 1_u64;
+        for _ in 0..20_000 {
+            let mut noise = whole.clone();
+            for byte in &mut noise {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                *byte = (state >> 56) as u8;
+            }
+            let at = std::mem::offset_of!(raw::record, kind);
+            noise[at] %= 16;
+            let known = (1..=12).contains(&noise[at]);
+            assert_eq!(decode(&noise, u64::MAX).is_some(), known);
+        }
+    }
+}

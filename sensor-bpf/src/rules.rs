@@ -337,3 +337,165 @@ unsafe impl Plain for raw::chunk {}
 unsafe impl Plain for u32 {}
 // SAFETY: a number.
 unsafe impl Plain for u64 {}
+
+#[cfg(test)]
+mod tests {
+    use policy::{Candidate, SocketKey, State};
+    use proto::Digest;
+
+    use super::*;
+
+    const SECRET: Secret = Secret {
+        seed: 11,
+        factor: 0x9e37_79b9_7f4a_7c15,
+    };
+
+    fn flat(states: Vec<State>) -> Flat {
+        let class = Class {
+            allow_list: false,
+            posture: Posture::Audit,
+        };
+        Flat {
+            digest: Digest([0; 32]),
+            slots: Vec::new(),
+            process: class,
+            file: class,
+            network: class,
+            capabilities: class,
+            states,
+            sockets: Vec::new(),
+            capability_rules: Vec::new(),
+            syscalls: Vec::new(),
+            not_enforced: Vec::new(),
+        }
+    }
+
+    fn chain(names: &[&str]) -> Vec<State> {
+        let mut states = vec![State::default()];
+        for (number, name) in (1..).zip(names) {
+            states[number as usize - 1]
+                .edges
+                .insert((*name).to_owned(), number);
+            states.push(State::default());
+        }
+        states
+    }
+
+    fn list(slots: std::ops::Range<u32>, action: Action) -> List {
+        List(slots.map(|slot| Candidate { slot, action }).collect())
+    }
+
+    #[test]
+    fn a_hash_depends_on_every_byte_on_the_length_and_on_the_secret() {
+        let other = Secret { seed: 12, ..SECRET };
+        let names: [&[u8]; 7] = [
+            b"",
+            b"\0",
+            b"a",
+            b"a\0",
+            b"abcdefgh",
+            b"abcdefghi",
+            b"abcdefgi",
+        ];
+        let mut hashes: Vec<u64> = names.iter().map(|name| SECRET.hash(name)).collect();
+        hashes.extend(names.iter().map(|name| other.hash(name)));
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), 14);
+    }
+
+    #[test]
+    fn a_chain_of_states_has_an_edge_a_component_and_one_to_the_root() {
+        let mut states = chain(&["usr", "bin", "sleep"]);
+        states[3].process.here = list(0..1, Action::Block);
+        let rules = Rules::new(&flat(states), 3, 9, SECRET).expect("is taken");
+        let from: Vec<_> = rules
+            .edges
+            .iter()
+            .map(|(key, edge)| (key.state, edge.next))
+            .collect();
+        assert_eq!(from, [(ROOT_STATE, 0), (0, 1), (1, 2), (2, 3)]);
+        assert!(
+            rules
+                .edges
+                .iter()
+                .all(|(key, _)| (key.set, key.generation) == (3, 9))
+        );
+        assert_eq!(rules.edges[3].0.hash, SECRET.hash(b"sleep"));
+        assert_eq!(rules.edges[3].1.lists, [[1, 0, 0], [0, 0, 0]]);
+        let guarded: Vec<_> = rules.edges.iter().map(|(_, edge)| edge.guarded).collect();
+        assert_eq!(
+            guarded,
+            [1, 1, 1, 0],
+            "the folders above it must keep their names"
+        );
+        assert_eq!(rules.modes, raw::mode::MODE_RULES.0);
+    }
+
+    #[test]
+    fn equal_lists_are_one_and_long_ones_go_on_in_the_next_chunk() {
+        let mut whole = flat(chain(&[]));
+        for protocol in [6, 17] {
+            let key = SocketKey { kind: 1, protocol };
+            whole.sockets.push((key, list(0..20, Action::Audit)));
+        }
+        let rules = Rules::new(&whole, 1, 1, SECRET).expect("is taken");
+        assert_eq!(
+            rules
+                .named
+                .iter()
+                .map(|(_, list)| *list)
+                .collect::<Vec<_>>(),
+            [1, 1]
+        );
+        assert_eq!(rules.named[0].0.number, 1 << 8 | 6);
+        let chunks: Vec<_> = rules
+            .lists
+            .iter()
+            .map(|(key, _)| (key.list, key.chunk))
+            .collect();
+        assert_eq!(chunks, [(1, 0), (1, 1), (1, 2)]);
+        let last = rules.lists[2]
+            .1
+            .candidates
+            .map(|one| (one.slot, one.action));
+        assert_eq!(last[3], (19, raw::action::ACTION_AUDIT.0));
+        assert_eq!(last[4], (0, raw::action::ACTION_NONE.0));
+    }
+
+    #[test]
+    fn modes_tell_rules_allow_lists_and_postures_apart() {
+        let mut whole = flat(chain(&[]));
+        whole.file = Class {
+            allow_list: true,
+            posture: Posture::Block,
+        };
+        whole.network = Class {
+            allow_list: true,
+            posture: Posture::Audit,
+        };
+        let modes = Rules::new(&whole, 1, 1, SECRET).expect("is taken").modes;
+        let (list, block, audit) = (
+            raw::mode::MODE_ALLOW_LIST.0,
+            raw::mode::MODE_BLOCK.0,
+            raw::mode::MODE_AUDIT.0,
+        );
+        assert_eq!(modes, (list | block) << 4 | (list | audit) << 8);
+    }
+
+    #[test]
+    fn what_the_kernel_could_not_follow_is_refused_with_its_name() {
+        let names = vec!["d"; MAX_DEPTH + 1];
+        let refused = Rules::new(&flat(chain(&names)), 1, 1, SECRET).err();
+        assert!(matches!(refused, Some(RulesError::Depth(path)) if path.starts_with("/d/d/")));
+        assert!(Rules::new(&flat(chain(&names[1..])), 1, 1, SECRET).is_ok());
+        let mut whole = flat(chain(&[]));
+        let key = SocketKey {
+            kind: 1,
+            protocol: 6,
+        };
+        whole.sockets.push((key, list(0..513, Action::Audit)));
+        let refused = Rules::new(&whole, 1, 1, SECRET).err();
+        assert!(matches!(refused, Some(RulesError::Candidates(512))));
+    }
+}

@@ -408,3 +408,70 @@ fn a_local_socket_is_seen_by_its_path() {
     });
     assert_eq!(peers.collect::<Vec<_>>(), [Address::Unix(name)]);
 }
+
+#[test]
+fn a_capability_that_a_policy_names_is_told_or_denied() {
+    const CAP_CHOWN: u8 = 0;
+    let Some(mut scene) = Scene::new(Contain::Default) else {
+        return;
+    };
+    let native = scene.kernel.tier() == 3;
+    let tells = scene
+        .kernel
+        .probe()
+        .abilities
+        .iter()
+        .find(|one| one.operation == "capabilities");
+    if tells.is_none_or(|one| one.how == "none") {
+        return println!("SKIPPED: this kernel does not tell of capabilities");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = c(&file(&folder, "data"));
+    // SAFETY: the path ends with NUL.
+    let chown = || errno(unsafe { libc::chown(path.as_ptr(), 1, 1) });
+    for (action, code, outcome) in [
+        (Action::Audit, 0, Outcome::Passed),
+        (
+            Action::Block,
+            scene.by_tier(0, libc::EPERM),
+            scene.by_tier(Outcome::Passed, Outcome::Denied),
+        ),
+    ] {
+        scene.rules(&Rules::new().capability(CAP_CHOWN, action).done());
+        scene.forget();
+        assert_eq!(scene.group.fork(chown), code, "native: {native}");
+        let told = scene
+            .look()
+            .iter()
+            .find(|seen| seen.verdict.is_some())
+            .expect("is told");
+        assert_eq!(told.op, Op::Capability { number: CAP_CHOWN });
+        assert_eq!(told.verdict.map(|made| made.outcome), Some(outcome));
+    }
+}
+
+#[test]
+fn a_system_call_that_a_policy_names_is_told() {
+    let Some(mut scene) = Scene::new(Contain::Default) else {
+        return;
+    };
+    let number = libc::SYS_sched_yield as u16;
+    scene.rules(&Rules::new().syscall(number, Action::Audit).done());
+    // SAFETY: no arguments.
+    assert_eq!(scene.group.fork(|| unsafe { libc::sched_yield() }), 0);
+    let told: Vec<_> = scene
+        .look()
+        .iter()
+        .filter(|seen| seen.verdict.is_some())
+        .collect();
+    let [
+        Observation {
+            op: Op::Syscall { number: told },
+            ..
+        },
+    ] = told.as_slice()
+    else {
+        panic!("{told:?}")
+    };
+    assert_eq!(*told, number);
+}

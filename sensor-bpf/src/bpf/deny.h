@@ -387,4 +387,9 @@ static __always_inline int check_socket(int family, int type, int protocol, int 
 DENY(socket_create, security_socket_create, check_socket(family, type, protocol, kernel), int family, int type,
      int protocol, int kernel)
 
+/* capabilities */
+
+DENY(capable, security_capable, check_capability(number, options), const struct cred *cred,
+     struct user_namespace *space, int number, unsigned int options)
+
 #endif

@@ -172,6 +172,7 @@ struct cred {
 };
 
 struct pid_namespace;
+struct user_namespace;
 
 struct upid {
 	int nr;

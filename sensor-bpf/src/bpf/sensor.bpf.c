@@ -19,6 +19,7 @@
 #include "exec.h"
 #include "file.h"
 #include "socket.h"
+#include "capability.h"
 #include "syscall.h"
 #include "deny.h"
 

@@ -100,18 +100,42 @@ static __always_inline void on_use(const struct who *who, const struct arguments
 	used_socket(who, &use, result);
 }
 
+/* System calls that a policy names are told; nothing is refused here. */
+static __noinline void judge_call(const struct who *who, __u32 number, long result)
+{
+	struct decision decision = { .hook = HOOK_SYSCALL };
+	struct scratch *scratch;
+	__u32 at;
+
+	if (!judge_number(who, CLASS_SYSCALL, number, &decision))
+		return;
+	scratch = begin(who, KIND_SYSCALL, CLASS_SYSCALL);
+	if (!scratch) {
+		lose(RING_VERDICTS, CLASS_SYSCALL);
+		return;
+	}
+	fill_task(&scratch->record);
+	scratch->record.result = result;
+	scratch->record.arg = number;
+	at = append_cwd(scratch, 0);
+	tell(scratch, &decision, at);
+}
+
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 {
 	struct arguments of;
 	struct who who = {};
+	__u32 number;
 
 	if (!whoami(&who))
 		return 0;
 	if (BPF_CORE_READ(regs, cs) != USER_CS_64)
 		return 0;
 	take_arguments(&of, regs);
-	switch (BPF_CORE_READ(regs, orig_ax) & ~X32_BIT) {
+	number = BPF_CORE_READ(regs, orig_ax) & ~X32_BIT;
+	judge_call(&who, number, result);
+	switch (number) {
 	case NR_OPEN:
 		on_open(&who, &of, CALL_OPEN, result);
 		break;

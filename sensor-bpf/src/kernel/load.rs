@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use libbpf_rs::btf::Btf;
-use libbpf_rs::btf::types::Func;
+use libbpf_rs::btf::types::{Func, Typedef};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, PrintLevel};
 
@@ -17,6 +17,9 @@ use super::skel::{OpenSensorSkel, SensorSkel, SensorSkelBuilder};
 use super::words::Words;
 use super::{Contain, KernelConfig};
 use crate::rules::Secret;
+
+/// Tracepoints that the native tier uses where they are.
+const OPTIONAL_POINTS: &[&str] = &["cap_capable"];
 
 /// Why nothing is loaded.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +98,8 @@ pub(super) fn best(config: &KernelConfig) -> Result<Loaded, LoadError> {
             Some(reason) => reason,
             None => match load(tier, config) {
                 Ok(mut loaded) => {
-                    loaded.probe = Probe::of(tier, config.contain, reasons.join("; "));
+                    let told = loaded.skel.progs.on_capable.autoload();
+                    loaded.probe = Probe::of(tier, config.contain, told, reasons.join("; "));
                     return Ok(loaded);
                 }
                 Err(error) if tier == 3 => return Err(error),
@@ -175,30 +179,34 @@ fn configure(
     rodata.contain_files = u32::from(config.contain == Contain::All);
     let bss = open.maps.bss_data.as_deref_mut().ok_or_else(missing)?;
     bss.next_exec_id = first_exec_id();
+    let types = Btf::from_vmlinux().ok();
     for mut program in open.open_object_mut().progs_mut() {
         let section = program.section().to_string_lossy().into_owned();
-        program.set_autoload(belongs(&section, tier) && !is_missing(&section));
+        program.set_autoload(belongs(&section, tier) && is_offered(types.as_ref(), &section));
     }
     Ok(())
 }
 
-/// Hooks on names exist only with CONFIG_SECURITY_PATH. What the kernel does not have, it is not asked for.
-fn is_missing(section: &str) -> bool {
-    let function = match section.split_once('/') {
-        Some(("lsm", hook)) if hook.starts_with("path_") => format!("bpf_lsm_{hook}"),
-        Some(("fmod_ret", function)) if function.starts_with("security_path_") => {
-            function.to_owned()
-        }
-        _ => return false,
-    };
-    let types = Btf::from_vmlinux().ok();
-    types.is_some_and(|types| types.type_by_name::<Func<'_>>(&function).is_none())
+/// Whether the kernel has what an optional program attaches to: hooks on names exist only with CONFIG_SECURITY_PATH,
+/// the tracepoint of capabilities since 6.14. Without BTF nothing loads anyway.
+fn is_offered(types: Option<&Btf<'_>>, section: &str) -> bool {
+    let Some(types) = types else { return true };
+    let has = |function: &str| types.type_by_name::<Func<'_>>(function).is_some();
+    match section.split_once('/') {
+        Some(("lsm", hook)) if hook.starts_with("path_") => has(&format!("bpf_lsm_{hook}")),
+        Some(("fmod_ret", function)) if function.starts_with("security_path_") => has(function),
+        Some(("tp_btf", point)) if OPTIONAL_POINTS.contains(&point) => types
+            .type_by_name::<Typedef<'_>>(&format!("btf_trace_{point}"))
+            .is_some(),
+        _ => true,
+    }
 }
 
 fn belongs(section: &str, tier: u8) -> bool {
-    match section.split('/').next() {
-        Some("lsm") => tier == 1,
-        Some("fmod_ret") => tier == 2,
+    match section.split_once('/') {
+        Some(("lsm", _)) => tier == 1,
+        Some(("fmod_ret", _)) => tier == 2,
+        Some(("tp_btf", point)) if OPTIONAL_POINTS.contains(&point) => tier == 3,
         _ => true,
     }
 }

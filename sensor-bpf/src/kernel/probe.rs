@@ -66,39 +66,12 @@ pub(super) fn name(tier: u8) -> &'static str {
 }
 
 impl Probe {
-    pub(super) fn of(tier: u8, contain: Contain, reason: String) -> Self {
-        let ability = |operation, how, reason| Ability {
-            operation,
-            how,
-            reason,
-        };
+    /// `capabilities`: the native tier's kernel tells of those that it grants.
+    pub(super) fn of(tier: u8, contain: Contain, capabilities: bool, reason: String) -> Self {
         let abilities = if tier < 3 {
-            vec![
-                ability("exec", "deny", ""),
-                ability(
-                    "file",
-                    "deny",
-                    "opening, removing, renaming and cutting short",
-                ),
-                ability("network", "deny", "making IP sockets"),
-                ability("capabilities", "none", "not enforced yet"),
-            ]
+            denying()
         } else {
-            let (exec, file, network) = match contain {
-                Contain::None => ("audit", "audit", "audit"),
-                Contain::Default => ("kill", "audit", "deny"),
-                Contain::All => ("kill", "kill", "deny"),
-            };
-            vec![
-                ability(
-                    "exec",
-                    exec,
-                    "the final binary only: the path of a #! script is not seen",
-                ),
-                ability("file", file, "opening only, and after the fact"),
-                ability("network", network, "IP sockets only"),
-                ability("capabilities", "none", "not enforced on this tier"),
-            ]
+            containing(contain, capabilities)
         };
         Self {
             tier,
@@ -106,6 +79,45 @@ impl Probe {
             reason,
         }
     }
+}
+
+fn ability(operation: &'static str, how: &'static str, reason: &'static str) -> Ability {
+    Ability {
+        operation,
+        how,
+        reason,
+    }
+}
+
+fn denying() -> Vec<Ability> {
+    vec![
+        ability("exec", "deny", ""),
+        ability("file", "deny", ""),
+        ability("network", "deny", "making internet and packet sockets"),
+        ability("capabilities", "deny", ""),
+    ]
+}
+
+fn containing(contain: Contain, capabilities: bool) -> Vec<Ability> {
+    let (exec, file, network) = match contain {
+        Contain::None => ("audit", "audit", "audit"),
+        Contain::Default => ("kill", "audit", "deny"),
+        Contain::All => ("kill", "kill", "deny"),
+    };
+    vec![
+        ability(
+            "exec",
+            exec,
+            "the final binary only: the path of a #! script is not seen",
+        ),
+        ability("file", file, "opening only, and after the fact"),
+        ability("network", network, "internet sockets only"),
+        if capabilities {
+            ability("capabilities", "audit", "after the fact, by rules only")
+        } else {
+            ability("capabilities", "none", "this kernel does not tell of them")
+        },
+    ]
 }
 
 /// A reason not even to try. An unreadable list proves nothing.

@@ -53,6 +53,18 @@ impl Rules {
         self
     }
 
+    pub fn capability(mut self, number: u8, action: Action) -> Self {
+        let list = List(vec![self.candidate(action)]);
+        self.flat.capability_rules.push((number, list));
+        self
+    }
+
+    pub fn syscall(mut self, number: u16, action: Action) -> Self {
+        let list = List(vec![self.candidate(action)]);
+        self.flat.syscalls.push((number, list));
+        self
+    }
+
     pub fn process_posture(mut self, posture: Posture) -> Self {
         self.flat.process = Class {
             allow_list: true,
