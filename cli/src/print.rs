@@ -7,8 +7,7 @@
 use std::io::IsTerminal;
 
 use anstyle::{AnsiColor, Style};
-use proto::fields::{self, FieldType, Table};
-use proto::{EventId, FieldSet, Kind, Malformed, View, json, text};
+use proto::{EventId, FieldSet, Kind, Malformed, View, json, text, visible};
 
 /// How events look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -83,14 +82,8 @@ impl Printer {
 
     fn json(&mut self, kind: Kind, payload: &[u8], id: Option<EventId>) -> Result<(), Malformed> {
         json::write(kind, payload, id, FieldSet::KubeArmor, &mut self.out)?;
-        if self.escape && String::from_utf8_lossy(&self.out).contains(is_command) {
-            // JSON has escaped the ASCII ones already; of what is left, all stands inside strings.
-            let text = String::from_utf8_lossy(&self.out);
-            let escaped: String = text
-                .chars()
-                .map(|c| json_escaped(c).unwrap_or_else(|| c.to_string()))
-                .collect();
-            self.out = escaped.into_bytes();
+        if self.escape {
+            visible::json(&mut self.out);
         }
         Ok(())
     }
@@ -99,7 +92,7 @@ impl Printer {
         if !self.escape {
             return text::write(kind, payload, &mut self.out);
         }
-        let payload = shown(kind, payload);
+        let payload = visible::event(kind, payload);
         text::write(kind, &payload, &mut self.out)?;
         if self.colours {
             self.out = coloured(style(kind, &payload), &self.out);
@@ -136,119 +129,6 @@ fn coloured(style: Style, text: &[u8]) -> Vec<u8> {
         }
     }
     out
-}
-
-/// Does a terminal obey it rather than show it?
-fn is_command(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-fn json_escaped(c: char) -> Option<String> {
-    is_command(c).then(|| format!("\\u{:04x}", u32::from(c)))
-}
-
-/// A text with every such character written out.
-pub(crate) fn visible(text: &str) -> String {
-    let shown = |c: char| match c {
-        '\n' => "\\n".to_string(),
-        '\r' => "\\r".to_string(),
-        '\t' => "\\t".to_string(),
-        c if is_command(c) && u32::from(c) < 0x100 => format!("\\x{:02x}", u32::from(c)),
-        c if is_command(c) => format!("\\u{:04x}", u32::from(c)),
-        c => c.to_string(),
-    };
-    text.chars().map(shown).collect()
-}
-
-/// The event with every such character of its texts written out. Bytes that are no event stay as they are, for the
-/// renderer to refuse.
-fn shown(kind: Kind, payload: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(payload.len());
-    match copy(payload, &Texts::Of(fields::table(kind)), &mut out) {
-        Some(()) => out,
-        None => payload.to_vec(),
-    }
-}
-
-/// Which fields of a message are text.
-enum Texts {
-    Of(&'static Table),
-    All,
-}
-
-/// Copies encoded fields, with their texts made visible. None: they are not well-formed.
-fn copy(mut from: &[u8], texts: &Texts, out: &mut Vec<u8>) -> Option<()> {
-    while !from.is_empty() {
-        let start = from;
-        let key = varint(&mut from)?;
-        let fixed = match key & 7 {
-            0 => {
-                varint(&mut from)?;
-                0
-            }
-            1 => 8,
-            5 => 4,
-            2 => {
-                let length = usize::try_from(varint(&mut from)?).ok()?;
-                let value = from.split_off(..length)?;
-                put_varint(key, out);
-                put_bytes(&copied(value, key >> 3, texts)?, out);
-                continue;
-            }
-            _ => return None,
-        };
-        from.split_off(..fixed)?;
-        out.extend_from_slice(&start[..start.len() - from.len()]);
-    }
-    Some(())
-}
-
-fn copied(value: &[u8], number: u64, texts: &Texts) -> Option<Vec<u8>> {
-    let text = |value: &[u8]| {
-        std::str::from_utf8(value)
-            .ok()
-            .map(|text| visible(text).into_bytes())
-    };
-    let nested = |texts: Texts| {
-        let mut out = Vec::new();
-        copy(value, &texts, &mut out)?;
-        Some(out)
-    };
-    let table = match texts {
-        Texts::All => return text(value),
-        Texts::Of(table) => table,
-    };
-    match table
-        .by_number(u32::try_from(number).ok()?)
-        .map(|field| field.ty)
-    {
-        Some(FieldType::Text | FieldType::TextList) => text(value),
-        Some(FieldType::TextMap) => nested(Texts::All),
-        Some(FieldType::Message(table)) => nested(Texts::Of(table)),
-        _ => Some(value.to_vec()),
-    }
-}
-
-fn varint(from: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = *from.split_off_first()?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
-}
-
-fn put_varint(value: u64, out: &mut Vec<u8>) {
-    prost::encoding::encode_varint(value, out);
-}
-
-fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
-    put_varint(bytes.len() as u64, out); // usize is at most 64 bits
-    out.extend_from_slice(bytes);
 }
 
 #[cfg(test)]
@@ -340,7 +220,7 @@ mod tests {
         let line = String::from_utf8(printer.event(Kind::Alert, &alert(), None).unwrap().to_vec())
             .unwrap();
         assert!(
-            line.contains("\\u202ex") && !line.trim_end().contains(is_command),
+            line.contains("\\u202ex") && !line.trim_end().contains(visible::is_command),
             "{line}"
         );
     }

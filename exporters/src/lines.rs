@@ -1,6 +1,6 @@
 //! An event as lines of text: what stdout and files hold.
 
-use proto::{FieldSet, Kind, Malformed};
+use proto::{FieldSet, Kind, Malformed, visible};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,23 @@ impl Lines {
                 out.extend_from_slice(&proto::json::pretty(compact));
             }
         }
+        out.push(b'\n');
+        Ok(())
+    }
+
+    /// As [`Lines::write`], for a terminal: characters that would command it are shown.
+    pub(crate) fn write_visible(self, event: &Encoded, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        if self.format == Format::Text {
+            let inner = event.event();
+            let payload = visible::event(inner.kind, &inner.payload);
+            return proto::text::write(inner.kind, &payload, out);
+        }
+        let mut line = event.json(self.fields).map_err(Clone::clone)?.to_vec();
+        visible::json(&mut line);
+        if self.format == Format::PrettyJson {
+            line = proto::json::pretty(&line);
+        }
+        out.append(&mut line);
         out.push(b'\n');
         Ok(())
     }

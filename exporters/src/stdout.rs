@@ -5,7 +5,7 @@
 //! closes the pipe the sink is away: events wait in the journal, and part of the last batch may be written again.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
@@ -65,6 +65,7 @@ impl Stdout {
 
     fn over(name: &str, out: File, lines: Lines) -> io::Result<Self> {
         let pipe = Pipe {
+            terminal: out.is_terminal(),
             out,
             lines,
             buffer: Vec::new(),
@@ -82,6 +83,8 @@ impl Sink for Stdout {
 
 struct Pipe {
     out: File,
+    /// Somebody's screen, which obeys what it is sent: a process may call itself whatever it likes.
+    terminal: bool,
     lines: Lines,
     buffer: Vec<u8>,
 }
@@ -91,7 +94,12 @@ impl Destination for Pipe {
         self.buffer.clear();
         let mut outcomes = Vec::with_capacity(batch.len());
         for event in batch.events() {
-            outcomes.push(match self.lines.write(event, &mut self.buffer) {
+            let written = if self.terminal {
+                self.lines.write_visible(event, &mut self.buffer)
+            } else {
+                self.lines.write(event, &mut self.buffer)
+            };
+            outcomes.push(match written {
                 Ok(()) => Outcome::Done,
                 Err(malformed) => Outcome::Reject {
                     reason: unreadable(event.kind(), &malformed),
@@ -174,6 +182,55 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "== Alert ==\nPodName: a\nPPID: 0\nUID: 0\n");
+    }
+
+    #[tokio::test]
+    async fn a_terminal_is_shown_escape_sequences_and_a_pipe_gets_the_bytes() {
+        // A pseudo-terminal stands for somebody's screen.
+        let (screen, keyboard) = terminal();
+        for format in [Format::Text, Format::Json, Format::PrettyJson] {
+            let lines = Lines {
+                format,
+                fields: FieldSet::KubeArmor,
+            };
+            let out = screen.try_clone().unwrap();
+            let sink = Stdout::over("out", out, lines).unwrap();
+            let evil = "\u{9b}31m\u{202e}\x1b]0;x\n== Alert ==";
+            sink.send(batch_of([alert_named(evil)])).await.unwrap();
+            let mut seen = String::new();
+            while !seen.contains("UID") {
+                let mut part = [0; 4096];
+                let length = (&keyboard).read(&mut part).unwrap();
+                seen.push_str(std::str::from_utf8(&part[..length]).unwrap());
+            }
+            let shown = seen.replace("\r\n", "\n");
+            let mut obeyed = shown.chars().filter(|c| *c != '\n');
+            assert!(!obeyed.any(proto::visible::is_command), "{seen:?}");
+            assert!(shown.contains("u202e"), "{seen:?}");
+        }
+        let (sink, mut reader) = pipe(Format::Text);
+        sink.send(batch_of([alert_named("\x1b[31m")]))
+            .await
+            .unwrap();
+        drop(sink);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert!(text.contains("PodName: \x1b[31m\n"), "{text:?}");
+    }
+
+    /// Both ends of a new pseudo-terminal: what programs write to, and what its owner reads.
+    fn terminal() -> (File, File) {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let owner = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&owner).unwrap();
+        unlockpt(&owner).unwrap();
+        let name = ptsname(&owner, Vec::new()).unwrap();
+        let screen = File::options()
+            .read(true)
+            .write(true)
+            .open(name.to_str().unwrap())
+            .unwrap();
+        (screen, File::from(owner))
     }
 
     #[tokio::test]

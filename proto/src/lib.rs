@@ -26,6 +26,7 @@ pub mod batch;
 pub mod fields;
 pub mod json;
 pub mod text;
+pub mod visible;
 
 pub use check::{MAX_BATCH, MAX_EVENT, Malformed, check};
 pub use event::{Event, Kind, UnknownKind};

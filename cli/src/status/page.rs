@@ -9,7 +9,7 @@ use proto::query::{
 };
 
 use super::hex;
-use crate::print::visible;
+use proto::visible::text as visible;
 
 /// How much of a digest tells it from others at a glance.
 const SHORT: usize = 12;
