@@ -200,7 +200,8 @@ impl Fanout {
 
 fn spawn(task: Task, told: watch::Receiver<Option<Duration>>) -> JoinHandle<()> {
     let health = Arc::clone(task.health());
-    let span = tracing::info_span!("sink", name = health.name());
+    // As grave as the gravest line in it, so that a log of warnings says whose they are.
+    let span = tracing::error_span!("sink", name = health.name());
     let life = async move {
         // However the task ends, in a panic too.
         let _stopped = StoppedOnDrop(&health);

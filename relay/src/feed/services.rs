@@ -7,6 +7,16 @@ use tonic_reflection::server::{Builder, Error};
 use super::LogService;
 use crate::query::{QueryServer, QueryService};
 
+/// What reflection lists: the services of this listener. The descriptors know more of them (the link, KubeArmor's policy
+/// service), and a client that finds those here would call what nobody answers.
+const LISTED: [&str; 5] = [
+    "feeder.LogService",
+    "cresset.query.v1.Query",
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+
 /// All services of the feed listener.
 ///
 /// # Errors
@@ -17,9 +27,13 @@ pub async fn services(log: LogService, query: QueryService) -> Result<Routes, Er
     reporter.set_serving::<LogService>().await;
     reporter.set_serving::<QueryServer<QueryService>>().await;
     let reflection = || {
-        Builder::configure()
+        let builder = Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET);
+        LISTED
+            .into_iter()
+            .fold(builder, |builder, name| builder.with_service_name(name))
     };
     // grpcurl asks v1 since 1.8.7, older tools v1alpha.
     Ok(Routes::new(log)

@@ -39,7 +39,8 @@ impl Link for LinkService {
             .remote_addr()
             .map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
         let (replies, stream) = mpsc::channel(REPLIES);
-        let span = tracing::info_span!("link", %peer, sensor = tracing::field::Empty);
+        // As grave as the gravest line in it, so that a log of warnings says whose they are.
+        let span = tracing::error_span!("link", %peer, sensor = tracing::field::Empty);
         let session = session::run(self.shared.clone(), peer, request.into_inner(), replies);
         tokio::spawn(session.instrument(span));
         Ok(Response::new(ReceiverStream::new(stream)))

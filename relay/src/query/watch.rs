@@ -66,7 +66,7 @@ impl Watch {
             until => until,
         };
         if since > until {
-            return Err(invalid(&"since_ns is after until_ns"));
+            return Err(invalid(&"the range ends before it begins (since is after until)"));
         }
         let mut watch = Watch {
             tail: tail.clone(),
