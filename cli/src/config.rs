@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::connect::{Trouble, say};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 use yaml::Problem;
@@ -69,7 +70,10 @@ fn ordered(mut problems: Vec<Problem>) -> Vec<Problem> {
 }
 
 /// Runs `cresset config …`.
-pub(crate) fn run(args: ConfigArgs) -> ExitCode {
+///
+/// # Errors
+/// The output cannot be written.
+pub(crate) fn run(args: ConfigArgs) -> Result<ExitCode, Trouble> {
     match args.command {
         Command::Check { file } => check(&file),
         Command::Show { file } => show(file.as_deref()),
@@ -77,40 +81,41 @@ pub(crate) fn run(args: ConfigArgs) -> ExitCode {
     }
 }
 
-fn check(file: &Path) -> ExitCode {
+fn check(file: &Path) -> Result<ExitCode, Trouble> {
     let problems = load(Some(file)).map_or_else(|problems| problems, |both| both.warnings);
-    problems.iter().for_each(|problem| println!("{problem}"));
-    if problems.iter().any(Problem::is_error) {
-        return ExitCode::FAILURE;
+    let mut text: String = problems.iter().map(|told| format!("{told}\n")).collect();
+    let broken = problems.iter().any(Problem::is_error);
+    if !broken {
+        text.push_str(&format!("{}: no problem\n", file.display()));
     }
-    println!("{}: no problem", file.display());
-    ExitCode::SUCCESS
+    say(&text)?;
+    Ok(if broken {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
-fn show(file: Option<&Path>) -> ExitCode {
+fn show(file: Option<&Path>) -> Result<ExitCode, Trouble> {
     let both = match load(file) {
         Ok(both) => both,
         Err(problems) => {
             problems.iter().for_each(|problem| eprintln!("{problem}"));
-            return ExitCode::FAILURE;
+            return Ok(ExitCode::FAILURE);
         }
     };
     let whole = serde_json::to_value(&both.relay).and_then(|mut whole| {
         whole["sensor"] = serde_json::to_value(&both.sensor.sensor)?;
         Ok(whole)
     });
-    match whole {
-        Ok(whole) => {
-            let mut text = String::new();
-            emit(&whole, 0, &mut text);
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("cresset config: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let mut text = String::new();
+    emit(&whole.map_err(unwritable)?, 0, &mut text);
+    say(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn unwritable(error: serde_json::Error) -> Trouble {
+    Trouble::Local(format!("the settings cannot be written out: {error}"))
 }
 
 /// Block YAML of a tree of JSON: maps and lists of maps one below the other, lists of scalars in one line.
@@ -166,21 +171,14 @@ fn is_plain(text: &str) -> bool {
         && !reserved.contains(&text.to_ascii_lowercase().as_str())
 }
 
-fn schema() -> ExitCode {
+fn schema() -> Result<ExitCode, Trouble> {
     let mut whole = relay::schema().to_value();
     let sensor = schemars::schema_for!(sensor_bpf::Config).to_value();
     merge(&mut whole, &sensor, "$defs");
     merge(&mut whole, &sensor, "properties");
-    match serde_json::to_string_pretty(&whole) {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("cresset config: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let text = serde_json::to_string_pretty(&whole).map_err(unwritable)?;
+    say(&(text + "\n"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Adds to a section of one schema what another has and it has not.

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -209,6 +210,20 @@ impl fmt::Display for Trouble {
 }
 
 impl Error for Trouble {}
+
+/// Writes to standard output. A reader that has had enough is no error.
+pub(crate) fn say(text: &str) -> Result<(), Trouble> {
+    let mut stdout = std::io::stdout();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Trouble::Local(format!("cannot write stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// A status in words.
 fn reason(status: &Status) -> String {

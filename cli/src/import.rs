@@ -16,7 +16,7 @@ use proto::json::{self, ParseError};
 use proto::link;
 use proto::query::ImportRequest;
 
-use crate::connect::{Relay, Trouble};
+use crate::connect::{Relay, Trouble, say};
 
 /// Requests on their way to the connection.
 const AHEAD: usize = 256;
@@ -30,7 +30,7 @@ pub(crate) struct ImportArgs {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// The relay's data folder; its socket is DIR/admin.sock
+    /// The relay's data folder; its socket is DIR/admin.sock [default: where `cresset up` puts it]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
@@ -77,15 +77,11 @@ pub(crate) async fn import(args: ImportArgs) -> Result<ExitCode, Trouble> {
         );
     }
     let bad = lines.bad + (lines.sent - reply.accepted.min(lines.sent));
-    println!(
-        "imported {} events{}",
-        reply.accepted,
-        if bad > 0 {
-            format!("; {bad} lines left out")
-        } else {
-            String::new()
-        }
-    );
+    let left_out = match bad {
+        0 => String::new(),
+        bad => format!("; {bad} lines left out"),
+    };
+    say(&format!("imported {} events{left_out}\n", reply.accepted))?;
     read?;
     Ok(if bad > 0 {
         ExitCode::FAILURE

@@ -294,8 +294,7 @@ async fn watch(relay: &Relay, args: &LogsArgs) -> Result<Watched, Trouble> {
         )),
         Err(status) if status.code() == Code::Unimplemented => {
             if args.since.is_some() || args.until.is_some() || args.tail.is_some() {
-                let reason =
-                    "it is KubeArmor's and keeps no history; leave out --since, --until and --tail";
+                let reason = "it keeps no history, as KubeArmor's do not, or this is not a relay's feed; leave out --since, --until and --tail, or name the feed";
                 return Err(Trouble::Refused {
                     address: relay.address.clone(),
                     reason: reason.to_string(),

@@ -21,7 +21,13 @@ use connect::Trouble;
 /// Start here: `cresset up` (as root) runs a relay and a sensor on this machine; `cresset run -l app=web -- COMMAND` runs a command
 /// under its policies; `cresset logs` shows what happens.
 #[derive(Parser)]
-#[command(name = "cresset", version, max_term_width = 110)]
+#[command(
+    name = "cresset",
+    version,
+    max_term_width = 110,
+    after_help = "Exits with 0 when all is fine, 1 when there are problems, 2 on wrong usage, 3 when it could not reach what it \
+    needs; `cresset run` with its command's status."
+)]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -42,6 +48,10 @@ enum Command {
     /// Show relay, sensors, policies, sinks and losses
     Status(status::StatusArgs),
     /// Feed recorded events (JSON lines) to the relay
+    #[command(
+        after_help = "Examples:\n  cresset import examples/events.jsonl\n  cresset logs --since 1h --filter all --json | \
+        cresset import --data /srv/other -"
+    )]
     Import(import::ImportArgs),
     /// Check, show or explain the configuration file
     Config(config::ConfigArgs),
@@ -52,7 +62,7 @@ fn main() -> ExitCode {
     match Args::parse().command {
         // Before any thread is started: it makes its child by hand.
         Command::Run(args) => run::run(args),
-        Command::Config(args) => config::run(args),
+        Command::Config(args) => ended(config::run(args)),
         Command::Up(args) => within(up::up(args)),
         Command::Logs(args) => within(logs::logs(args)),
         Command::Status(args) => within(status::status(args)),
@@ -72,7 +82,11 @@ fn within(command: impl Future<Output = Result<ExitCode, Trouble>>) -> ExitCode 
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(command).unwrap_or_else(|trouble| {
+    ended(runtime.block_on(command))
+}
+
+fn ended(command: Result<ExitCode, Trouble>) -> ExitCode {
+    command.unwrap_or_else(|trouble| {
         eprintln!("cresset: {trouble}");
         trouble.exit_code()
     })

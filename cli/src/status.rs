@@ -14,7 +14,7 @@ use proto::query::{
 };
 use serde_json::{Value, json};
 
-use crate::connect::{Relay, RelayArgs, Trouble};
+use crate::connect::{Relay, RelayArgs, Trouble, say};
 
 /// Relay, sensors and their tier, policies and where they are not enforced, sinks, losses
 #[derive(Args, Clone, Debug)]
@@ -58,12 +58,8 @@ pub(crate) async fn status(args: StatusArgs) -> Result<ExitCode, Trouble> {
         Format::Text => page::page(&reply),
         Format::Json => format!("{:#}\n", json(&reply)),
     };
-    match std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Trouble::Local(format!("cannot write stdout: {error}")))
-        }
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    say(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Digests and ids as lower-case hex.

@@ -3,6 +3,7 @@
 //! It runs what `cresset-relay` and `cresset-sensor` run, joined by the same link over loopback; only the settings are made here.
 //! Where the kernel refuses the sensor, the relay runs alone and says why.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,7 +64,7 @@ enum ContainArg {
     None,
 }
 
-/// Runs `cresset up` until SIGINT or SIGTERM.
+/// Runs `cresset up` until SIGINT, SIGTERM or SIGHUP.
 ///
 /// # Errors
 /// The relay cannot start, or something of this program was left behind.
@@ -234,11 +235,12 @@ async fn stopped(mut stop: Stop, stage: Stage) {
     let _ = stop.wait_for(|now| *now >= stage).await;
 }
 
-/// SIGINT and SIGTERM begin the end.
+/// SIGINT, SIGTERM and SIGHUP begin the end: a terminal that is closed leaves nothing behind either.
 fn stop_signal() -> Result<Stop, Trouble> {
     let failed = |error: std::io::Error| Trouble::Local(format!("no signal handlers: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let (sender, receiver) = watch::channel(Stage::Running);
     let stop = Stop {
         sender: std::sync::Arc::new(sender),
@@ -249,8 +251,10 @@ fn stop_signal() -> Result<Stop, Trouble> {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
         }
-        eprintln!("draining");
+        // Standard error may be the terminal that was closed.
+        let _ = writeln!(std::io::stderr(), "draining");
         on_signal.send(Stage::Sensor);
     });
     Ok(stop)
@@ -260,7 +264,10 @@ fn stop_signal() -> Result<Stop, Trouble> {
 fn nothing_left(footprint: &Footprint) -> Result<ExitCode, Trouble> {
     let left = footprint.left();
     if left.is_empty() {
-        eprintln!("stopped; nothing is left attached or mounted");
+        let _ = writeln!(
+            std::io::stderr(),
+            "stopped; nothing is left attached or mounted"
+        );
         return Ok(ExitCode::SUCCESS);
     }
     Err(Trouble::Local(format!("left behind: {}", left.join(", "))))
@@ -282,13 +289,13 @@ fn settle(args: &UpArgs, both: &mut Both) -> Result<(), Trouble> {
         sensor.sensor.data_dir = Some(relay.relay.data_dir.join("sensor"));
     }
     let listen = &mut relay.relay.listen;
-    for (flag, listener) in [
-        (args.listen_feed, &mut listen.feed),
-        (args.listen_link, &mut listen.link),
-        (args.listen_http, &mut listen.http),
+    for (flag, given, listener) in [
+        ("--listen-feed", args.listen_feed, &mut listen.feed),
+        ("--listen-link", args.listen_link, &mut listen.link),
+        ("--listen-http", args.listen_http, &mut listen.http),
     ] {
-        if let Some(address) = flag {
-            local("--listen", address, listener)?;
+        if let Some(address) = given {
+            local(flag, address, listener)?;
             listener.address = Address::Tcp(address);
         }
     }

@@ -49,6 +49,102 @@ fn every_problem_of_a_settings_file_is_told_with_its_line() {
 }
 
 #[test]
+fn output_that_cannot_be_written_is_told_and_a_reader_that_has_had_enough_is_no_error() {
+    for arguments in [["config", "schema"], ["config", "show"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+        let told = program("cresset")
+            .args(arguments)
+            .stdout(full.expect("/dev/full"))
+            .stderr(std::process::Stdio::piped())
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&told.stderr);
+        assert_eq!(told.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("cannot write stdout"), "{said}");
+
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let told = program("cresset")
+            .args(arguments)
+            .stdout(writer)
+            .stderr(std::process::Stdio::piped())
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&told.stderr);
+        assert_eq!((told.status.code(), &*said), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_of_warnings_says_whose_session_ended() {
+    use proto::link::{FromSensor, Hello, from_sensor, link_client::LinkClient};
+
+    let dir = tempfile::tempdir().expect("a folder");
+    let (feed, link, http) = (free_port(), free_port(), free_port());
+    let settings = relay_settings(dir.path(), feed, link, http);
+    let relay = Running::start(
+        program("cresset-relay")
+            .args(["--log", "warn", "--config"])
+            .arg(&settings),
+    );
+    let soon = Duration::from_secs(20);
+    eventually("the relay is ready", soon, || {
+        relay.stderr.text().contains("ready").then_some(())
+    });
+    let mut client = LinkClient::connect(format!("http://127.0.0.1:{link}"))
+        .await
+        .expect("the link");
+    let hello = FromSensor {
+        is: Some(from_sensor::Is::Hello(Hello {
+            version: 99,
+            sensor: "strange".to_owned(),
+            ..Default::default()
+        })),
+    };
+    let answered = match client.exchange(futures::stream::iter([hello])).await {
+        Ok(replies) => replies.into_inner().message().await.map(|_| ()),
+        Err(status) => Err(status),
+    };
+    assert!(answered.is_err(), "version 99 was taken");
+    eventually("the end is told with the peer", soon, || {
+        let whose = |line: &str| line.contains("session ended") && line.contains("peer=127.0.0.1:");
+        relay.stderr.text().lines().any(whose).then_some(())
+    });
+}
+
+#[test]
+fn a_terminal_that_is_closed_lets_up_drain() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut up = Running::start(
+        program("cresset")
+            .args(["up", "--listen-feed", "127.0.0.1:0"])
+            .args(["--listen-link", "127.0.0.1:0"])
+            .args(["--listen-http", "127.0.0.1:0"])
+            .env("CRESSET__SENSOR__ENFORCE_FOR", "60s")
+            .arg("--data")
+            .arg(dir.path().join("data"))
+            .arg("--policies")
+            .arg(dir.path()),
+    );
+    let soon = Duration::from_secs(20);
+    eventually("up is ready", soon, || {
+        up.stderr.text().contains("ready feed=").then_some(())
+    });
+    up.signal(libc::SIGHUP);
+    let status = up.wait(soon);
+    let said = up.stderr.text();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("draining"), "{said}");
+}
+
+#[test]
+fn an_open_door_is_refused_by_the_name_of_its_flag() {
+    let (code, said) = failing(program("cresset").args(["up", "--listen-http", "192.0.2.1:9480"]));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("--listen-http 192.0.2.1:9480"), "{said}");
+}
+
+#[test]
 fn a_wrong_flag_is_wrong_usage() {
     let (code, said) = failing(program("cresset").args(["up", "--no-such-flag"]));
     assert_eq!(code, Some(2), "{said}");
