@@ -84,13 +84,20 @@ fn journal_status(journal: &Journal, oldest: &Mutex<(Seq, u64)>) -> JournalStatu
         max_bytes: stats.max_size,
         segments: stats.segments as u64, // usize is at most 64 bits
         oldest_unix: oldest.1,
-        state: if stats.refusing.is_some() { "refusing" } else { "writable" }.to_string(),
+        state: if stats.refusing.is_some() {
+            "refusing"
+        } else {
+            "writable"
+        }
+        .to_string(),
     }
 }
 
 /// When a record was journaled, in unix seconds; 0 if there is none.
 fn time_of(journal: &Journal, seq: Seq) -> u64 {
     let block = journal.reader(seq).next(1);
-    let first = block.ok().and_then(|block| block.entries.into_iter().next());
+    let first = block
+        .ok()
+        .and_then(|block| block.entries.into_iter().next());
     first.map_or(0, |entry| entry.time / 1_000_000_000)
 }

@@ -94,7 +94,11 @@ impl Native {
         };
         let (kernel, events) = Kernel::load(config)?;
         let enforce_for = settings.enforce_for.map(|span| span.0);
-        Ok(Self { kernel, events, enforce_for })
+        Ok(Self {
+            kernel,
+            events,
+            enforce_for,
+        })
     }
 }
 

@@ -21,10 +21,13 @@ impl Footprint {
         let deadline = Instant::now() + GONE_WITHIN;
         loop {
             let programs = kernel::still_loaded(&self.programs);
-            let programs = programs.into_iter().map(|name| format!("kernel program {name}"));
+            let programs = programs
+                .into_iter()
+                .map(|name| format!("kernel program {name}"));
             let paths = self.paths.iter().filter(|path| path.exists());
-            let left: Vec<String> =
-                programs.chain(paths.map(|path| path.display().to_string())).collect();
+            let left: Vec<String> = programs
+                .chain(paths.map(|path| path.display().to_string()))
+                .collect();
             if left.is_empty() || Instant::now() > deadline {
                 return left;
             }
@@ -42,7 +45,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let here = folder.path().to_owned();
         let gone = here.join("nothing");
-        let footprint = Footprint { programs: Vec::new(), paths: vec![here.clone(), gone] };
+        let footprint = Footprint {
+            programs: Vec::new(),
+            paths: vec![here.clone(), gone],
+        };
         assert_eq!(footprint.left(), [here.display().to_string()]);
     }
 }

@@ -15,8 +15,11 @@ use tracing_subscriber::EnvFilter;
 #[command(name = "cresset-sensor", version)]
 struct Args {
     /// Configuration file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "CRESSET_CONFIG")]
     config: PathBuf,
+    /// Which log lines are written, as in `info` or `sensor_bpf=debug,info` [default: $RUST_LOG, else info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
     /// Only check the configuration and say what is wrong with it
     #[arg(long)]
     check: bool,
@@ -24,6 +27,7 @@ struct Args {
 
 /// Exit statuses: 0 fine, 1 problems found, 2 wrong usage (clap's own).
 const PROBLEMS: u8 = 1;
+const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -37,11 +41,22 @@ fn main() -> ExitCode {
     if args.check {
         return ExitCode::SUCCESS;
     }
-    let filter = EnvFilter::try_from_env("CRESSET_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    let filter = match &args.log {
+        Some(words) => EnvFilter::try_new(words),
+        None => Ok(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"))),
+    };
+    match filter {
+        Ok(filter) => tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .init(),
+        Err(why) => {
+            eprintln!(
+                "cresset-sensor: --log: {why}; write as in `info` or `sensor_bpf=debug,info`"
+            );
+            return ExitCode::from(USAGE);
+        }
+    }
     match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -71,8 +86,11 @@ async fn run(config: Config) -> ExitCode {
             return ExitCode::from(PROBLEMS);
         }
     };
-    let (tier, sensor_socket) = (sensor.tier(), sensor.control_path().display());
-    tracing::info!(tier, sensor = %sensor_socket, reason = sensor.reason(), "ready");
+    let socket = sensor.control_path().display().to_string();
+    eprintln!("ready sensor={socket} tier={}", sensor.tier());
+    if !sensor.reason().is_empty() {
+        tracing::info!(reason = sensor.reason(), "no better tier");
+    }
     sensor
         .run(async {
             tokio::select! {

@@ -151,7 +151,7 @@ fn a_forbidden_open_ends_the_process_only_with_contain_all() {
             return;
         };
         if scene.kernel.tier() != 3 {
-            return println!("SKIPPED: not the native tier");
+            return kernel::skip("native tier", "another tier is better here");
         }
         let folder = tempfile::tempdir().expect("a folder");
         let path = file(&folder, "data");
@@ -423,7 +423,7 @@ fn a_capability_that_a_policy_names_is_told_or_denied() {
         .iter()
         .find(|one| one.operation == "capabilities");
     if tells.is_none_or(|one| one.how == "none") {
-        return println!("SKIPPED: this kernel does not tell of capabilities");
+        return kernel::skip("kernel 6.14", "this kernel does not tell of capabilities");
     }
     let folder = tempfile::tempdir().expect("a folder");
     let path = c(&file(&folder, "data"));
