@@ -220,11 +220,13 @@ fn first_exec_id() -> u64 {
     (seconds << 32) | 1
 }
 
-/// All programs but those for one cgroup.
+/// All programs but those for one cgroup, and those that run at every system call.
 fn attach(skel: &mut SensorSkel<'static>) -> Result<Vec<Link>, LoadError> {
+    let later = ["cgroup/", "tp_btf/sys_exit", "tp_btf/cap_capable"];
     let mut links = Vec::new();
     for program in skel.object_mut().progs_mut() {
-        if !program.autoload() || program.section().to_string_lossy().starts_with("cgroup") {
+        let section = program.section().to_string_lossy();
+        if !program.autoload() || later.iter().any(|start| section.starts_with(start)) {
             continue;
         }
         let link = program.attach().map_err(|error| LoadError::Attach {

@@ -126,6 +126,8 @@ pub struct Kernel(Arc<Inner>);
 /// Fields drop in this order: programs let go of their hooks before the maps and the shared words go.
 struct Inner {
     workloads: Mutex<HashMap<u32, Labelled>>,
+    /// What runs at every system call of the machine: attached while there is a workload.
+    per_call: Mutex<Vec<Link>>,
     _links: Vec<Link>,
     sets: Mutex<sets::Sets>,
     secret: Secret,
@@ -160,6 +162,7 @@ impl Kernel {
         } = load::best(&config)?;
         let inner = Inner {
             workloads: Mutex::default(),
+            per_call: Mutex::default(),
             _links: links,
             sets: Mutex::default(),
             secret,
@@ -202,6 +205,7 @@ impl Kernel {
             return Err(LabelError::Set(set));
         }
         let checked = cgroup::Checked::open(cgroup, &self.0.config.cgroup2)?;
+        self.attach_per_call(&checked)?;
         let links = self.attach_cgroup(&checked)?;
         self.0
             .words
@@ -218,8 +222,9 @@ impl Kernel {
                 _links: links,
             },
         );
-        if let Err(populated) = checked.refuse_populated() {
-            drop(workloads);
+        let populated = checked.refuse_populated();
+        drop(workloads);
+        if let Err(populated) = populated {
             self.remove_workload(index);
             return Err(populated);
         }
@@ -228,9 +233,13 @@ impl Kernel {
 
     /// The workload is gone: nothing is enforced on what is left of it, and its index is free.
     pub fn remove_workload(&self, index: u32) {
-        let Some(labelled) = lock(&self.0.workloads).remove(&index) else {
+        let mut workloads = lock(&self.0.workloads);
+        let Some(labelled) = workloads.remove(&index) else {
             return;
         };
+        if workloads.is_empty() {
+            lock(&self.0.per_call).clear();
+        }
         self.0.words.clear_workload(index);
         if let Err(error) = self.0.skel.maps.cgroups.delete(bytes_of(&labelled.cgroup)) {
             tracing::warn!(index, %error, "a cgroup's label could not be removed");
@@ -274,6 +283,25 @@ impl Kernel {
             named: &maps.named,
             lists: &maps.lists,
         }
+    }
+
+    fn attach_per_call(&self, checked: &cgroup::Checked) -> Result<(), LabelError> {
+        let mut links = lock(&self.0.per_call);
+        if !links.is_empty() {
+            return Ok(());
+        }
+        let progs = &self.0.skel.progs;
+        for program in [&progs.on_sys_exit, &progs.on_capable] {
+            if program.autoload() {
+                let refused = checked.refused("watch the system calls of");
+                links.push(
+                    program
+                        .attach()
+                        .map_err(|error| refused(load::io_error(&error)))?,
+                );
+            }
+        }
+        Ok(())
     }
 
     /// The socket programs, on this cgroup alone: where no hook refuses a socket, one that does; on every tier those
