@@ -11,6 +11,7 @@ pub mod address;
 pub mod cgroup;
 pub mod config;
 pub mod control;
+mod decode;
 pub mod enforcer;
 pub mod engine;
 mod footprint;

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use libbpf_rs::{MapCore, RingBuffer, RingBufferBuilder};
 
-use crate::observe::{self, Observation};
+use crate::decode::decode;
+use crate::observe::Observation;
 
 /// Longest time that a record waits without a wake-up.
 const LOOK: Duration = Duration::from_millis(20);
@@ -49,7 +50,7 @@ impl Events {
             let (queue, clock, unreadable) = (queue.clone(), clock.clone(), unreadable.clone());
             let mut builder = RingBufferBuilder::new();
             builder.add(map, move |bytes| {
-                match observe::decode(bytes, clock.load(Ordering::Relaxed)) {
+                match decode(bytes, clock.load(Ordering::Relaxed)) {
                     Some(seen) => queue
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
