@@ -22,7 +22,7 @@ use sensor_bpf::observe::{By, Hook, Observation, Op, Outcome, text};
 fn scene() -> Option<(Scene, tempfile::TempDir, PathBuf)> {
     let scene = Scene::new(Contain::Default)?;
     if scene.kernel.tier() == 3 {
-        println!("SKIPPED: {}", scene.kernel.probe().reason);
+        kernel::skip("BPF LSM or fmod_ret", &scene.kernel.probe().reason);
         return None;
     }
     let folder = tempfile::tempdir().expect("a folder");

@@ -66,7 +66,9 @@ impl Watch {
             until => until,
         };
         if since > until {
-            return Err(invalid(&"the range ends before it begins (since is after until)"));
+            return Err(invalid(
+                &"the range ends before it begins (since is after until)",
+            ));
         }
         let mut watch = Watch {
             tail: tail.clone(),
