@@ -361,7 +361,16 @@ impl<'p> Lower<'p> {
                 sources: syscall_sources(&item.from_source),
                 ..Written::new(Section::Syscalls, object)
             };
-            self.add(format!("syscalls.matchSyscalls[{index}]"), written, outer);
+            let place = format!("syscalls.matchSyscalls[{index}]");
+            self.add(place.clone(), written, outer);
+            for name in ["exit", "exit_group"] {
+                if item.syscall.iter().any(|listed| listed == name) {
+                    self.left_out(
+                        &place,
+                        &format!("`{name}` does not return, so it is not told of"),
+                    );
+                }
+            }
         }
         for (index, item) in section.match_paths.iter().enumerate() {
             let object = Object::Syscall {

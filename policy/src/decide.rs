@@ -21,6 +21,7 @@ use crate::path::depth;
 use crate::rank::Rank;
 use crate::rule::{Action, Object, Section};
 use crate::select::Effective;
+use crate::syscalls::SYSCALLS;
 
 /// Decides one operation by the rules themselves. `aliases` is what [`flatten`](crate::flatten()) takes.
 pub fn decide(
@@ -73,6 +74,7 @@ fn class(force: &Force<'_>, operation: &Operation) -> Class {
         Operation::Open { .. } => force.file,
         Operation::Socket { .. } => force.network,
         Operation::Capability { .. } => force.capabilities,
+        Operation::Syscall { .. } => Class::OPEN,
     }
 }
 
@@ -96,6 +98,12 @@ fn depths(standing: &Standing<'_>, operation: &Operation, aliases: &Aliases) -> 
             if *object == Object::Capability(*number) =>
         {
             vec![0]
+        }
+        (Section::Syscalls, Operation::Syscall { number }) => {
+            let known = object
+                .syscalls()
+                .any(|own| SYSCALLS.get(usize::from(*number)) == Some(&own));
+            if known { vec![0] } else { Vec::new() }
         }
         _ => Vec::new(),
     }

@@ -40,7 +40,7 @@ pub struct Flat {
     pub sockets: Vec<(SocketKey, List)>,
     /// By capability number.
     pub capability_rules: Vec<(u8, List)>,
-    /// By number of the system call.
+    /// By number of the system call on x86-64. Only Audit: a system call is told of and never denied.
     pub syscalls: Vec<(u16, List)>,
     /// What the policies ask for and is not done.
     pub not_enforced: Vec<NotEnforced>,
@@ -81,6 +81,14 @@ pub struct Class {
     pub allow_list: bool,
     /// What happens to what an allow-list does not name.
     pub posture: Posture,
+}
+
+impl Class {
+    /// What no rule names passes in silence.
+    pub const OPEN: Class = Class {
+        allow_list: false,
+        posture: Posture::Audit,
+    };
 }
 
 /// What happens to an operation that an allow-list does not name.
@@ -177,6 +185,7 @@ impl Flat {
             Operation::Capability { number } => {
                 (find(&self.capability_rules, number), self.capabilities)
             }
+            Operation::Syscall { number } => (find(&self.syscalls, number), Class::OPEN),
         };
         scan(list, class)
     }

@@ -13,6 +13,7 @@ use crate::rank::Rank;
 use crate::rule::{Action, Object, Section};
 use crate::select::Effective;
 use crate::socket::SocketKey;
+use crate::syscalls::syscall;
 
 /// Computes what an effective set means. `aliases` gives the other names of an absolute path in the workload's root
 /// (directories are asked with a closing `/`): `/bin/sleep` → `/usr/bin/sleep`. Rules cover all names.
@@ -29,8 +30,13 @@ pub fn flatten(effective: &Effective, aliases: &dyn Fn(&str) -> Vec<String>) -> 
         capabilities: force.capabilities,
         states: tree.states(),
         sockets: sockets(&force),
-        capability_rules: capabilities(&force),
-        syscalls: Vec::new(),
+        capability_rules: numbered(&force, |object| match object {
+            Object::Capability(number) => vec![*number],
+            _ => Vec::new(),
+        }),
+        syscalls: numbered(&force, |object| {
+            object.syscalls().filter_map(syscall).collect()
+        }),
         not_enforced: Vec::new(),
     };
     Flat {
@@ -116,14 +122,13 @@ fn sockets(force: &Force<'_>) -> Vec<(SocketKey, List)> {
         .collect()
 }
 
-fn capabilities(force: &Force<'_>) -> Vec<(u8, List)> {
-    let mut by_number: BTreeMap<u8, Vec<Ranked>> = BTreeMap::new();
+/// The lists of what has a number instead of a path. `numbers` are those that an object names.
+fn numbered<N: Ord + Copy>(force: &Force<'_>, numbers: fn(&Object) -> Vec<N>) -> Vec<(N, List)> {
+    let mut by_number: BTreeMap<N, Vec<Ranked>> = BTreeMap::new();
     for (slot, standing) in force.standing.iter().enumerate() {
-        if let Object::Capability(number) = standing.rule.object {
-            by_number
-                .entry(number)
-                .or_default()
-                .push(ranked(slot, standing, 0));
+        for number in numbers(&standing.rule.object) {
+            let rules = by_number.entry(number).or_default();
+            rules.push(ranked(slot, standing, 0));
         }
     }
     by_number

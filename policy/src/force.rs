@@ -136,10 +136,7 @@ fn class(
     let posture = match (posture, excepted) {
         // An allow-list that lets everything else pass in silence is none.
         (Unnamed::Allow, _) => {
-            return Class {
-                allow_list: false,
-                posture: Posture::Audit,
-            };
+            return Class::OPEN;
         }
         (Unnamed::Block, None) => Posture::Block,
         (Unnamed::Audit, _) => Posture::Audit,

@@ -54,6 +54,6 @@ pub use rule::{Action, Object, Rule, Section};
 pub use select::{Effective, Workload, select};
 pub use set::{MAX_BLOB, Refused, Set, blob_digest};
 pub use socket::SocketKey;
-pub use syscalls::SYSCALLS;
+pub use syscalls::{SYSCALLS, syscall};
 #[cfg(feature = "yaml")]
 pub use yaml::{Problem, Severity};

@@ -26,4 +26,9 @@ pub enum Operation {
         /// Its number.
         number: u8,
     },
+    /// A system call that returned.
+    Syscall {
+        /// Its number on x86-64.
+        number: u16,
+    },
 }

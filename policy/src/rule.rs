@@ -72,6 +72,17 @@ pub enum Object {
     },
 }
 
+impl Object {
+    /// The names of the system calls that this object is about.
+    pub(crate) fn syscalls(&self) -> impl Iterator<Item = &str> {
+        let names = match self {
+            Object::Syscall { names, .. } => &names[..],
+            _ => &[],
+        };
+        names.iter().map(String::as_str)
+    }
+}
+
 /// One rule, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -113,12 +124,14 @@ pub(crate) fn unenforced(rule: &Rule) -> Option<&'static str> {
                 return Some("a component of the path is longer than 255 bytes, which none can be");
             }
         }
-        Object::Protocol(_) => {}
+        Object::Protocol(_) | Object::Capability(_) => {}
         Object::Name(_) => return Some("execname is not judged by this version"),
         Object::Pattern(_) => return Some("matchPatterns is not judged by this version"),
         Object::Domain(_) => return Some("DNS queries are not judged by this version"),
-        Object::Capability(_) => return Some("capabilities are not judged by this version"),
-        Object::Syscall { .. } => return Some("system calls are not judged by this version"),
+        Object::Syscall { path, .. } if path.is_empty() => {}
+        Object::Syscall { .. } => {
+            return Some("the path that a system call acts on is not judged by this version");
+        }
     }
     let conditions = [
         (

@@ -1,6 +1,7 @@
 //! The system calls that a policy may name.
 
-/// The names that KubeArmor's custom resource definitions accept, in their order.
+/// The names that KubeArmor's custom resource definitions accept, in their order, which is that of
+/// arch/x86/entry/syscalls/syscall_64.tbl: a name's place is its number on x86-64.
 #[rustfmt::skip]
 pub const SYSCALLS: [&str; 335] = [
     "read", "write", "open", "close", "stat", "fstat", "lstat", "poll", "lseek", "mmap", "mprotect", "munmap",
@@ -45,3 +46,33 @@ pub const SYSCALLS: [&str; 335] = [
     "mlock2", "copy_file_range", "preadv2", "pwritev2", "pkey_mprotect", "pkey_alloc", "pkey_free", "statx",
     "io_pgetevents", "rseq",
 ];
+
+/// The number of a system call on x86-64.
+pub fn syscall(name: &str) -> Option<u16> {
+    let number = SYSCALLS.iter().position(|known| *known == name)?;
+    u16::try_from(number).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stands_at_its_number() {
+        let known = [
+            ("read", 0),
+            ("ptrace", 101),
+            ("setuid", 105),
+            ("mount", 165),
+            ("umount2", 166),
+            ("openat", 257),
+            ("unlinkat", 263),
+            ("bpf", 321),
+            ("rseq", 334),
+        ];
+        for (name, number) in known {
+            assert_eq!(syscall(name), Some(number), "{name}");
+        }
+        assert_eq!(syscall("unlnik"), None);
+    }
+}

@@ -169,10 +169,9 @@ fn network_dns_capabilities_and_system_calls() {
             "- spec.network.matchProtocols[0]: pts is not judged by this version: the rule is left out",
             "- spec.network.matchProtocols[2]: fromSource is not judged by this version: the rule is left out",
             "- spec.network.matchDNSQueries[0]: DNS queries are not judged by this version",
-            "- spec.capabilities.matchCapabilities[0]: capabilities are not judged by this version",
-            "- spec.capabilities.matchCapabilities[1]: capabilities are not judged by this version",
-            "- spec.syscalls.matchSyscalls[0]: system calls are not judged by this version",
-            "- spec.syscalls.matchPaths[0]: system calls are not judged by this version",
+            "- spec.capabilities.matchCapabilities[1]: fromSource is not judged by this version: the rule is left out",
+            "- spec.syscalls.matchSyscalls[0]: fromSource is not judged by this version: the rule is left out",
+            "- spec.syscalls.matchPaths[0]: the path that a system call acts on is not judged by this version",
         ]
     );
 }

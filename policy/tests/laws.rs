@@ -33,8 +33,11 @@ fn rule() -> impl Strategy<Value = (usize, String)> {
         "packet",
         "all",
     ]);
-    (0..6usize, action, path, any::<bool>(), condition, protocol).prop_map(
-        |(shape, action, path, recursive, condition, protocol)| {
+    let capability = prop::sample::select(vec!["net_raw", "sys_admin", "chown"]);
+    let calls = prop::sample::subsequence(vec!["unlink", "setuid", "mount"], 1..3);
+    let number = (protocol, capability, calls);
+    (0..8usize, action, path, any::<bool>(), condition, number).prop_map(
+        |(shape, action, path, recursive, condition, (protocol, capability, calls))| {
             let dir = if path == "/" {
                 path.clone()
             } else {
@@ -45,6 +48,14 @@ fn rule() -> impl Strategy<Value = (usize, String)> {
                 0 | 2 => format!("{{path: {path}, action: {action}{condition}}}"),
                 1 | 3 => {
                     format!("{{dir: {dir}, recursive: {recursive}, action: {action}{condition}}}")
+                }
+                6 => {
+                    let source = condition.replace(", ownerOnly: true", "");
+                    format!("{{capability: {capability}, action: {action}{source}}}")
+                }
+                7 => {
+                    let source = condition.replace(", ownerOnly: true", "");
+                    format!("{{syscall: [{}]{source}}}", calls.join(", "))
                 }
                 _ => format!("{{protocol: {protocol}, action: {action}}}"),
             };
@@ -68,12 +79,14 @@ fn spec(rules: &[(usize, String)]) -> String {
         lines.join(", ")
     };
     format!(
-        "process: {{matchPaths: [{}], matchDirectories: [{}]}}\nfile: {{matchPaths: [{}], matchDirectories: [{}]}}\nnetwork: {{matchProtocols: [{}]}}\n",
+        "process: {{matchPaths: [{}], matchDirectories: [{}]}}\nfile: {{matchPaths: [{}], matchDirectories: [{}]}}\nnetwork: {{matchProtocols: [{}]}}\ncapabilities: {{matchCapabilities: [{}]}}\nsyscalls: {{matchSyscalls: [{}]}}\n",
         list(&[0]),
         list(&[1]),
         list(&[2]),
         list(&[3]),
-        list(&[4, 5])
+        list(&[4, 5]),
+        list(&[6]),
+        list(&[7])
     )
 }
 
@@ -121,7 +134,10 @@ fn operations() -> Vec<Operation> {
     let execs = paths.iter().map(|path| exec(path));
     let opens = paths.iter().map(|path| open(path));
     let sockets = SocketKey::ALL.map(|key| Operation::Socket { key });
-    execs.chain(opens).chain(sockets).collect()
+    let capabilities = [0, 13, 21, 22].map(|number| Operation::Capability { number });
+    let calls = [87, 105, 165, 39].map(|number| Operation::Syscall { number });
+    let numbered = capabilities.into_iter().chain(calls);
+    execs.chain(opens).chain(sockets).chain(numbered).collect()
 }
 
 /// Every verdict of an effective set, by rule id.

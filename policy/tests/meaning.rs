@@ -182,6 +182,46 @@ network:
 }
 
 #[test]
+fn capabilities_are_judged_by_name_and_have_an_allow_list_of_their_own() {
+    let deny = of("
+capabilities:
+  matchCapabilities: [{capability: 'net_raw,sys_admin', message: raw}, {capability: chown, action: Audit, message: chown}]
+");
+    assert_eq!(outcome(&deny, &capability("net_raw")), "block raw");
+    assert_eq!(outcome(&deny, &capability("sys_admin")), "block raw");
+    assert_eq!(outcome(&deny, &capability("chown")), "pass, audit chown");
+    assert_eq!(outcome(&deny, &capability("kill")), "pass");
+    let spec =
+        "capabilities: {matchCapabilities: [{capability: kill, action: Allow, message: kill}]}";
+    assert_eq!(outcome(&strict(spec), &capability("kill")), "allow kill");
+    assert_eq!(
+        outcome(&strict(spec), &capability("chown")),
+        "posture block"
+    );
+    assert_eq!(outcome(&strict(spec), &exec("/usr/bin/ls")), "pass");
+    assert_eq!(outcome(&of(spec), &capability("chown")), "posture audit");
+}
+
+#[test]
+fn system_calls_are_told_by_name_whatever_the_action_says() {
+    let flat = strict(
+        "
+action: Block
+syscalls: {message: calls, matchSyscalls: [{syscall: [unlink, mount]}, {syscall: [mount, exit]}]}
+",
+    );
+    assert_eq!(outcome(&flat, &syscall("unlink")), "pass, audit calls");
+    assert_eq!(outcome(&flat, &syscall("mount")), "pass, audit calls");
+    assert_eq!(outcome(&flat, &syscall("getpid")), "pass");
+    let told: Vec<_> = flat
+        .not_enforced
+        .iter()
+        .map(|part| part.reason.as_str())
+        .collect();
+    assert_eq!(told, ["`exit` does not return, so it is not told of"]);
+}
+
+#[test]
 fn attributes_come_from_the_item_then_the_section_then_the_spec() {
     let flat = of("
 severity: 4

@@ -87,6 +87,16 @@ pub(crate) fn socket(kind: i32, protocol: i32) -> Operation {
     }
 }
 
+pub(crate) fn capability(name: &str) -> Operation {
+    let number = policy::capability(name).unwrap();
+    Operation::Capability { number }
+}
+
+pub(crate) fn syscall(name: &str) -> Operation {
+    let number = policy::syscall(name).unwrap();
+    Operation::Syscall { number }
+}
+
 /// The outcome in words: `block a`, `allow b`, `posture block`, `pass`; with the audit that tells, `pass, audit c`.
 /// Rules are named by their message.
 pub(crate) fn outcome(flat: &Flat, operation: &Operation) -> String {
