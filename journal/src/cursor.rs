@@ -66,6 +66,9 @@ pub struct CursorStats {
     pub pending: u64,
     /// What became of the records before it, since its birth.
     pub account: Account,
+    /// Records committed since its birth, with those that it went back over counted again: what `account` and `pending`
+    /// add up to.
+    pub journaled: u64,
     /// It was retired: it pins nothing until it is opened again.
     pub retired: bool,
 }
@@ -235,11 +238,14 @@ impl Cell {
     pub(crate) fn stats(&self, first: u64, next: u64) -> CursorStats {
         let inner = lock(&self.inner);
         let (position, account) = seen(&inner.slot, first);
+        // Records may have been committed, and passed, since `next` was looked up.
+        let next = next.max(position);
         CursorStats {
             name: self.name.clone(),
             position: Seq(position),
-            pending: next.saturating_sub(position),
+            pending: next - position,
             account,
+            journaled: next + inner.slot.rewound - inner.slot.birth,
             retired: inner.retired,
         }
     }

@@ -249,6 +249,10 @@ async fn a_cursor_goes_back_only_by_rewind_and_never_past_what_is_committed() {
     );
     assert_eq!(cursor.position(), Seq(3));
     assert_eq!(cursor.rewind(Seq(1), None).await.unwrap(), Seq(1));
+    let stats = cursor.stats();
+    // The two passed before the rewind stand in the account, and wait again.
+    assert_eq!((stats.journaled, stats.pending), (5, 3));
+    assert_eq!(stats.journaled, stats.account.total() + stats.pending);
     cursor.advance(Seq(4), delivered(3), None).await.unwrap();
     assert_eq!(cursor.account(), delivered(5));
     journal.check().unwrap();
