@@ -4,6 +4,7 @@ mod config;
 mod connect;
 mod demo;
 mod import;
+mod journal;
 mod logs;
 mod print;
 mod run;
@@ -53,6 +54,11 @@ enum Command {
         cresset import --data /srv/other -"
     )]
     Import(import::ImportArgs),
+    /// Look into, verify or repair a journal on disk
+    #[command(
+        after_help = "Exits with 0 when all is fine, 1 when there are problems, 3 when there is no journal to open."
+    )]
+    Journal(journal::JournalArgs),
     /// Check, show or explain the configuration file
     Config(config::ConfigArgs),
 }
@@ -63,6 +69,7 @@ fn main() -> ExitCode {
         // Before any thread is started: it makes its child by hand.
         Command::Run(args) => run::run(args),
         Command::Config(args) => ended(config::run(args)),
+        Command::Journal(args) => ended(journal::run(args)),
         Command::Up(args) => within(up::up(args)),
         Command::Logs(args) => within(logs::logs(args)),
         Command::Status(args) => within(status::status(args)),

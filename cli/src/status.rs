@@ -2,6 +2,8 @@
 
 mod page;
 
+pub(crate) use page::size;
+
 use std::process::ExitCode;
 
 use std::path::PathBuf;

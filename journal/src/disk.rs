@@ -15,9 +15,14 @@ use std::{
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use rustix::fs::FlockOperation;
+
+/// The lock is asked for this often, with a pause between.
+const LOCK_ATTEMPTS: u32 = 4;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +53,10 @@ pub trait Disk: Send + Sync {
     fn space(&self) -> io::Result<u64>;
     /// Takes the directory's single-writer lock; it is held until the guard is dropped.
     fn lock(&self) -> Result<Box<dyn Lock>, LockError>;
+    /// Who holds that lock, in its own words. Changes nothing.
+    fn holder(&self) -> io::Result<Option<String>> {
+        Ok(None)
+    }
     /// Where this is, for error messages.
     fn path(&self) -> PathBuf;
 }
@@ -237,15 +246,19 @@ impl Disk for RealDisk {
             .truncate(false)
             .mode(0o600)
             .open(&path)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let by = fs::read_to_string(&path).unwrap_or_default();
-                let by = by.trim();
-                let by = if by.is_empty() { "another process" } else { by };
-                return Err(LockError::Held { by: by.to_owned() });
+        for attempt in 1.. {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                // Whoever only looks who holds it has it for a moment.
+                Err(rustix::io::Errno::WOULDBLOCK) if attempt < LOCK_ATTEMPTS => {
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let by = said_of_holder(&path);
+                    return Err(LockError::Held { by });
+                }
+                Err(e) => return Err(LockError::Io(e.into())),
             }
-            Err(e) => return Err(LockError::Io(e.into())),
         }
         // Only a help to people: a full disk must not keep a journal from being opened.
         let note = format!("process {}\n", std::process::id());
@@ -254,8 +267,33 @@ impl Disk for RealDisk {
         Ok(Box::new(RealLock(file)))
     }
 
+    fn holder(&self) -> io::Result<Option<String>> {
+        let path = self.at("LOCK");
+        let file = match fs::File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        // Let go of at once: closing the file would do it, but later where a child is about to start.
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => rustix::fs::flock(&file, FlockOperation::Unlock)?,
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Some(said_of_holder(&path))),
+            Err(e) => return Err(e.into()),
+        }
+        Ok(None)
+    }
+
     fn path(&self) -> PathBuf {
         self.path.clone()
+    }
+}
+
+/// What the holder wrote of itself into the lock file.
+fn said_of_holder(path: &Path) -> String {
+    let by = fs::read_to_string(path).unwrap_or_default();
+    match by.trim() {
+        "" => "another process".to_owned(),
+        by => by.to_owned(),
     }
 }
 

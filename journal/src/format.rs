@@ -62,7 +62,7 @@ impl Opening<'_> {
     }
 
     /// The version in FORMAT; `None` if its line is not whole.
-    fn read_format(&self) -> io::Result<Option<u16>> {
+    pub(crate) fn read_format(&self) -> io::Result<Option<u16>> {
         let file = self.disk.open(FORMAT_FILE, Access::Read)?;
         let mut bytes = [0; 64];
         let n = read_full(&*file, &mut bytes, 0)?;

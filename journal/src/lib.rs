@@ -44,9 +44,11 @@ mod format;
 pub mod inspect;
 mod journal;
 mod keeper;
+mod opened;
 mod reader;
 mod record;
 mod recovery;
+pub mod repair;
 mod retention;
 mod segment;
 pub mod sim;
@@ -65,9 +67,9 @@ pub use self::{
     disk::{Disk, RealDisk},
     journal::{Journal, Stats},
     keeper::Stepper,
+    opened::{CheckpointFrom, OpenError, Opened},
     reader::{Block, ReadError, Reader},
     record::MAX_PAYLOAD,
-    recovery::{CheckpointFrom, OpenError, Opened},
     writer::AppendError,
 };
 

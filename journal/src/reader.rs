@@ -12,12 +12,9 @@ use crate::{
     Account, Entry, Seq,
     catalog::{Place, Shared, lock},
     disk::{Access, DiskFile},
-    segment::{self, BadHead, Extent, Growth, Head, Segment},
-    walk::{PATIENCE, Walk},
+    segment::{self, BadHead, Extent, Head, Segment},
+    walk::{PATIENCE, SCAN, Walk},
 };
-
-/// Bytes read at a time when nothing is handed out.
-const SCAN: usize = 1 << 20;
 
 /// The disk failed; nothing was skipped. Try again: a place that fails three times in a row is then read around.
 #[derive(Debug, thiserror::Error)]
@@ -227,9 +224,8 @@ fn hold(shared: &Shared, place: &Place, next: u64) -> io::Result<Option<Held>> {
     let Some((file, head)) = open(shared, segment)? else {
         return Ok(None);
     };
-    let start = (head.data_start(), segment.base.0);
-    let (end, start) = match place.open {
-        Some((end, hint)) => (end, hint.map_or(start, |e| (e.offset, e.seq))),
+    let (end, entry) = match place.open {
+        Some((end, hint)) => (end, hint),
         None => {
             let extent = extent_of(segment, &file, &head, place.upper)?;
             let index = match &extent.index {
@@ -240,20 +236,14 @@ fn hold(shared: &Shared, place: &Place, next: u64) -> io::Result<Option<Held>> {
                 let after = index.partition_point(|e| e.seq <= next);
                 after.checked_sub(1).and_then(|n| index.get(n).copied())
             });
-            (extent.end, entry.map_or(start, |e| (e.offset, e.seq)))
+            (extent.end, entry)
         }
     };
-    let walk = Walk {
-        file,
-        salt: head.salt,
-        at: start.0,
-        end,
-        next: start.1,
-        upper: place.upper,
-        keep_from: next,
-        bad_from: None,
-        tolerant: false,
-    };
+    let mut walk = Walk::new(&file, &head, end, place.upper);
+    walk.keep_from = next;
+    if let Some(entry) = entry {
+        walk.skip_to(entry);
+    }
     Ok(Some(Held {
         segment: Arc::clone(segment),
         walk,
@@ -299,40 +289,17 @@ pub(crate) fn extent_of(
     }
     let extent = match segment::read_extent(&**file, head)? {
         Some(extent) => extent,
-        None => scan_extent(segment, file, head, upper)?,
+        None => scan_extent(file, head, upper)?,
     };
     Ok(segment.extent.get_or_init(|| extent).clone())
 }
 
-fn scan_extent(
-    segment: &Segment,
-    file: &Arc<dyn DiskFile>,
-    head: &Head,
-    upper: u64,
-) -> io::Result<Extent> {
-    let mut growth = Growth::new(segment.base, head.data_start());
-    let mut walk = Walk {
-        file: Arc::clone(file),
-        salt: head.salt,
-        at: head.data_start(),
-        end: file.length()?,
-        next: segment.base.0,
-        upper,
-        keep_from: 0,
-        bad_from: None,
-        tolerant: false,
-    };
-    loop {
-        let piece = walk.step_patiently(SCAN, true)?;
-        for (offset, header) in &piece.places {
-            growth.add(header.seq, header.time, *offset, header.frame() as u64);
-        }
-        if piece.done {
-            // What could not be read today may be readable tomorrow: it is left within the extent.
-            growth.end = if walk.tolerant { walk.end } else { growth.end };
-            return Ok(growth.extent(true));
-        }
-    }
+fn scan_extent(file: &Arc<dyn DiskFile>, head: &Head, upper: u64) -> io::Result<Extent> {
+    let mut walk = Walk::new(file, head, file.length()?, upper);
+    let mut growth = walk.grow()?;
+    // What could not be read today may be readable tomorrow: it is left within the extent.
+    growth.end = if walk.tolerant { walk.end } else { growth.end };
+    Ok(growth.extent(true))
 }
 
 /// The first record at or after `unix_ns`; one past the end if there is none.
@@ -362,7 +329,6 @@ fn seek_in(shared: &Arc<Shared>, place: &Place, from: u64, time: u64) -> io::Res
     let Some((file, head)) = open(shared, &place.segment)? else {
         return Ok(None);
     };
-    let mut start = (head.data_start(), place.segment.base.0);
     let (end, max_time, index) = match place.open {
         Some((end, _)) => {
             let catalog = lock(&shared.catalog);
@@ -382,22 +348,14 @@ fn seek_in(shared: &Arc<Shared>, place: &Place, from: u64, time: u64) -> io::Res
     if max_time < time {
         return Ok(None);
     }
+    let mut walk = Walk::new(&file, &head, end, place.upper);
+    walk.keep_from = from;
     if let Some(index) = index {
         let after = index.partition_point(|e| e.before < time);
-        let entry = after.checked_sub(1).and_then(|n| index.get(n));
-        start = entry.map_or(start, |e| (e.offset, e.seq));
+        if let Some(entry) = after.checked_sub(1).and_then(|n| index.get(n)) {
+            walk.skip_to(*entry);
+        }
     }
-    let mut walk = Walk {
-        file,
-        salt: head.salt,
-        at: start.0,
-        end,
-        next: start.1,
-        upper: place.upper,
-        keep_from: from,
-        bad_from: None,
-        tolerant: false,
-    };
     loop {
         let piece = walk.step_patiently(SCAN, false)?;
         if let Some(entry) = piece.entries.iter().find(|e| e.time >= time) {

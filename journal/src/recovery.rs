@@ -13,14 +13,14 @@
 use std::{
     collections::BTreeMap,
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Condvar, Mutex},
 };
 
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
-    Checkpoint, Config, Disk, FORMAT, Ledger, Seq,
+    Checkpoint, CheckpointFrom, Config, Disk, FORMAT, Ledger, OpenError, Opened, Seq,
     catalog::{Catalog, Chores, Counters, Shared},
     cursor::Cell,
     disk::{Access, DiskFile, Lock, LockError, read_full, write_all},
@@ -29,119 +29,15 @@ use crate::{
     record::{self, HEADER, MAX_SEQ},
     segment::{self, BadHead, Extent, Growth, Head, Segment},
     slots::{Found, Slot, SlotFile},
-    walk::{Hole, Walk, opens_group},
+    walk::{Hole, SCAN, Walk, opens_group},
     writer::{Active, Queue, Writer},
 };
-
-const SCAN: usize = 1 << 20;
-
-/// Why a directory's journal was not opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process writes here.
-    #[error("the journal in {path} is in use by {by}; stop it, or use another directory")]
-    Locked {
-        /// The directory.
-        path: PathBuf,
-        /// What the holder says of itself.
-        by: String,
-    },
-    /// Another version of the format; nothing was changed.
-    #[error(
-        "the journal in {path} has format version {found} and this program knows {known}; use a program that knows it, or another directory (nothing was changed)"
-    )]
-    Version {
-        /// The directory.
-        path: PathBuf,
-        /// The version found.
-        found: u16,
-        /// The version that this program reads and writes.
-        known: u16,
-    },
-    /// The directory cannot be written.
-    #[error("{path} cannot be written: {source}; make it writable, or use another directory")]
-    NotWritable {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// What stands there is not a journal that could be read.
-    #[error("{path} cannot be read as a journal: {what}; move it away to begin with an empty one")]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: &'static str,
-    },
-    /// The owner does not take the checkpoint that it once saved.
-    #[error(
-        "the checkpoint in {path} is not accepted: {reason}; use the program that wrote it, or another directory"
-    )]
-    Checkpoint {
-        /// The segment.
-        path: PathBuf,
-        /// The owner's reason.
-        reason: String,
-    },
-    /// The system refused something on the way.
-    #[error("{doing} in {path} failed: {source}; check the disk and start again")]
-    Io {
-        /// The directory.
-        path: PathBuf,
-        /// What was being done.
-        doing: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-/// Where the owner's fold was taken up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CheckpointFrom {
-    /// A new journal, or one whose every record was folded again from the first.
-    #[default]
-    Fresh,
-    /// The checkpoint before this record, and all records from there.
-    Before(Seq),
-    /// No checkpoint was readable and the oldest records are gone: the fold knows only what is still kept.
-    Lost,
-}
-
-/// What was found at opening.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Opened {
-    /// The journal was made.
-    pub created: bool,
-    /// Oldest record that is kept.
-    pub first: Seq,
-    /// Newest record.
-    pub committed: Seq,
-    /// Segments found.
-    pub segments: usize,
-    /// Bytes of a torn tail that were cut: writes that a crash interrupted.
-    pub cut_bytes: u64,
-    /// Records missing inside the last group commit: interrupted by a crash and never acknowledged, or else damaged.
-    pub torn: u64,
-    /// Records missing before that in the newest segment: damaged.
-    pub corrupt: u64,
-    /// Numbers not given out again because a cursor had passed them.
-    pub burned: u64,
-    /// Where the owner's fold was taken up.
-    pub checkpoint: CheckpointFrom,
-    /// Cursors found.
-    pub cursors: usize,
-    /// Cursors of which one slot is not whole; they go on from the other, at most one write behind.
-    pub cursors_behind: Vec<String>,
-    /// Cursors that could not be read; they go on from the oldest record.
-    pub cursors_lost: Vec<String>,
-}
 
 /// Opens the journal without starting its threads.
 pub(crate) fn open(
     disk: Arc<dyn Disk>,
     config: Config,
-    mut checkpoint: Box<dyn Checkpoint>,
+    checkpoint: Box<dyn Checkpoint>,
 ) -> Result<(Arc<Shared>, Writer, Opened), OpenError> {
     let path = disk.path();
     let opening = Opening {
@@ -151,6 +47,21 @@ pub(crate) fn open(
     // Before the lock, so that a directory of another version is not touched at all.
     opening.check_version()?;
     let guard = opening.lock()?;
+    open_locked(disk, config, checkpoint, guard)
+}
+
+/// As [`open`], by the holder of the lock.
+pub(crate) fn open_locked(
+    disk: Arc<dyn Disk>,
+    config: Config,
+    mut checkpoint: Box<dyn Checkpoint>,
+    guard: Box<dyn Lock>,
+) -> Result<(Arc<Shared>, Writer, Opened), OpenError> {
+    let path = disk.path();
+    let opening = Opening {
+        disk: &*disk,
+        path: &path,
+    };
     let format = opening.check_version()?;
     opening.remove_temporary_files()?;
     if format != Format::Known {
@@ -272,7 +183,7 @@ impl Opening<'_> {
         }
     }
 
-    fn lock(&self) -> Result<Box<dyn Lock>, OpenError> {
+    pub(crate) fn lock(&self) -> Result<Box<dyn Lock>, OpenError> {
         let path = self.path.to_owned();
         self.disk.lock().map_err(|error| match error {
             LockError::Held { by } => OpenError::Locked { path, by },
@@ -283,12 +194,7 @@ impl Opening<'_> {
     /// Removes what an interrupted creation left.
     fn remove_temporary_files(&self) -> Result<(), OpenError> {
         let names = self.disk.list().map_err(self.io("listing files"))?;
-        let ours = |n: &&String| {
-            n.strip_suffix(".tmp").is_some_and(|n| {
-                n == FORMAT_FILE || n.ends_with(".cursor") || segment::base_of(n).is_some()
-            })
-        };
-        for name in names.iter().filter(ours) {
+        for name in names.iter().filter(|n| is_unfinished(n)) {
             self.disk
                 .unlink(name)
                 .map_err(self.io("removing an unfinished file"))?;
@@ -443,7 +349,7 @@ impl Opening<'_> {
         let Some((file, head)) = self.head(segment, Access::Read)? else {
             return Ok(());
         };
-        let mut walk = walk(&file, &head, segment.bytes(), upper);
+        let mut walk = Walk::new(&file, &head, segment.bytes(), upper);
         loop {
             let piece = walk
                 .step_patiently(SCAN, false)
@@ -464,23 +370,20 @@ impl Opening<'_> {
         opened: &mut Opened,
     ) -> Result<Walked, OpenError> {
         let mut growth = Growth::new(head.base, head.data_start());
-        let mut walk = walk(file, head, end, MAX_SEQ + 1);
+        let mut walk = Walk::new(file, head, end, MAX_SEQ + 1);
         let (mut holes, mut last_group) = (Vec::new(), head.data_start());
         loop {
             let piece = walk
                 .step_patiently(SCAN, true)
                 .map_err(self.io("reading the newest segment"))?;
-            let mut found = piece.holes.into_iter().peekable();
-            for ((offset, header), entry) in piece.places.iter().zip(&piece.entries) {
-                holes.extend(std::iter::from_fn(|| {
-                    found.next_if(|hole| hole.to <= *offset)
-                }));
+            for (before, offset, header, entry) in piece.records() {
+                holes.extend(before.iter().cloned());
                 if opens_group(header) {
                     opened.corrupt += missing(&holes);
                     holes.clear();
-                    last_group = *offset;
+                    last_group = offset;
                 }
-                growth.add(header.seq, header.time, *offset, header.frame() as u64);
+                growth.add(header.seq, header.time, offset, header.frame() as u64);
                 fold.apply(entry);
             }
             if piece.done {
@@ -570,23 +473,16 @@ impl Opening<'_> {
     }
 }
 
+/// Whether an interrupted creation left the file.
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    let ours =
+        |n: &str| n == FORMAT_FILE || n.ends_with(".cursor") || segment::base_of(n).is_some();
+    name.strip_suffix(".tmp").is_some_and(ours)
+}
+
 fn missing(holes: &[Hole]) -> u64 {
     holes
         .iter()
         .map(|hole| hole.numbers.end - hole.numbers.start)
         .sum()
-}
-
-fn walk(file: &Arc<dyn DiskFile>, head: &Head, end: u64, upper: u64) -> Walk {
-    Walk {
-        file: Arc::clone(file),
-        salt: head.salt,
-        at: head.data_start(),
-        end,
-        next: head.base.0,
-        upper,
-        keep_from: 0,
-        bad_from: None,
-        tolerant: false,
-    }
 }

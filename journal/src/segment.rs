@@ -31,9 +31,12 @@ use crate::{
 
 const MAGIC: &[u8; 8] = b"CRSTJRNL";
 const SEALED: &[u8; 8] = b"CRSTSEAL";
-const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 const COPY: usize = 4096;
-const CHECKPOINT: u64 = (COPY + BLOCK) as u64;
+/// Where the header stands.
+pub(crate) const COPIES: [u64; 2] = [0, COPY as u64];
+/// Where the owner's checkpoint stands.
+pub(crate) const CHECKPOINT: u64 = (COPY + BLOCK) as u64;
 /// A new index entry is made when this many bytes were written since the last.
 pub(crate) const INDEX_EVERY: u64 = 64 << 10;
 const INDEX_ENTRY: usize = 24;
@@ -102,12 +105,7 @@ impl Head {
 
     /// Reads the header: the first copy that is whole. `Ok(Err(_))` says that neither is.
     pub(crate) fn read(file: &dyn DiskFile) -> io::Result<Result<Head, BadHead>> {
-        let copy = |at: usize| -> io::Result<Result<Head, BadHead>> {
-            let mut bytes = [0; BLOCK];
-            read_full(file, &mut bytes, at as u64)?;
-            Ok(Head::decode(&bytes))
-        };
-        let (first, second) = match (copy(0), copy(COPY)) {
+        let (first, second) = match Head::copies(file) {
             (Err(error), Err(_)) => return Err(error),
             (first, second) => (
                 first.unwrap_or(Err(BadHead::Damaged)),
@@ -126,6 +124,23 @@ impl Head {
         })
     }
 
+    /// Both copies as they are.
+    pub(crate) fn copies(file: &dyn DiskFile) -> (io::Result<HeadCopy>, io::Result<HeadCopy>) {
+        let copy = |at: u64| -> io::Result<HeadCopy> {
+            let mut bytes = [0; BLOCK];
+            read_full(file, &mut bytes, at)?;
+            Ok(Head::decode(&bytes))
+        };
+        let [first, second] = COPIES.map(copy);
+        (first, second)
+    }
+
+    /// Writes the header over one of its copies and syncs it.
+    pub(crate) fn restore(&self, file: &dyn DiskFile, at: u64) -> io::Result<()> {
+        write_all(file, &self.encode(), at)?;
+        file.fdatasync()
+    }
+
     /// Reads the checkpoint; `None` where it is damaged.
     pub(crate) fn read_checkpoint(&self, file: &dyn DiskFile) -> io::Result<Option<Vec<u8>>> {
         if file.length()? < self.data_start() {
@@ -137,6 +152,8 @@ impl Head {
         Ok(whole.then_some(bytes))
     }
 }
+
+type HeadCopy = Result<Head, BadHead>;
 
 /// Why there is no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,10 +14,13 @@ use crate::{
     Entry, Seq,
     disk::{DiskFile, read_full},
     record::{GROUP_START, HEADER, Header, VOID},
+    segment::{Growth, Head, IndexEntry},
 };
 
 /// Bytes looked through at a time when searching for the next record.
 const WINDOW: usize = 256 << 10;
+/// Bytes read at a time when nothing is handed out.
+pub(crate) const SCAN: usize = 1 << 20;
 /// After so many failed reads at one place, unreadable sectors count as damaged.
 pub(crate) const PATIENCE: u32 = 3;
 /// Unreadable places are stepped over in units of this many bytes.
@@ -64,6 +67,17 @@ impl Piece {
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.gaps.is_empty() && self.voids.is_empty()
     }
+
+    /// Each record with its place and the holes between it and the one before, if places were asked for.
+    pub(crate) fn records(&self) -> impl Iterator<Item = (&[Hole], u64, &Header, &Entry)> {
+        let mut holes = self.holes.as_slice();
+        let records = self.places.iter().zip(&self.entries);
+        records.map(move |((offset, header), entry)| {
+            let (before, rest) = holes.split_at(holes.partition_point(|h| h.to <= *offset));
+            holes = rest;
+            (before, *offset, header, entry)
+        })
+    }
 }
 
 /// A bad region between two valid records.
@@ -75,6 +89,26 @@ pub(crate) struct Hole {
 }
 
 impl Walk {
+    /// From a segment's first record to `end`, as far as the numbers below `upper`.
+    pub(crate) fn new(file: &Arc<dyn DiskFile>, head: &Head, end: u64, upper: u64) -> Walk {
+        Walk {
+            file: Arc::clone(file),
+            salt: head.salt,
+            at: head.data_start(),
+            end,
+            next: head.base.0,
+            upper,
+            keep_from: 0,
+            bad_from: None,
+            tolerant: false,
+        }
+    }
+
+    /// Goes on from a place in the middle that the index gave.
+    pub(crate) fn skip_to(&mut self, entry: IndexEntry) {
+        (self.at, self.next) = (entry.offset, entry.seq);
+    }
+
     /// Reads on, about `max` bytes but at least one record if there is one.
     pub(crate) fn step(&mut self, max: usize, places: bool) -> io::Result<Piece> {
         let mut piece = Piece::default();
@@ -113,6 +147,20 @@ impl Walk {
             self.tolerant = true;
             self.step(max, places)
         })
+    }
+
+    /// Walks to the end and enters every record: what a segment without an index would have in it.
+    pub(crate) fn grow(&mut self) -> io::Result<Growth> {
+        let mut growth = Growth::new(Seq(self.next), self.at);
+        loop {
+            let piece = self.step_patiently(SCAN, true)?;
+            for (offset, header) in &piece.places {
+                growth.add(header.seq, header.time, *offset, header.frame() as u64);
+            }
+            if piece.done {
+                return Ok(growth);
+            }
+        }
     }
 
     /// Takes the records of `block`, which begins at `self.at`.

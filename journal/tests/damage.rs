@@ -9,51 +9,12 @@
 mod support;
 
 use journal::{
-    Account, CheckpointFrom, Config, CursorOptions, Journal, OpenError, Opened, Seq, Start,
-    sim::SimDisk,
+    Account, CheckpointFrom, Config, CursorOptions, Journal, Opened, Seq, Start, sim::SimDisk,
 };
-use support::{Counting, append, poll, read_all, record, records, text};
-
-const RECORDS: u64 = 12;
-
-/// Segments of records 1–4, 5–8 (both sealed) and 9–12 (open), and a cursor at 3 whose slots differ by one move.
-fn sample() -> SimDisk {
-    let disk = SimDisk::new(1);
-    let (journal, _, mut stepper) = open(&disk).unwrap();
-    let options = CursorOptions {
-        start: Start::Beginning,
-        ..CursorOptions::default()
-    };
-    let cursor = journal.cursor("c", options).unwrap();
-    for n in 0..RECORDS / 2 {
-        if n > 0 && n % 2 == 0 {
-            stepper.seal();
-        }
-        let texts = [
-            format!("record {}", 2 * n + 1),
-            format!("record {}", 2 * n + 2),
-        ];
-        append(&journal, &mut stepper, texts.iter().map(record).collect()).unwrap();
-    }
-    for to in [2, 3] {
-        let delta = Account {
-            delivered: 1,
-            ..Account::default()
-        };
-        let mut advance = Box::pin(cursor.advance(Seq(to), delta, None));
-        assert!(poll(&mut advance).is_pending());
-        stepper.keep(0);
-        assert!(poll(&mut advance).is_ready());
-    }
-    drop(cursor);
-    stepper.close(0);
-    disk
-}
-
-fn open(disk: &SimDisk) -> Result<(Journal, Opened, journal::Stepper), OpenError> {
-    let (fold, _) = Counting::new();
-    Journal::open_stepped(disk.disk(), Config::default(), Box::new(fold))
-}
+use support::{
+    Counting, RECORDS, append, open_counting as open, poll, read_all, records, sample, segments,
+    text,
+};
 
 /// What a damaged copy of the sample gives.
 struct Outcome {
@@ -103,13 +64,6 @@ fn outcome(disk: &SimDisk, what: &str) -> Outcome {
         corrupt,
         cursor,
     }
-}
-
-fn segments(disk: &SimDisk) -> Vec<String> {
-    disk.names()
-        .into_iter()
-        .filter(|n| n.ends_with(".seg"))
-        .collect()
 }
 
 #[test]

@@ -14,7 +14,8 @@ use std::{fs, path::Path, sync::Arc};
 
 use journal::{
     Account, CheckpointFrom, Config, CursorOptions, Disk, FORMAT, Journal, RealDisk, Seq, Start,
-    inspect::inspect, sim::SimDisk,
+    inspect::{Depth, State, inspect},
+    sim::SimDisk,
 };
 use support::{Counting, append, poll, read_all, record, records, text};
 
@@ -70,10 +71,11 @@ fn version_1_opens_and_goes_on() {
         fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
     }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open_existing(dir.path()).unwrap());
-    let report = inspect(&*disk).unwrap();
+    let report = inspect(&*disk, Depth::Everything).unwrap();
     assert!(report.is_sound(), "{report:?}");
     assert_eq!((report.records(), report.segments[1].interrupted), (6, 1));
-    assert!(report.segments[0].sealed && !report.segments[1].sealed);
+    let states: Vec<_> = report.segments.iter().map(|s| s.state).collect();
+    assert_eq!(states, [State::Sealed, State::Open]);
 
     let (fold, seen) = Counting::new();
     let (journal, opened, mut stepper) =

@@ -479,37 +479,6 @@ fn a_directory_that_cannot_be_written_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn inspection_tells_what_is_there_and_what_is_damaged() {
-    let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = open(dir.path(), small());
-    let cursor = journal.cursor("c", CursorOptions::default()).unwrap();
-    for n in 1..=60 {
-        journal.append(vec![sized(n, 500)]).await.unwrap();
-    }
-    drop(cursor);
-    journal.close();
-    let disk = RealDisk::open_existing(dir.path()).unwrap();
-    let sound = journal::inspect::inspect(&disk).unwrap();
-    assert!(sound.is_sound());
-    assert_eq!(
-        (sound.records(), sound.lost(), sound.cursors.len()),
-        (60, 0, 1)
-    );
-
-    let name = dir.path().join(&sound.segments[1].name);
-    let mut bytes = fs::read(&name).unwrap();
-    bytes[5000] ^= 1;
-    fs::write(&name, bytes).unwrap();
-    let damaged = journal::inspect::inspect(&disk).unwrap();
-    assert!(!damaged.is_sound());
-    assert_eq!((damaged.records(), damaged.lost()), (59, 1));
-
-    let (journal, _) = open(dir.path(), small());
-    let (entries, expired, corrupt) = read_all(&mut journal.reader(Seq(1)));
-    assert_eq!((entries.len(), expired, corrupt), (59, 0, 1));
-}
-
-#[tokio::test]
 async fn a_fold_that_panics_closes_the_journal_instead_of_hanging_it() {
     struct Panics;
     impl journal::Checkpoint for Panics {

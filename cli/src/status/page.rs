@@ -408,7 +408,7 @@ fn ago(unix: u64) -> yaml::Span {
 }
 
 /// A number of bytes to three digits.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut value, mut unit) = (bytes as f64, 0); // three digits are shown
     while value >= 1024.0 && unit + 1 < units.len() {

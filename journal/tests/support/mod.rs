@@ -15,7 +15,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use journal::{Checkpoint, Entry, Journal, Reader, Record, Seq};
+use journal::{
+    Account, Checkpoint, Config, CursorOptions, Entry, Journal, OpenError, Opened, Reader, Record,
+    Seq, Start, Stepper, sim::SimDisk,
+};
 
 pub(crate) fn record(text: impl Into<String>) -> Record {
     Record {
@@ -132,4 +135,53 @@ pub(crate) fn append(
         Poll::Ready(answer) => answer,
         Poll::Pending => panic!("not answered"),
     }
+}
+
+/// Records of [`sample`].
+pub(crate) const RECORDS: u64 = 12;
+
+/// Segments of records 1–4, 5–8 (both sealed) and 9–12 (open), and a cursor at 3 whose slots differ by one move.
+pub(crate) fn sample() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let (journal, _, mut stepper) = open_counting(&disk).unwrap();
+    let options = CursorOptions {
+        start: Start::Beginning,
+        ..CursorOptions::default()
+    };
+    let cursor = journal.cursor("c", options).unwrap();
+    for n in 0..RECORDS / 2 {
+        if n > 0 && n % 2 == 0 {
+            stepper.seal();
+        }
+        let texts = [
+            format!("record {}", 2 * n + 1),
+            format!("record {}", 2 * n + 2),
+        ];
+        append(&journal, &mut stepper, texts.iter().map(record).collect()).unwrap();
+    }
+    for to in [2, 3] {
+        let delta = Account {
+            delivered: 1,
+            ..Account::default()
+        };
+        let mut advance = Box::pin(cursor.advance(Seq(to), delta, None));
+        assert!(poll(&mut advance).is_pending());
+        stepper.keep(0);
+        assert!(poll(&mut advance).is_ready());
+    }
+    drop(cursor);
+    stepper.close(0);
+    disk
+}
+
+pub(crate) fn open_counting(disk: &SimDisk) -> Result<(Journal, Opened, Stepper), OpenError> {
+    let (fold, _) = Counting::new();
+    Journal::open_stepped(disk.disk(), Config::default(), Box::new(fold))
+}
+
+/// Names of the segments, oldest first.
+pub(crate) fn segments(disk: &SimDisk) -> Vec<String> {
+    let mut names = disk.names();
+    names.retain(|n| n.ends_with(".seg"));
+    names
 }
