@@ -6,6 +6,7 @@
 
 use crate::event::Kind;
 use crate::fields::{self, FieldType, Table};
+use crate::plain::{is_utf8, plain};
 use crate::walk::{Value, Walk};
 
 /// The largest event, in bytes: 1 MiB. KubeArmor's clients refuse messages over 4 MiB (the gRPC default).
@@ -107,6 +108,9 @@ pub fn check(kind: Kind, payload: &[u8]) -> Result<(), Malformed> {
             limit: MAX_EVENT,
         });
     }
+    if plain(fields::table(kind), payload) {
+        return Ok(());
+    }
     let mut reserved = false;
     fields_of(kind, payload, |number| reserved |= number == ID_FIELD)?;
     if reserved {
@@ -146,7 +150,7 @@ fn field(
     };
     let bytes = field.expect(value)?;
     match field.ty {
-        FieldType::Text | FieldType::TextList => utf8(bytes, field.name).map(drop),
+        FieldType::Text | FieldType::TextList => well_written(bytes, field.name),
         FieldType::TextMap => entry(event, end - bytes.len(), end, field.name),
         FieldType::Message(nested) => {
             let mut walk = Walk::inside(event, end - bytes.len(), end, level + 1);
@@ -164,7 +168,7 @@ fn entry(event: &[u8], from: usize, to: usize, name: &'static str) -> Result<(),
     let mut walk = Walk::inside(event, from, to, 1);
     while let Some((number, value)) = walk.next()? {
         match (number, value) {
-            (1 | 2, Value::Bytes(text)) => utf8(text, name).map(drop)?,
+            (1 | 2, Value::Bytes(bytes)) => well_written(bytes, name)?,
             (1 | 2, other) => {
                 return Err(Malformed::WireType {
                     name,
@@ -178,7 +182,18 @@ fn entry(event: &[u8], from: usize, to: usize, name: &'static str) -> Result<(),
     Ok(())
 }
 
+/// Whether a field's text is UTF-8.
+#[inline]
+pub(crate) fn well_written(bytes: &[u8], name: &'static str) -> Result<(), Malformed> {
+    if is_utf8(bytes) {
+        Ok(())
+    } else {
+        Err(Malformed::Utf8 { name })
+    }
+}
+
 /// The text of a field.
+#[inline]
 pub(crate) fn utf8<'a>(bytes: &'a [u8], name: &'static str) -> Result<&'a str, Malformed> {
     std::str::from_utf8(bytes).map_err(|_| Malformed::Utf8 { name })
 }

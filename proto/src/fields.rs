@@ -11,8 +11,9 @@
 //!
 //! Names below 100 are KubeArmor's and never change. A test holds the tables to the `.proto` descriptors, both ways.
 
-use crate::check::Malformed;
+use crate::check::{ID_FIELD, Malformed};
 use crate::event::Kind;
+use crate::plain::Shape;
 use crate::walk::Value;
 
 /// Which fields to print.
@@ -139,6 +140,8 @@ pub struct Table {
     fields: &'static [Field],
     /// Position in `fields` by field number; [`NONE`] where there is no such field.
     positions: [u8; 128],
+    /// How each field number looks on the wire, for [`plain`](crate::plain).
+    shapes: [Shape; 128],
     /// How many fields are KubeArmor's.
     theirs: usize,
 }
@@ -159,6 +162,12 @@ impl Table {
             Some(&position) if position != NONE => Some(usize::from(position)),
             _ => None,
         }
+    }
+
+    /// How a field of that number looks if a sender may send it.
+    #[inline]
+    pub(crate) fn shape(&self, number: usize) -> Shape {
+        self.shapes.get(number).copied().unwrap_or(Shape::Other)
     }
 
     /// The field of that number.
@@ -199,6 +208,7 @@ impl Table {
 const fn build(fields: &'static [Field]) -> Table {
     assert!(fields.len() <= 64, "presence is one bit a field in a u64");
     let (mut positions, mut theirs, mut n) = ([NONE; 128], 0, 0);
+    let mut shapes = [Shape::Other; 128];
     while n < fields.len() {
         let number = fields[n].number as usize;
         assert!(
@@ -206,6 +216,9 @@ const fn build(fields: &'static [Field]) -> Table {
             "each number once"
         );
         positions[number] = n as u8;
+        if number != ID_FIELD as usize {
+            shapes[number] = Shape::of(fields[n].ty);
+        }
         if !fields[n].ours {
             assert!(theirs == n, "our own fields come last");
             theirs += 1;
@@ -215,6 +228,7 @@ const fn build(fields: &'static [Field]) -> Table {
     Table {
         fields,
         positions,
+        shapes,
         theirs,
     }
 }

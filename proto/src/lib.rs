@@ -17,6 +17,7 @@ mod decimal;
 mod event;
 mod eventdata;
 mod ids;
+mod plain;
 mod slots;
 mod time;
 mod view;

@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use crate::check::{Malformed, utf8};
+use crate::check::{Malformed, utf8, well_written};
 use crate::decimal;
 use crate::event::Kind;
 use crate::fields::{self, Field, FieldSet, FieldType, Table};
@@ -199,6 +199,7 @@ fn scalar<const N: usize>(
 }
 
 fn push_text(text: &[u8], field: &Field, out: &mut Vec<u8>) -> Result<(), Malformed> {
-    out.extend_from_slice(utf8(text, field.name)?.as_bytes());
+    well_written(text, field.name)?;
+    out.extend_from_slice(text);
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! decode for a reader.
 
 use crate::check::Malformed;
+use crate::plain::short;
 
 /// How deep prost follows nested messages and groups.
 pub(crate) const RECURSION: u32 = 100;
@@ -66,8 +67,36 @@ impl<'a> Walk<'a> {
     }
 
     /// The next field, or none at the end.
-    #[inline]
+    // Into every loop over fields: what the loop does with a field is then decided where its wire type is.
+    #[inline(always)]
     pub(crate) fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, Malformed> {
+        match self.common() {
+            Some(field) => Ok(Some(field)),
+            None => self.any(),
+        }
+    }
+
+    /// The next field if it is as almost all are: a number below 2048, and bytes or a varint that needs no more than two
+    /// bytes for its length or value. None says nothing, and nothing has moved.
+    #[inline(always)]
+    fn common(&mut self) -> Option<(u32, Value<'a>)> {
+        let (key, at) = short(self.bytes, self.at)?;
+        let (second, at) = short(self.bytes, at)?;
+        let (value, end) = match key & 7 {
+            0 => (Value::Varint(second as u64), at),
+            2 => (Value::Bytes(self.bytes.get(at..at + second)?), at + second),
+            _ => return None,
+        };
+        if key < 8 {
+            return None;
+        }
+        self.at = end;
+        Some(((key >> 3) as u32, value))
+    }
+
+    /// The next field, whatever it is.
+    #[cold]
+    fn any(&mut self) -> Result<Option<(u32, Value<'a>)>, Malformed> {
         if self.at >= self.bytes.len() {
             return Ok(None);
         }
