@@ -25,6 +25,7 @@ for group in "$@"; do
         need qemu-system-x86_64 qemu-system-x86
         need busybox busybox-static
         need cpio cpio
+        need valgrind valgrind
         need gzip gzip
         ;;
     *)

@@ -1,5 +1,6 @@
 //! The project's automation: `cargo xtask COMMAND`. One module a command.
 
+mod bench;
 mod deps;
 mod skips;
 mod test;
@@ -20,6 +21,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure the relay, or count the instructions of its parts
+    Bench(bench::Args),
     /// Hold the crates to the dependency table of ARCHITECTURE.md
     Deps,
     /// Run every suite and count what passed, failed and was skipped
@@ -30,6 +33,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Args::parse().command {
+        Command::Bench(args) => bench::run(&args),
         Command::Deps => deps::run(),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::run(&args),

@@ -7,7 +7,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::skips::{Ledger, Skip, VARIABLE};
-use crate::{deps, vm, workspace};
+use crate::{bench, deps, vm, workspace};
+
+/// The program that `cargo xtask bench` runs is held to the same lints and tests.
+const BENCH: &str = "xtask/bench";
 
 /// What to run.
 #[derive(clap::Args)]
@@ -59,6 +62,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "clippy",
             "--workspace",
             "--all-targets",
+            "--features",
+            BENCH,
             "--quiet",
             "--",
             "-D",
@@ -68,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     tally.step("tests", |tally| {
         let mut cargo = workspace::cargo();
         cargo
-            .args(["test", "--workspace", "--no-fail-fast"])
+            .args(["test", "--workspace", "--no-fail-fast", "--features", BENCH])
             .env(VARIABLE, ledger.path());
         if args.quick {
             cargo.env("CRESSET_QUICK", "1");
@@ -76,6 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         counted(&mut cargo, tally)
     });
     if !args.quick {
+        tally.step("instructions an event", instructions);
         for kernel in vm::KERNELS {
             tally.step(
                 &format!("virtual machine, kernel {kernel}, BPF LSM on"),
@@ -85,6 +91,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     tally.skips.extend(ledger.read()?);
     report(&tally, args)
+}
+
+fn instructions(tally: &mut Tally) -> Result<()> {
+    match bench::missing() {
+        Some(reason) => tally
+            .skips
+            .push(Skip::new("valgrind", "bench micro", &reason)),
+        None => {
+            bench::check_micro()?;
+            tally.passed += 1;
+        }
+    }
+    Ok(())
 }
 
 fn virtual_machine(kernel: &str, tally: &mut Tally) -> Result<()> {

@@ -1,0 +1,139 @@
+//! The arguments of `cargo xtask bench`, and those of the program that it builds.
+#![allow(dead_code, reason = "xtask and cresset-bench each use their part")]
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+/// What to measure, and how.
+#[derive(clap::Args)]
+pub(crate) struct RelayArgs {
+    /// Cases; none: all
+    #[arg(value_enum)]
+    cases: Vec<Case>,
+    /// How long each row is measured
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) seconds: u64,
+    /// Write the figures here as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// The journal that `backlog` starts with, in GiB
+    #[arg(long, default_value_t = 2.0)]
+    pub(crate) gib: f64,
+    /// Of the generator; the same events for the same seed
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Measure this relay [default: the one of this checkout, built with --release]
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) program: Option<PathBuf>,
+    /// Put journals and files here [default: bench in the build folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// A case.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Case {
+    /// Events in, on disk, acknowledged; no sinks, no readers
+    Ingest,
+    /// Every kind of sink that there is
+    Sinks,
+    /// 1 to 64 clients of feeder.LogService
+    Feeds,
+    /// 1, 10, 50 and 100 thousand events a second
+    Paced,
+    /// Five times what the relay can take
+    Overload,
+    /// A start with a large journal, and sinks that catch up
+    Backlog,
+    /// Nothing happens
+    Idle,
+}
+
+impl RelayArgs {
+    /// Those named, else all.
+    pub(crate) fn cases(&self) -> Vec<Case> {
+        if self.cases.is_empty() {
+            Case::value_variants().to_vec()
+        } else {
+            self.cases.clone()
+        }
+    }
+}
+
+/// Which loops to count.
+#[derive(clap::Args)]
+pub(crate) struct MicroArgs {
+    /// Loops; none: all
+    #[arg(value_enum)]
+    cases: Vec<MicroCase>,
+    /// Fail when one grew by more than 10 % against bench/baseline.json
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Write bench/baseline.json
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) update: bool,
+}
+
+impl MicroArgs {
+    /// Every loop, held to the baseline.
+    pub(crate) fn check() -> Self {
+        Self {
+            cases: Vec::new(),
+            check: true,
+            update: false,
+        }
+    }
+
+    /// Those named, else all.
+    pub(crate) fn cases(&self) -> Vec<MicroCase> {
+        if self.cases.is_empty() {
+            MicroCase::value_variants().to_vec()
+        } else {
+            self.cases.clone()
+        }
+    }
+}
+
+/// A piece of code.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MicroCase {
+    /// proto: is it a well-formed event?
+    Check,
+    /// proto: a batch out of the link's bytes, each event checked
+    Receive,
+    /// proto: the fields that filters look at
+    View,
+    /// exporters: a sink's filter with a condition of every sort
+    Filter,
+    /// proto: a record as the feed sends it
+    Frame,
+    /// proto: JSON as KubeArmor's client prints it
+    JsonKubearmor,
+    /// proto: JSON with our own fields
+    JsonAll,
+    /// proto: text as KubeArmor's client prints it
+    Text,
+    /// journal: 1000 events at a time
+    Append,
+    /// journal: 64 KiB at a time
+    Read,
+}
+
+/// The word on the command line.
+fn word(value: &impl ValueEnum, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    let value = value.to_possible_value();
+    f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+}
+
+impl std::fmt::Display for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        word(self, f)
+    }
+}
+
+impl std::fmt::Display for MicroCase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        word(self, f)
+    }
+}

@@ -1,0 +1,96 @@
+//! `cargo xtask bench`: how fast Cresset is.
+//!
+//! ```text
+//! bench relay   real relay (release) ◀═ link, feed, /metrics ═▶ cresset-bench   a table of rates, latencies, CPU, memory
+//! bench micro   cresset-bench under callgrind, N and 2N events  ─▶ instructions an event ─▶ bench/baseline.json
+//! ```
+//! The first says what a machine can do, and is noise on a busy one. The second is the same on every machine, so a test
+//! can hold code to it. What both drive is a program of its own, so that other commands of xtask need not be built with
+//! gRPC and the journal.
+
+mod args;
+mod micro;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::workspace;
+
+/// What to measure.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Drive the relay over its real protocols and print what it does
+    Relay(args::RelayArgs),
+    /// Count the instructions of its parts with callgrind
+    Micro(args::MicroArgs),
+}
+
+pub(crate) use micro::missing;
+
+/// The instructions of all parts, held to the baseline.
+pub(crate) fn check_micro() -> Result<()> {
+    micro::run(&args::MicroArgs::check())
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    match &args.command {
+        Command::Relay(args) => relay(args),
+        Command::Micro(args) => micro::run(args),
+    }
+}
+
+fn relay(args: &args::RelayArgs) -> Result<()> {
+    let program = match &args.program {
+        Some(program) => program.clone(),
+        None => release_relay()?,
+    };
+    let folder = args.folder.clone();
+    let folder = folder.unwrap_or_else(|| workspace::target().join("bench"));
+    let mut bench = std::process::Command::new(bench_program()?);
+    bench.arg("relay");
+    for case in args.cases() {
+        bench.arg(case.to_string());
+    }
+    bench
+        .arg("--program")
+        .arg(program)
+        .arg("--folder")
+        .arg(folder);
+    bench.args(["--seconds", &args.seconds.to_string()]);
+    bench.args(["--gib", &args.gib.to_string()]);
+    bench.args(["--seed", &args.seed.to_string()]);
+    if let Some(path) = &args.json {
+        bench.arg("--json").arg(path);
+    }
+    workspace::check(&mut bench)
+}
+
+/// The relay as users build it.
+fn release_relay() -> Result<PathBuf> {
+    workspace::check(workspace::cargo().args(["build", "--release", "--bin", "cresset-relay"]))?;
+    Ok(workspace::target().join("release/cresset-relay"))
+}
+
+/// The program that measures.
+fn bench_program() -> Result<PathBuf> {
+    workspace::check(workspace::cargo().args([
+        "build",
+        "--profile",
+        "measure",
+        "--package",
+        "xtask",
+        "--features",
+        "bench",
+        "--bin",
+        "cresset-bench",
+    ]))?;
+    Ok(workspace::target().join("measure/cresset-bench"))
+}

@@ -1,0 +1,17 @@
+//! `paced`: a steady rate, and how long acknowledgements take.
+
+use anyhow::Result;
+
+use super::ingest;
+use crate::scene::Bench;
+use crate::table::Row;
+
+pub(crate) async fn run(bench: &Bench) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for thousands in [1, 10, 50, 100] {
+        let rate = f64::from(thousands) * 1000.0;
+        let row = Row::new("paced", format!("4 sensors, {thousands} k/s"));
+        rows.push(ingest::measure(bench, row, &bench.load(4, Some(rate))).await?);
+    }
+    Ok(rows)
+}
