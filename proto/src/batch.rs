@@ -88,6 +88,28 @@ pub fn receive(batch: link::Batch) -> Result<Received, Malformed> {
     })
 }
 
+/// How many events an encoded [`link::FromSensor`] has, counted without making a place in memory for each. Bytes that are no
+/// message count up to where they break; decoding says what is wrong.
+#[must_use]
+pub fn count(message: &[u8]) -> usize {
+    // Field 2 of FromSensor is the batch, field 3 of that the events; a field that comes twice is joined.
+    fields(message, 2)
+        .map(|batch| fields(batch, 3).count())
+        .sum()
+}
+
+fn fields(message: &[u8], wanted: u32) -> impl Iterator<Item = &[u8]> {
+    let mut walk = Walk::new(message);
+    std::iter::from_fn(move || {
+        while let Ok(Some((number, value))) = walk.next() {
+            if let (true, Value::Bytes(bytes)) = (number == wanted, value) {
+                return Some(bytes);
+            }
+        }
+        None
+    })
+}
+
 /// Takes one encoded [`link::Event`] apart. The payload shares the memory of `event` and is not looked into.
 ///
 /// # Errors
@@ -213,6 +235,28 @@ mod tests {
         let received = receive(raw.to_link()).unwrap();
         assert_eq!((received.stream, received.first), (raw.stream, 9));
         assert_eq!(received.events, [Ok(event)]);
+    }
+
+    #[test]
+    fn events_are_counted_as_decoding_finds_them() {
+        let message = |events: usize| {
+            let batch = batch(7, vec![Bytes::new(); events]);
+            let is = Some(link::from_sensor::Is::Batch(batch));
+            link::FromSensor { is }.encode_to_vec()
+        };
+        for events in [0, 1, 300] {
+            assert_eq!(count(&message(events)), events);
+        }
+        // A part that comes twice is joined when it is decoded.
+        assert_eq!(count(&[message(2), message(3)].concat()), 5);
+        let whole = message(10);
+        for cut in 0..whole.len() {
+            assert!(count(&whole[..cut]) <= 10);
+        }
+        let hello = link::FromSensor {
+            is: Some(link::from_sensor::Is::Hello(link::Hello::default())),
+        };
+        assert_eq!(count(&hello.encode_to_vec()), 0);
     }
 
     #[test]

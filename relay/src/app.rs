@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use journal::{AppendError, Journal, Opened};
+use journal::{AppendError, Opened};
 use prometheus::Registry;
-use proto::query::{RelayStatus, SinkStatus, StatusReply};
+use proto::query::{LossStatus, RelayStatus, StatusReply};
 use proto::{Kind, rules};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,16 +28,19 @@ use tokio::time::timeout;
 use tonic::Status;
 use tonic::service::Routes;
 
+use crate::conditions::Conditions;
 use crate::config::{self, Address, Config};
 use crate::distribute::Distributor;
 use crate::fanout::{self, Fanout};
 use crate::feed::{self, LogService, Tail};
 use crate::http::{self, Readiness};
-use crate::ingest::{self, Accounts, Importer, Ingest};
+use crate::ingest::{self, Accounts, Door, Importer, Ingest};
 use crate::listen::{self, Connections, Grpc};
 use crate::log::{Log, OpenError};
+use crate::losses::Origin;
 use crate::policies::{self, Policies};
 use crate::query::{self, Import, QueryService};
+use crate::standing::Standing;
 use crate::status::Parts;
 use crate::{losses, metrics};
 
@@ -100,10 +103,11 @@ pub enum RunError {
 /// A relay that has everything it needs to run.
 pub struct App {
     addresses: Addresses,
-    cluster: String,
+    origin: Origin,
     registry: Registry,
     readiness: Readiness,
     serving: Arc<AtomicBool>,
+    conditions: Conditions,
     log: Log,
     ingest: Ingest,
     fanout: Fanout,
@@ -123,8 +127,25 @@ impl App {
     pub async fn build(config: Config) -> Result<Self, StartError> {
         // First what can be wrong without a trace, then what has to be let go of again.
         let certificates = Certificates::load(&config)?;
-        let registry = metrics::registry()?;
         let log = open_log(&config).await?;
+        Self::wire(config, certificates, log).await
+    }
+
+    /// The same over a log that is open already, whatever disk it lies on.
+    ///
+    /// # Errors
+    /// As [`App::build`].
+    pub async fn build_over(config: Config, log: Log) -> Result<Self, StartError> {
+        let certificates = Certificates::load(&config)?;
+        Self::wire(config, certificates, log).await
+    }
+
+    async fn wire(
+        config: Config,
+        certificates: Certificates,
+        log: Log,
+    ) -> Result<Self, StartError> {
+        let registry = metrics::registry()?;
         let bound = Bindings::take(&config.relay.listen).await?;
         let policies = build_policies(&config, &registry)?;
         let fanout = build_sinks(&config, &log, &registry)?;
@@ -132,25 +153,34 @@ impl App {
         let distributor = Distributor::new(policies.current());
         let accounts = Accounts::new(&registry)?;
         let ingest = Ingest::new(
-            ingest::Config::default(),
+            ingest_config(&config),
             log.clone(),
             distributor,
             accounts.clone(),
         );
+        ingest.budget().register(&registry)?;
 
-        let (addresses, cluster) = (bound.addresses.clone(), config.cluster);
-        let serving = Arc::new(AtomicBool::new(false));
-        let readiness = readiness(log.journal.clone(), serving.clone());
+        let addresses = bound.addresses.clone();
+        let origin = Origin {
+            cluster: config.cluster,
+            host: host_name(),
+        };
+        let (serving, conditions) = (Arc::new(AtomicBool::new(false)), Conditions::default());
+        let readiness = readiness(
+            log.standing().clone(),
+            serving.clone(),
+            conditions.clone(),
+        );
         let about = About {
             id: log.relay_id().to_owned(),
-            cluster: cluster.clone(),
+            cluster: origin.cluster.clone(),
             started: Instant::now(),
             addresses: addresses.clone(),
             readiness: readiness.clone(),
         };
         let parts = Parts::new()
             .with(move |reply| about.fill(reply))
-            .with_journal(log.journal.clone())
+            .with_log(&log)
             .with_policies(policies.current())
             .with_feeds(tail.clone())
             .with(sensors(&ingest))
@@ -160,16 +190,22 @@ impl App {
         metrics::register(
             &registry,
             Arc::new(move || shown.read()),
-            log.journal.clone(),
+            log.clone(),
         )?;
         let services = services(&log, &tail, &ingest, &parts).await?;
-        let (listeners, http) = bound.serve(services, certificates, Connections::new(&registry)?);
+        let (listeners, http) = bound.serve(
+            services,
+            certificates,
+            Connections::new(&registry)?,
+            ingest.budget(),
+        );
         Ok(Self {
             addresses,
-            cluster,
+            origin,
             registry,
             readiness,
             serving,
+            conditions,
             log,
             ingest,
             fanout,
@@ -186,6 +222,12 @@ impl App {
         &self.addresses
     }
 
+    /// Where the program around the relay says what else is wanting.
+    #[must_use]
+    pub fn conditions(&self) -> Conditions {
+        self.conditions.clone()
+    }
+
     /// Serves until `shutdown` ends, then drains: what is on its way is written, answered and handed on.
     ///
     /// # Errors
@@ -195,6 +237,7 @@ impl App {
         let telling = self.teller();
         let Self {
             addresses,
+            origin,
             registry,
             readiness,
             serving,
@@ -210,6 +253,8 @@ impl App {
         let mut background = JoinSet::new();
         background.spawn(policies.run());
         background.spawn(telling.run());
+        let own = ingest.importer(Door::Relay);
+        background.spawn(log.standing().clone().watch(own, origin));
         background.spawn(reopen(reopening, fanout.clone()));
         let (stop, stopped) = watch::channel(false);
         let (stop_http, http_stopped) = watch::channel(false);
@@ -252,13 +297,12 @@ impl App {
         ended
     }
 
-    fn teller(&self) -> losses::Teller<impl Fn() -> Vec<SinkStatus> + use<>> {
+    fn teller(&self) -> losses::Teller<impl Fn() -> Vec<LossStatus> + use<>> {
         let fanout = self.fanout.clone();
         losses::Teller {
-            sinks: move || fanout.status(),
-            importer: self.ingest.importer(),
-            cluster: self.cluster.clone(),
-            host: host_name(),
+            losses: move || sink_losses(&fanout),
+            importer: self.ingest.importer(Door::Relay),
+            origin: self.origin.clone(),
         }
     }
 }
@@ -395,14 +439,19 @@ fn build_sinks(
     Fanout::build(log.journal.clone(), sinks, context)
 }
 
+fn ingest_config(config: &Config) -> ingest::Config {
+    ingest::Config {
+        // A machine that could not count so far could not hold it either.
+        budget: usize::try_from(config.relay.ingest.budget.0).unwrap_or(usize::MAX),
+        ..ingest::Config::default()
+    }
+}
+
 fn feed_config(config: &Config) -> feed::Config {
     feed::Config {
         max_lag: config.relay.feeds.max_lag.0,
         cluster: config.cluster.clone(),
-        host: rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned(),
+        host: host_name(),
         ..feed::Config::default()
     }
 }
@@ -454,15 +503,20 @@ impl About {
 }
 
 /// Events get through when the journal takes them and readers are served.
-fn readiness(journal: Journal, serving: Arc<AtomicBool>) -> Readiness {
+fn readiness(
+    standing: Standing,
+    serving: Arc<AtomicBool>,
+    conditions: Conditions,
+) -> Readiness {
     Arc::new(move || {
         let mut not_ready = Vec::new();
-        if let Some(why) = journal.stats().refusing {
+        if let Some(why) = standing.refusing() {
             not_ready.push(format!("journal: {why}"));
         }
         if !serving.load(Ordering::Relaxed) {
             not_ready.push("feed: not serving".to_owned());
         }
+        not_ready.extend(conditions.list());
         not_ready
     })
 }
@@ -479,8 +533,12 @@ fn sinks(fanout: &Fanout) -> impl Fn(&mut StatusReply) + Send + Sync + 'static {
     let fanout = fanout.clone();
     move |reply| {
         reply.sinks = fanout.status();
-        reply.losses.extend(losses::of_sinks(&reply.sinks));
+        reply.losses.extend(sink_losses(&fanout));
     }
+}
+
+fn sink_losses(fanout: &Fanout) -> Vec<LossStatus> {
+    losses::of_sinks(&fanout.status(), &fanout.dead_letters_dropped())
 }
 
 /// Events from the admin socket.
@@ -514,7 +572,7 @@ async fn services(
     parts: &Parts,
 ) -> Result<Services, StartError> {
     let query = || QueryService::new(tail.clone(), log.relay_id(), parts.clone());
-    let admin = query().with_import(Arc::new(ingest.importer()));
+    let admin = query().with_import(Arc::new(ingest.importer(Door::Import)));
     Ok(Services {
         feed: feed::services(LogService::new(tail.clone()), query()).await?,
         link: Routes::new(ingest.service()),

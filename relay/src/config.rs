@@ -82,6 +82,8 @@ pub struct Relay {
     pub log: LogConfig,
     /// How long events are kept.
     pub retention: Retention,
+    /// What comes in.
+    pub ingest: Intake,
     /// Live readers.
     pub feeds: Feeds,
 }
@@ -95,6 +97,7 @@ impl Default for Relay {
             access: Later::default(),
             log: LogConfig::default(),
             retention: Retention::default(),
+            ingest: Intake::default(),
             feeds: Feeds::default(),
         }
     }
@@ -371,6 +374,23 @@ pub enum Compression {
     None,
     /// Zstandard; not in this version.
     Zstd,
+}
+
+/// What comes in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Intake {
+    /// Memory for everything between the sensors' connections and the disk. 128MiB is enough for 1,000 sensors at one time;
+    /// more of them wait to be accepted.
+    pub budget: yaml::Size,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self {
+            budget: yaml::Size(128 << 20),
+        }
+    }
 }
 
 /// Live readers.

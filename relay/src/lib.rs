@@ -12,6 +12,7 @@
 //! Each part has its settings and its `build`; [`App`] alone knows them all.
 
 mod app;
+mod conditions;
 mod config;
 pub mod distribute;
 pub mod fanout;
@@ -26,13 +27,15 @@ mod metrics;
 pub mod policies;
 pub mod query;
 pub mod received;
+pub mod standing;
 pub mod status;
 pub mod telemetry;
 
 pub use app::{Addresses, App, RunError, StartError};
+pub use conditions::Conditions;
 pub use config::{
-    Address, Compression, Config, DefaultPosture, Feeds, Later, Listen, Listeners, LogConfig,
-    LogKind, Policies, PolicySource, PolicySourceKind, Posture, Relay, Retention, Settings, Tls,
+    Address, Compression, Config, DefaultPosture, Feeds, Intake, Later, Listen, Listeners,
+    LogConfig, LogKind, Policies, PolicySource, PolicySourceKind, Posture, Relay, Retention, Settings, Tls,
     default_data_dir, schema,
 };
 pub use listen::{BindError, TlsError};

@@ -20,12 +20,16 @@ use proto::{Event, StreamId};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::received::Received;
+use crate::standing::Standing;
 
 /// Format of the data folder.
 const FORMAT: u32 = 1;
 
 /// The version file.
 const MARK: &str = "cresset-data";
+
+/// What it begins with in every format.
+const FIRST_LINE: &str = "cresset data";
 
 /// The lock file.
 const LOCK: &str = "lock";
@@ -36,6 +40,7 @@ pub struct Log {
     /// The journal itself, for readers and cursors.
     pub journal: Journal,
     received: Received,
+    standing: Standing,
     folder: Option<Arc<Folder>>,
 }
 
@@ -75,6 +80,7 @@ impl Log {
             Self {
                 journal,
                 received,
+                standing: Standing::default(),
                 folder: None,
             },
             opened,
@@ -87,15 +93,24 @@ impl Log {
     /// The journal is full, has failed or is closed. Then none of them may be acknowledged.
     pub async fn append(&self, events: Vec<Event>) -> Result<Range<Seq>, AppendError> {
         let time = unix_nanoseconds();
+        // Each event's bytes are let go of once they are copied behind its id: what waits is in memory once.
         let records = events
-            .iter()
+            .into_iter()
             .map(|event| Record {
                 kind: event.kind as u8,
                 time,
                 payload: event.to_journal(),
             })
             .collect();
-        self.journal.append(records).await
+        let outcome = self.journal.append(records).await;
+        self.standing.note(&outcome);
+        outcome
+    }
+
+    /// Whether new events are taken.
+    #[must_use]
+    pub fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// What is in the journal, by stream.
@@ -122,6 +137,30 @@ pub(crate) fn unix_nanoseconds() -> u64 {
 /// Why the data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// There is a file where the folder should be, or one above it.
+    #[error("{path} is a file; relay.data_dir (--data) needs a folder")]
+    NotFolder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The version file is none.
+    #[error(
+        "{path} is not the version file of a data folder (it begins with {begins:?}); restore it, or give another relay.data_dir (--data)"
+    )]
+    NotMark {
+        /// The file.
+        path: PathBuf,
+        /// What it begins with.
+        begins: String,
+    },
+    /// It cannot be read.
+    #[error("cannot read {path}: {source}; relay.data_dir needs a folder that this user may use")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Made by another version.
     #[error(
         "{path} has data format {found}; this program reads format {FORMAT}. Give another relay.data_dir, or use the version that wrote it"
@@ -176,6 +215,11 @@ impl Folder {
             move |source| OpenError::Write { path, source }
         };
         let mark = path.join(MARK);
+        if let Some(file) = path.ancestors().find(|part| part.is_file()) {
+            return Err(OpenError::NotFolder {
+                path: file.to_owned(),
+            });
+        }
         // Events tell of secrets, so nobody else may look in.
         fs::DirBuilder::new()
             .recursive(true)
@@ -201,8 +245,8 @@ impl Folder {
 
 /// The relay's id out of the version file; none in a new folder.
 fn read_mark(path: &Path, mark: &Path) -> Result<Option<String>, OpenError> {
-    let text = match fs::read_to_string(mark) {
-        Ok(text) => text,
+    let text = match fs::read(mark) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(why) if why.kind() == io::ErrorKind::NotFound => {
             return if path.join("journal").exists() {
                 Err(OpenError::NoMark {
@@ -213,12 +257,18 @@ fn read_mark(path: &Path, mark: &Path) -> Result<Option<String>, OpenError> {
             };
         }
         Err(source) => {
-            return Err(OpenError::Write {
+            return Err(OpenError::Read {
                 path: mark.to_owned(),
                 source,
             });
         }
     };
+    if !text.starts_with(FIRST_LINE) {
+        return Err(OpenError::NotMark {
+            path: mark.to_owned(),
+            begins: text.chars().take(20).collect(),
+        });
+    }
     let value = |key: &str| {
         text.lines()
             .find_map(|line| line.strip_prefix(key))
@@ -239,7 +289,7 @@ fn make_mark(path: &Path, mark: &Path) -> io::Result<String> {
     let relay_id = StreamId::random().to_string();
     let new = mark.with_extension("new");
     let mut file = File::create(&new)?;
-    write!(file, "cresset data\nformat {FORMAT}\nrelay {relay_id}\n")?;
+    write!(file, "{FIRST_LINE}\nformat {FORMAT}\nrelay {relay_id}\n")?;
     file.sync_all()?;
     fs::rename(&new, mark)?;
     File::open(path)?.sync_all()?;

@@ -13,8 +13,14 @@ use proto::{Kind, feeder, updated_time};
 use crate::ingest::{Accounts, Door, Importer};
 use crate::log::unix_nanoseconds;
 
-/// Where a sink loses events; the class is the sink's name.
+/// Events that left the journal before a sink came to them. Here and below the class is the sink's name.
 const JOURNAL: &str = "journal";
+
+/// Events that the journal could not read any more when a sink came to them.
+const DAMAGE: &str = "journal damage";
+
+/// Dead letters that went to keep their bound.
+const DEAD_LETTERS: &str = "dead letters";
 
 /// Between two looks at what is to be told.
 const LOOK: Duration = Duration::from_secs(1);
@@ -22,28 +28,37 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Sensors report their totals as `lost_PLACE_CLASS`.
 const SENSOR_PREFIX: &str = "lost_";
 
-/// Losses at the relay's doors.
+/// The place of what a relay refused to take.
+const REJECTED: &str = "rejected";
+
+/// What came in and was no event, by door.
 pub(crate) fn of_doors(accounts: &Accounts) -> Vec<LossStatus> {
-    // What a sensor sent and the relay rejected, that sensor counts; here stands what nobody else counts.
-    let rejected = accounts.rejected(Door::Import);
-    if rejected > 0 {
-        vec![loss("import", "rejected", rejected)]
-    } else {
-        Vec::new()
-    }
+    // Sources count their own, each for itself; the relay's own messages are events.
+    let doors = [Door::Link, Door::Import];
+    let rejected = doors.map(|door| loss(door.word(), "rejected", accounts.rejected(door)));
+    some(rejected)
 }
 
-/// Events that a sink never got: they left the journal before it came to them, or could not be read any more.
-pub(crate) fn of_sinks(sinks: &[SinkStatus]) -> Vec<LossStatus> {
-    let lost = sinks
+/// Events that a sink never got, and dead letters that nobody can send again; `dropped` tells of those by sink.
+pub(crate) fn of_sinks(sinks: &[SinkStatus], dropped: &[(String, u64)]) -> Vec<LossStatus> {
+    let lost = sinks.iter().flat_map(|sink| {
+        [
+            loss(JOURNAL, &sink.name, sink.expired),
+            loss(DAMAGE, &sink.name, sink.corrupt),
+        ]
+    });
+    let dropped = dropped
         .iter()
-        .map(|sink| (&sink.name, sink.expired + sink.corrupt));
-    lost.filter(|(_, count)| *count > 0)
-        .map(|(name, count)| loss(JOURNAL, name, count))
-        .collect()
+        .map(|(sink, count)| loss(DEAD_LETTERS, sink, *count));
+    some(lost.chain(dropped))
 }
 
-/// Losses that sensors reported since each of them started, added up.
+fn some(losses: impl IntoIterator<Item = LossStatus>) -> Vec<LossStatus> {
+    losses.into_iter().filter(|loss| loss.count > 0).collect()
+}
+
+/// Losses that sensors reported since each of them started, added up. What was rejected at the link is counted there, for
+/// every sensor, and not once more.
 pub(crate) fn of_sensors(sensors: &[SensorStatus]) -> Vec<LossStatus> {
     let mut totals = BTreeMap::<(String, String), u64>::new();
     let counters = sensors.iter().flat_map(|sensor| &sensor.counters);
@@ -51,6 +66,7 @@ pub(crate) fn of_sensors(sensors: &[SensorStatus]) -> Vec<LossStatus> {
         if let Some((place, class)) = name
             .strip_prefix(SENSOR_PREFIX)
             .and_then(|name| name.rsplit_once('_'))
+            .filter(|(place, _)| *place != REJECTED)
         {
             *totals
                 .entry((format!("sensor {place}"), class.to_owned()))
@@ -71,42 +87,76 @@ fn loss(place: &str, class: &str, count: u64) -> LossStatus {
     }
 }
 
-/// Tells what sinks lose as events, so that whoever reads the others learns of it too. What a sensor, a reader or an
-/// import loses is told by the sensor, to the reader, in the import's answer.
-pub(crate) struct Teller<S> {
-    /// The status of all sinks.
-    pub(crate) sinks: S,
-    /// The way into the journal.
-    pub(crate) importer: Importer,
+/// Who the relay is in messages that it writes itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Origin {
     /// The cluster's name.
     pub(crate) cluster: String,
     /// This machine's name.
     pub(crate) host: String,
 }
 
-impl<S: Fn() -> Vec<SinkStatus>> Teller<S> {
+impl Origin {
+    /// The message that tells of a loss; `now` in unix nanoseconds.
+    pub(crate) fn warning(&self, now: u64, message: String, lost: feeder::Lost) -> feeder::Message {
+        feeder::Message {
+            lost: Some(lost),
+            ..self.message(now, "WARN", message)
+        }
+    }
+
+    /// A message of this level; `now` in unix nanoseconds.
+    pub(crate) fn message(&self, now: u64, level: &str, message: String) -> feeder::Message {
+        feeder::Message {
+            timestamp: i64::try_from(now / 1_000_000_000).unwrap_or(i64::MAX),
+            updated_time: updated_time(now),
+            cluster_name: self.cluster.clone(),
+            host_name: self.host.clone(),
+            r#type: "Message".to_owned(),
+            level: level.to_owned(),
+            message,
+            ..feeder::Message::default()
+        }
+    }
+}
+
+/// Tells what sinks lose as events, so that whoever reads the others learns of it too. What a sensor, a reader or an
+/// import loses is told by the sensor, to the reader, in the import's answer.
+pub(crate) struct Teller<L> {
+    /// The losses of all sinks.
+    pub(crate) losses: L,
+    /// The way into the journal.
+    pub(crate) importer: Importer,
+    /// Whose messages they are.
+    pub(crate) origin: Origin,
+}
+
+impl<L: Fn() -> Vec<LossStatus>> Teller<L> {
     /// Looks every second. What was lost in an earlier life was told in it.
     pub(crate) async fn run(self) {
-        let mut told: BTreeMap<String, (u64, u64)> = (self.sinks)().iter().map(lost).collect();
+        let by_place = |loss: LossStatus| ((loss.r#where, loss.class), loss.count);
+        let mut told: BTreeMap<_, u64> = (self.losses)().into_iter().map(by_place).collect();
+        let mut logged = told.clone();
         loop {
             tokio::time::sleep(LOOK).await;
-            for (name, (expired, corrupt)) in (self.sinks)().iter().map(lost) {
-                let before = told.get(&name).copied().unwrap_or_default();
-                let more = (
-                    expired.saturating_sub(before.0),
-                    corrupt.saturating_sub(before.1),
-                );
+            for (place, count) in (self.losses)().into_iter().map(by_place) {
+                let before = told.get(&place).copied().unwrap_or_default();
+                if count <= before {
+                    continue;
+                }
+                let message = self.message(&place, count - before, unix_nanoseconds());
+                if logged.insert(place.clone(), count) != Some(count) {
+                    tracing::warn!(sink = place.1, why = message.message, "events lost");
+                }
                 // What cannot be told now is told when the journal takes events again.
-                if more != (0, 0) && self.tell(&name, more).await {
-                    told.insert(name, (expired, corrupt));
+                if self.tell(&message).await {
+                    told.insert(place, count);
                 }
             }
         }
     }
 
-    async fn tell(&self, sink: &str, more: (u64, u64)) -> bool {
-        let message = self.message(sink, more, unix_nanoseconds());
-        tracing::warn!(sink, why = message.message, "events lost");
+    async fn tell(&self, message: &feeder::Message) -> bool {
         let payload = Bytes::from(message.encode_to_vec());
         self.importer
             .import(vec![(Kind::Message, payload)])
@@ -114,40 +164,23 @@ impl<S: Fn() -> Vec<SinkStatus>> Teller<S> {
             .is_ok()
     }
 
-    fn message(&self, sink: &str, (expired, corrupt): (u64, u64), now: u64) -> feeder::Message {
-        let reason = match (expired, corrupt) {
-            (_, 0) => "they left the journal before the sink had taken them".to_owned(),
-            (0, _) => "the journal could not read them any more".to_owned(),
-            _ => format!(
-                "{expired} left the journal before the sink had taken them, {corrupt} could not be read any more"
-            ),
+    fn message(&self, (place, sink): &(String, String), count: u64, now: u64) -> feeder::Message {
+        let reason = match place.as_str() {
+            JOURNAL => "they left the journal before the sink had taken them",
+            DAMAGE => "the journal could not read them any more",
+            _ => "they were dead letters, and the oldest of those went to keep their bound",
         };
-        let count = expired + corrupt;
-        feeder::Message {
-            timestamp: i64::try_from(now / 1_000_000_000).unwrap_or(i64::MAX),
-            updated_time: updated_time(now),
-            cluster_name: self.cluster.clone(),
-            host_name: self.host.clone(),
-            r#type: "Message".to_owned(),
-            level: "WARN".to_owned(),
-            message: format!(
-                "sink {sink} lost {count} event{}: {reason}",
-                if count == 1 { "" } else { "s" }
-            ),
-            lost: Some(feeder::Lost {
-                r#where: JOURNAL.to_owned(),
-                class: sink.to_owned(),
-                count,
-                reason,
-                ..feeder::Lost::default()
-            }),
-            ..feeder::Message::default()
-        }
+        let plural = if count == 1 { "" } else { "s" };
+        let text = format!("sink {sink} lost {count} event{plural}: {reason}");
+        let lost = feeder::Lost {
+            r#where: place.clone(),
+            class: sink.clone(),
+            count,
+            reason: reason.to_owned(),
+            ..feeder::Lost::default()
+        };
+        self.origin.warning(now, text, lost)
     }
-}
-
-fn lost(sink: &SinkStatus) -> (String, (u64, u64)) {
-    (sink.name.clone(), (sink.expired, sink.corrupt))
 }
 
 #[cfg(test)]
@@ -160,6 +193,7 @@ mod tests {
             counters: [
                 ("lost_ring_telemetry", ring),
                 ("lost_spool_verdict", spool),
+                ("lost_rejected_verdict", 9),
                 ("workloads", 3),
             ]
             .map(|(name, count)| (name.to_owned(), count))
@@ -176,6 +210,31 @@ mod tests {
             [
                 ("sensor ring", "telemetry", 7),
                 ("sensor spool", "verdict", 1)
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_sink_missed_is_told_by_where_it_went() {
+        let sink = |name: &str, expired, corrupt| SinkStatus {
+            name: name.to_owned(),
+            expired,
+            corrupt,
+            ..SinkStatus::default()
+        };
+        let sinks = [sink("a", 2, 3), sink("b", 0, 0)];
+        let dropped = [("a".to_owned(), 0), ("b".to_owned(), 5)];
+        let losses = of_sinks(&sinks, &dropped);
+        let told: Vec<_> = losses
+            .iter()
+            .map(|loss| (loss.r#where.as_str(), loss.class.as_str(), loss.count))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("journal", "a", 2),
+                ("journal damage", "a", 3),
+                ("dead letters", "b", 5)
             ]
         );
     }

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use journal::Journal;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Error, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use proto::query::StatusReply;
+
+use crate::log::Log;
 
 /// Reads the status of all parts.
 pub(crate) type Status = Arc<dyn Fn() -> StatusReply + Send + Sync>;
@@ -32,13 +33,13 @@ pub(crate) fn registry() -> Result<Registry, Error> {
 ///
 /// # Errors
 /// The registry has these figures already.
-pub(crate) fn register(registry: &Registry, status: Status, journal: Journal) -> Result<(), Error> {
+pub(crate) fn register(registry: &Registry, status: Status, log: Log) -> Result<(), Error> {
     registry.register(Box::new(FromStatus {
         status,
         figures: Figures::new()?,
     }))?;
     registry.register(Box::new(FromJournal {
-        journal,
+        log,
         figures: JournalFigures::new()?,
     }))
 }
@@ -165,9 +166,14 @@ struct JournalFigures {
     max_bytes: IntGauge,
     segments: IntGauge,
     writable: IntGauge,
+    refusals: IntCounter,
     broken: IntGauge,
     sync_last: Gauge,
     sync_max: Gauge,
+    received: IntCounter,
+    acknowledged: IntCounter,
+    refused: IntCounter,
+    in_flight: IntGauge,
     groups: IntCounter,
     written: IntCounter,
     suspects: IntCounter,
@@ -187,6 +193,7 @@ impl JournalFigures {
             max_bytes: gauge("max_bytes", "Bound of the bytes on disk.")?,
             segments: gauge("segments", "Files.")?,
             writable: gauge("writable", "1 while new events are taken.")?,
+            refusals: counter("refusals", "Times that it stopped taking events.")?,
             broken: gauge(
                 "accounts_broken",
                 "1 when the journal's books do not balance, which is a fault to report.",
@@ -196,6 +203,10 @@ impl JournalFigures {
                 "How long the disk took for the last group of events.",
             )?,
             sync_max: seconds("sync_max", "How long it took at most since the start.")?,
+            received: counter("received_events", "Events offered to the journal.")?,
+            acknowledged: counter("acknowledged_events", "Those that are on disk.")?,
+            refused: counter("refused_events", "Those that could not be written.")?,
+            in_flight: gauge("in_flight_events", "Those on their way to the disk.")?,
             groups: counter("groups", "Groups of events made durable together.")?,
             written: counter("written_bytes", "Bytes made durable.")?,
             suspects: counter("suspect_segments", "Files given up after the disk failed.")?,
@@ -207,7 +218,7 @@ impl JournalFigures {
         })
     }
 
-    fn collectors(&self) -> [&dyn Collector; 14] {
+    fn collectors(&self) -> [&dyn Collector; 19] {
         let Self {
             first,
             next,
@@ -215,12 +226,17 @@ impl JournalFigures {
             max_bytes,
             segments,
             writable,
+            refusals,
             broken,
             ..
         } = self;
         let Self {
             sync_last,
             sync_max,
+            received,
+            acknowledged,
+            refused,
+            in_flight,
             groups,
             written,
             suspects,
@@ -235,9 +251,14 @@ impl JournalFigures {
             max_bytes,
             segments,
             writable,
+            refusals,
             broken,
             sync_last,
             sync_max,
+            received,
+            acknowledged,
+            refused,
+            in_flight,
             groups,
             written,
             suspects,
@@ -246,19 +267,25 @@ impl JournalFigures {
         ]
     }
 
-    fn fill(&self, journal: &Journal) {
-        let stats = journal.stats();
+    fn fill(&self, log: &Log) {
+        let stats = log.journal.stats();
         self.first.set(signed(stats.first.0));
         self.next.set(signed(stats.committed.0 + 1));
         self.bytes.set(signed(stats.bytes));
         self.max_bytes.set(signed(stats.max_size));
         self.segments.set(signed(stats.segments as u64));
-        self.writable.set(i64::from(stats.refusing.is_none()));
+        let standing = log.standing();
+        self.writable.set(i64::from(standing.refusing().is_none()));
+        self.refusals.inc_by(standing.times());
         self.broken.set(i64::from(stats.violation.is_some()));
         self.sync_last
             .set(Duration::from_nanos(stats.sync_last_ns).as_secs_f64());
         self.sync_max
             .set(Duration::from_nanos(stats.sync_max_ns).as_secs_f64());
+        self.received.inc_by(stats.ledger.received);
+        self.acknowledged.inc_by(stats.ledger.acknowledged);
+        self.refused.inc_by(stats.ledger.refused);
+        self.in_flight.set(signed(stats.ledger.in_flight));
         self.groups.inc_by(stats.groups);
         self.written.inc_by(stats.written);
         self.suspects.inc_by(stats.suspects);
@@ -268,7 +295,7 @@ impl JournalFigures {
 }
 
 struct FromJournal {
-    journal: Journal,
+    log: Log,
     /// Only described, never filled.
     figures: JournalFigures,
 }
@@ -286,7 +313,7 @@ impl Collector for FromJournal {
         let Ok(figures) = JournalFigures::new() else {
             return Vec::new();
         };
-        figures.fill(&self.journal);
+        figures.fill(&self.log);
         figures
             .collectors()
             .into_iter()

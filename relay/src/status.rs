@@ -10,6 +10,7 @@ use proto::query::{JournalStatus, LossStatus, StatusReply};
 use tokio::sync::watch;
 
 use crate::feed::Tail;
+use crate::log::Log;
 use crate::policies::CurrentSet;
 
 type Part = Arc<dyn Fn(&mut StatusReply) + Send + Sync>;
@@ -62,6 +63,16 @@ impl Parts {
         self.with(move |reply| reply.journal = Some(journal_status(&journal, &oldest)))
     }
 
+    /// Adds what the log says: its journal, and whether it takes new events.
+    #[must_use]
+    pub fn with_log(self, log: &Log) -> Parts {
+        let standing = log.standing().clone();
+        self.with_journal(log.journal.clone()).with(move |reply| {
+            let refusing = standing.refusing().is_some();
+            reply.journal.get_or_insert_default().state = state(refusing).to_owned();
+        })
+    }
+
     /// Asks every part.
     pub fn read(&self) -> StatusReply {
         let mut reply = StatusReply::default();
@@ -84,13 +95,12 @@ fn journal_status(journal: &Journal, oldest: &Mutex<(Seq, u64)>) -> JournalStatu
         max_bytes: stats.max_size,
         segments: stats.segments as u64, // usize is at most 64 bits
         oldest_unix: oldest.1,
-        state: if stats.refusing.is_some() {
-            "refusing"
-        } else {
-            "writable"
-        }
-        .to_string(),
+        state: state(stats.refusing.is_some()).to_owned(),
     }
+}
+
+fn state(refusing: bool) -> &'static str {
+    if refusing { "refusing" } else { "writable" }
 }
 
 /// When a record was journaled, in unix seconds; 0 if there is none.

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use prost::Message as _;
 use proto::feeder::RequestMessage;
 use proto::feeder::log_service_client::LogServiceClient;
-use proto::query::ImportRequest;
 use proto::query::query_client::QueryClient;
+use proto::query::{ImportRequest, StatusRequest};
 use relay::{App, StartError};
 use support::{Relay, SOON, channel, settings};
 use tokio::time::timeout;
@@ -91,19 +91,76 @@ async fn a_journal_without_its_version_file_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_data_folder_that_cannot_be_written_is_named() {
+async fn a_file_in_place_of_the_data_folder_or_above_it_is_named_and_left_as_it_is() {
     let folder = tempfile::tempdir().expect("a folder");
-    // A file in its place stops root as well, whom no permission stops.
-    std::fs::write(folder.path().join("data"), "a file").expect("written");
-    let error = refused(settings(folder.path(), "")).await.to_string();
-    assert!(
-        error.contains("cannot write") && error.contains("data"),
-        "{error}"
+    let file = folder.path().join("data");
+    std::fs::write(&file, "a file").expect("written");
+    let told = format!(
+        "{} is a file; relay.data_dir (--data) needs a folder",
+        file.display()
     );
+    assert_eq!(refused(settings(folder.path(), "")).await.to_string(), told);
+    let mut below = settings(folder.path(), "");
+    below.relay.data_dir = file.join("deeper/still");
+    assert_eq!(refused(below).await.to_string(), told);
+    assert_eq!(std::fs::read_to_string(file).expect("read"), "a file");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_in_a_data_folder_is_named_and_left_as_it_is() {
+    for (name, garbage, words) in [
+        (
+            "cresset-data",
+            &b"\xff\xfe not ours"[..],
+            "is not the version file of a data folder",
+        ),
+        (
+            "cresset-data",
+            b"",
+            "is not the version file of a data folder",
+        ),
+        ("cresset-data", b"cresset data\nformat x\n", "data format x"),
+        ("journal/FORMAT", b"\0\0\0\0 garbage", "journal"),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        Relay::start(folder.path()).await.stop().await;
+        let file = folder.path().join("data").join(name);
+        std::fs::write(&file, garbage).expect("written");
+        let error = refused(settings(folder.path(), "")).await.to_string();
+        let path = file.parent().expect("a folder").display().to_string();
+        assert!(
+            error.contains(words) && error.contains(&path),
+            "{name}: {error}"
+        );
+        assert!(!error.contains("UTF-8"), "{name}: {error}");
+        assert_eq!(std::fs::read(&file).expect("read"), garbage, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_program_around_the_relay_finds_wanting_is_told_until_it_is_mended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let app = App::build(settings(folder.path(), ""))
+        .await
+        .expect("a relay");
+    let conditions = app.conditions();
+    let relay = Relay::run(app);
+    let ready = relay.get("/readyz").await;
+    assert!(ready.0.starts_with("HTTP/1.1 200"), "{ready:?}");
+    conditions.set("sensor", "it ended");
+    let (head, body) = relay.get("/readyz").await;
+    assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+    assert_eq!(body, r#"{"ready":false,"not_ready":["sensor: it ended"]}"#);
+    let mut client = QueryClient::new(channel(relay.at.feed).await);
+    let status = client.status(StatusRequest {}).await.expect("a status");
+    let told = status.into_inner().relay.expect("a relay");
     assert_eq!(
-        std::fs::read_to_string(folder.path().join("data")).expect("read"),
-        "a file"
+        (told.ready, told.not_ready),
+        (false, vec!["sensor: it ended".to_owned()])
     );
+    conditions.clear("sensor");
+    relay.metric_is("cresset_ready", 1.0).await;
+    relay.stop().await;
 }
 
 fn names(folder: &Path) -> Vec<String> {

@@ -11,6 +11,7 @@ use tonic::service::Routes;
 
 use super::StartError;
 use crate::config::{self, Address, Config};
+use crate::ingest::Budget;
 use crate::listen::{self, BindError, Bound, Connections, Grpc, Limits};
 
 /// Readers: many, each with a few calls; they send next to nothing.
@@ -22,19 +23,21 @@ const FEED: Limits = Limits {
     pong: Duration::from_secs(20),
 };
 
-/// Sensors: one call each, and batches in it. A dead one is noticed before it tries to come back for long.
+/// Sensors: one call each, and batches in it. A dead one is noticed before it tries to come back for long. How many there
+/// may be and what they may send ahead is up to the budget of what comes in.
 const LINK: Limits = Limits {
-    connections: 4096,
+    connections: 1 << 20,
     streams: 4,
-    window: 1 << 20,
+    window: 65_535,
     ping: Duration::from_secs(10),
     pong: Duration::from_secs(10),
 };
 
 /// The administrator, and what is imported.
 const ADMIN: Limits = Limits {
-    connections: 64,
-    window: 1 << 20,
+    connections: 16,
+    streams: 8,
+    window: 256 << 10,
     ..FEED
 };
 
@@ -115,6 +118,7 @@ impl Bindings {
         services: Services,
         certificates: Certificates,
         connections: Connections,
+        budget: &Budget,
     ) -> ([Grpc; 3], TcpListener) {
         // A quarter of all files for each of the two that strangers reach; the rest is the relay's own.
         let most = (listen::raise_limit() / 4).max(1);
@@ -127,12 +131,17 @@ impl Bindings {
             bound,
             tls,
             limits: of(limits),
+            budget: None,
             routes,
             connections: connections.clone(),
         };
+        let link = grpc("link", self.link, certificates.link, LINK, services.link);
         let listeners = [
             grpc("feed", self.feed, certificates.feed, FEED, services.feed),
-            grpc("link", self.link, certificates.link, LINK, services.link),
+            Grpc {
+                budget: Some(budget.clone()),
+                ..link
+            },
             grpc("admin", self.admin, None, ADMIN, services.admin),
         ];
         (listeners, self.http)

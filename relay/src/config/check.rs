@@ -19,6 +19,12 @@ const LATER_SINKS: [&str; 8] = [
 /// Smallest journal: below that it would be all segment heads.
 const MIN_JOURNAL: u64 = 64 << 20;
 
+/// Least memory for what comes in: a few of the largest batches.
+const MIN_INGEST: u64 = 32 << 20;
+
+/// Most: beyond that it is a slip of the pen.
+const MAX_INGEST: u64 = 64 << 30;
+
 /// What stands behind a key that cannot be used yet.
 const LATER: &str = "not available in this version; take it out";
 
@@ -39,6 +45,7 @@ pub(super) fn check(config: &Config, node: &Node, problems: &mut Vec<Problem>) {
     }
     checker.policies(config);
     checker.retention(config);
+    checker.ingest(config);
     checker.data_dir(config);
     checker.sinks(config);
 }
@@ -205,6 +212,13 @@ impl Checker<'_> {
         }
         if retention.max_size.0 < MIN_JOURNAL {
             self.say("relay.retention.max_size", "less than 64MiB; give it more");
+        }
+    }
+
+    fn ingest(&mut self, config: &Config) {
+        let budget = config.relay.ingest.budget.0;
+        if !(MIN_INGEST..=MAX_INGEST).contains(&budget) {
+            self.say("relay.ingest.budget", "give it 32MiB to 64GiB");
         }
     }
 

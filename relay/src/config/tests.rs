@@ -43,6 +43,7 @@ relay:
   tls: {cert_file: /etc/c.crt, key_file: /etc/c.key, client_ca_file: /etc/ca.crt}
   log: {type: journal}
   retention: {max_age: 7d, max_size: 20GiB, compression: none}
+  ingest: {budget: 64MiB}
   feeds: {max_lag: 60s}
 sinks:
   console: {type: stdout, format: text, filter: {kinds: [alert]}}

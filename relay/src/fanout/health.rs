@@ -104,13 +104,17 @@ impl Health {
     }
 
     fn status(&self) -> SinkStatus {
+        self.status_of(&self.cursor.stats())
+    }
+
+    /// The status at the moment of these figures.
+    fn status_of(&self, stats: &CursorStats) -> SinkStatus {
         let CursorStats {
-            name: _,
             position,
             pending,
             account,
-            retired: _,
-        } = self.cursor.stats();
+            ..
+        } = *stats;
         let told = self.told();
         SinkStatus {
             name: self.name.clone(),
@@ -156,10 +160,19 @@ impl Board {
     pub(super) fn status(&self) -> Vec<SinkStatus> {
         self.0.iter().map(|health| health.status()).collect()
     }
+
+    pub(super) fn dead_letters_dropped(&self) -> Vec<(String, u64)> {
+        let dropped = |health: &Arc<Health>| health.dead_letters.count().dropped;
+        self.0
+            .iter()
+            .map(|health| (health.name.clone(), dropped(health)))
+            .collect()
+    }
 }
 
 /// The figures, made anew for every scrape.
 struct Figures {
+    journaled: IntCounterVec,
     delivered: IntCounterVec,
     filtered: IntCounterVec,
     dead_lettered: IntCounterVec,
@@ -182,6 +195,10 @@ impl Figures {
         let gauge =
             |what, help| IntGaugeVec::new(Opts::new(format!("cresset_sink_{what}"), help), labels);
         Ok(Figures {
+            journaled: counter(
+                "journaled_total",
+                "Events journaled since the sink's cursor was made: delivered, filtered, dead-lettered, expired, corrupt and pending together.",
+            )?,
             delivered: counter(
                 "delivered_total",
                 "Events that the destination has and keeps.",
@@ -223,8 +240,9 @@ impl Figures {
         })
     }
 
-    fn collectors(&self) -> [&dyn Collector; 11] {
+    fn collectors(&self) -> [&dyn Collector; 12] {
         let Figures {
+            journaled,
             delivered,
             filtered,
             dead_lettered,
@@ -238,6 +256,7 @@ impl Figures {
             last_error,
         } = self;
         [
+            journaled,
             delivered,
             filtered,
             dead_lettered,
@@ -254,9 +273,11 @@ impl Figures {
 
     fn fill(&self, health: &Health) {
         let labels = &[health.name.as_str(), health.kind];
-        let status = health.status();
+        let stats = health.cursor.stats();
+        let status = health.status_of(&stats);
         let dead = health.dead_letters.count();
         for (counter, value) in [
+            (&self.journaled, stats.journaled),
             (&self.delivered, status.delivered),
             (&self.filtered, status.filtered),
             (&self.dead_lettered, status.dead_lettered),

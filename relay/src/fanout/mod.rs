@@ -172,6 +172,12 @@ impl Fanout {
         self.board.status()
     }
 
+    /// How many dead letters of every sink went to keep their bound.
+    #[must_use]
+    pub fn dead_letters_dropped(&self) -> Vec<(String, u64)> {
+        self.board.dead_letters_dropped()
+    }
+
     /// Tells the sinks to close and open what has a name.
     pub fn reopen(&self) {
         self.sinks.iter().for_each(|sink| sink.reopen());

@@ -6,10 +6,12 @@
 //! *Acknowledged* events are on disk; *refused* ones could not be written and will come again; *rejected* ones are no
 //! events and will not; *duplicates* are in the journal already.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use journal::Ledger;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 /// Where events come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,15 +20,24 @@ pub enum Door {
     Link,
     /// From `cresset import`.
     Import,
+    /// From daemons that this relay pulls from.
+    Source,
+    /// From the relay itself, which tells of losses as events.
+    Relay,
 }
 
 impl Door {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Link, Self::Import, Self::Source, Self::Relay];
+
     /// The word in metrics.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Link => "link",
             Self::Import => "import",
+            Self::Relay => "relay",
+            Self::Source => "source",
         }
     }
 }
@@ -42,6 +53,8 @@ pub enum EndReason {
     BadBatch,
     /// A message larger than the limit, or one that is no message.
     BadMessage,
+    /// A message that did not arrive, or answers that were not read.
+    Stalled,
     /// Events could not be written.
     Refused,
     /// The connection broke.
@@ -52,11 +65,12 @@ pub enum EndReason {
 
 impl EndReason {
     /// All of them, for metrics that are there from the start.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::BadHello,
         Self::SecondSession,
         Self::BadBatch,
         Self::BadMessage,
+        Self::Stalled,
         Self::Refused,
         Self::Broken,
         Self::Draining,
@@ -70,6 +84,7 @@ impl EndReason {
             Self::SecondSession => "second_session",
             Self::BadBatch => "bad_batch",
             Self::BadMessage => "bad_message",
+            Self::Stalled => "stalled",
             Self::Refused => "refused",
             Self::Broken => "broken",
             Self::Draining => "draining",
@@ -85,22 +100,21 @@ pub struct Accounts {
 
 #[derive(Debug)]
 struct Inner {
-    link: Books,
-    import: Books,
+    doors: [Mutex<Books>; Door::ALL.len()],
     ended: IntCounterVec,
     bytes: IntCounter,
     acks: IntCounter,
 }
 
-/// One door's counters.
-#[derive(Debug)]
+/// One door's figures. They change together under one lock, so whoever looks finds them balanced.
+#[derive(Debug, Clone, Copy, Default)]
 struct Books {
-    received: IntCounter,
-    acknowledged: IntCounter,
-    refused: IntCounter,
-    rejected: IntCounter,
-    duplicate: IntCounter,
-    in_flight: IntGauge,
+    received: u64,
+    acknowledged: u64,
+    refused: u64,
+    rejected: u64,
+    duplicate: u64,
+    in_flight: u64,
 }
 
 impl Accounts {
@@ -109,27 +123,6 @@ impl Accounts {
     /// # Errors
     /// The registry has them already.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let received = IntCounterVec::new(
-            Opts::new(
-                "cresset_ingest_received_events_total",
-                "Events that arrived.",
-            ),
-            &["door"],
-        )?;
-        let outcomes = IntCounterVec::new(
-            Opts::new(
-                "cresset_ingest_events_total",
-                "What became of them: acknowledged (on disk), refused (will come again), rejected (no events), duplicate (on disk before).",
-            ),
-            &["door", "outcome"],
-        )?;
-        let in_flight = IntGaugeVec::new(
-            Opts::new(
-                "cresset_ingest_in_flight_events",
-                "Events on their way to the disk.",
-            ),
-            &["door"],
-        )?;
         let ended = IntCounterVec::new(
             Opts::new(
                 "cresset_link_sessions_ended_total",
@@ -142,43 +135,31 @@ impl Accounts {
             "Bytes of events that arrived.",
         )?;
         let acks = IntCounter::new("cresset_link_acks_total", "Answers to batches sent.")?;
-        registry.register(Box::new(received.clone()))?;
-        registry.register(Box::new(outcomes.clone()))?;
-        registry.register(Box::new(in_flight.clone()))?;
         registry.register(Box::new(ended.clone()))?;
         registry.register(Box::new(bytes.clone()))?;
         registry.register(Box::new(acks.clone()))?;
         for reason in EndReason::ALL {
             ended.with_label_values(&[reason.word()]);
         }
-        let books = |door: Door| {
-            let outcome = |outcome| outcomes.with_label_values(&[door.word(), outcome]);
-            Books {
-                received: received.with_label_values(&[door.word()]),
-                acknowledged: outcome("acknowledged"),
-                refused: outcome("refused"),
-                rejected: outcome("rejected"),
-                duplicate: outcome("duplicate"),
-                in_flight: in_flight.with_label_values(&[door.word()]),
-            }
-        };
-        let inner = Inner {
-            link: books(Door::Link),
-            import: books(Door::Import),
+        let inner = Arc::new(Inner {
+            doors: Default::default(),
             ended,
             bytes,
             acks,
-        };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        });
+        registry.register(Box::new(Shown {
+            inner: inner.clone(),
+            figures: Figures::new()?,
+        }))?;
+        Ok(Self { inner })
     }
 
     /// Events arrived; what becomes of them is said through the answer.
     pub(super) fn received(&self, door: Door, events: usize, bytes: usize) -> Entry {
-        let books = self.books(door);
-        books.received.inc_by(events as u64);
-        books.in_flight.add(signed(events));
+        let mut books = self.inner.books(door);
+        books.received += events as u64;
+        books.in_flight += events as u64;
+        drop(books);
         self.inner.bytes.inc_by(bytes as u64);
         Entry {
             accounts: self.clone(),
@@ -206,27 +187,120 @@ impl Accounts {
     /// Events that are no events.
     #[must_use]
     pub fn rejected(&self, door: Door) -> u64 {
-        self.books(door).rejected.get()
+        self.inner.books(door).rejected
     }
 
     /// One door's figures; rejected events count as refused.
     #[must_use]
     pub fn ledger(&self, door: Door) -> Ledger {
-        let books = self.books(door);
+        let books = *self.inner.books(door);
         Ledger {
-            received: books.received.get(),
-            acknowledged: books.acknowledged.get(),
-            refused: books.refused.get() + books.rejected.get(),
-            duplicate: books.duplicate.get(),
-            in_flight: u64::try_from(books.in_flight.get()).unwrap_or_default(),
+            received: books.received,
+            acknowledged: books.acknowledged,
+            refused: books.refused + books.rejected,
+            duplicate: books.duplicate,
+            in_flight: books.in_flight,
         }
     }
+}
 
-    fn books(&self, door: Door) -> &Books {
-        match door {
-            Door::Link => &self.inner.link,
-            Door::Import => &self.inner.import,
+impl Inner {
+    fn books(&self, door: Door) -> MutexGuard<'_, Books> {
+        // Every change is a few additions that cannot panic in between.
+        self.doors[door as usize]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The figures, made anew for every scrape.
+struct Figures {
+    received: IntCounterVec,
+    outcomes: IntCounterVec,
+    in_flight: IntGaugeVec,
+}
+
+impl Figures {
+    fn new() -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            received: IntCounterVec::new(
+                Opts::new(
+                    "cresset_ingest_received_events_total",
+                    "Events that arrived.",
+                ),
+                &["door"],
+            )?,
+            outcomes: IntCounterVec::new(
+                Opts::new(
+                    "cresset_ingest_events_total",
+                    "What became of them: acknowledged (on disk), refused (will come again), rejected (no events), duplicate (on disk before).",
+                ),
+                &["door", "outcome"],
+            )?,
+            in_flight: IntGaugeVec::new(
+                Opts::new(
+                    "cresset_ingest_in_flight_events",
+                    "Events on their way to the disk.",
+                ),
+                &["door"],
+            )?,
+        })
+    }
+
+    fn collectors(&self) -> [&dyn Collector; 3] {
+        [&self.received, &self.outcomes, &self.in_flight]
+    }
+
+    fn fill(&self, door: Door, books: Books) {
+        let door = door.word();
+        self.received
+            .with_label_values(&[door])
+            .inc_by(books.received);
+        for (outcome, count) in [
+            ("acknowledged", books.acknowledged),
+            ("refused", books.refused),
+            ("rejected", books.rejected),
+            ("duplicate", books.duplicate),
+        ] {
+            self.outcomes
+                .with_label_values(&[door, outcome])
+                .inc_by(count);
         }
+        self.in_flight
+            .with_label_values(&[door])
+            .set(i64::try_from(books.in_flight).unwrap_or(i64::MAX));
+    }
+}
+
+/// The accounts as the registry sees them.
+struct Shown {
+    inner: Arc<Inner>,
+    /// Only described, never filled.
+    figures: Figures,
+}
+
+impl Collector for Shown {
+    fn desc(&self) -> Vec<&Desc> {
+        self.figures
+            .collectors()
+            .into_iter()
+            .flat_map(Collector::desc)
+            .collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        // The same names were made once already, so they can be made again.
+        let Ok(figures) = Figures::new() else {
+            return Vec::new();
+        };
+        for door in Door::ALL {
+            figures.fill(door, *self.inner.books(door));
+        }
+        figures
+            .collectors()
+            .into_iter()
+            .flat_map(Collector::collect)
+            .collect()
     }
 }
 
@@ -240,32 +314,28 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn acknowledged(&mut self, events: usize) {
-        self.close(events, |books| &books.acknowledged);
+        self.close(events, |books| &mut books.acknowledged);
     }
 
     pub(super) fn rejected(&mut self, events: usize) {
-        self.close(events, |books| &books.rejected);
+        self.close(events, |books| &mut books.rejected);
     }
 
     pub(super) fn duplicate(&mut self, events: usize) {
-        self.close(events, |books| &books.duplicate);
+        self.close(events, |books| &mut books.duplicate);
     }
 
-    fn close(&mut self, events: usize, counter: impl Fn(&Books) -> &IntCounter) {
+    fn close(&mut self, events: usize, figure: impl Fn(&mut Books) -> &mut u64) {
         let events = events.min(self.open);
-        let books = self.accounts.books(self.door);
-        counter(books).inc_by(events as u64);
-        books.in_flight.sub(signed(events));
+        let mut books = self.accounts.inner.books(self.door);
+        *figure(&mut books) += events as u64;
+        books.in_flight -= events as u64;
         self.open -= events;
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.close(self.open, |books| &books.refused);
+        self.close(self.open, |books| &mut books.refused);
     }
-}
-
-fn signed(events: usize) -> i64 {
-    i64::try_from(events).unwrap_or(i64::MAX)
 }

@@ -22,8 +22,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Status};
 
+use super::Accounts;
 use super::accounts::Entry;
-use super::{Accounts, Share};
+use super::budget::Share;
 use crate::log::Log;
 use crate::received::Reservation;
 
@@ -82,7 +83,13 @@ pub(super) struct Committer {
 type Replies = mpsc::Sender<Result<link::FromRelay, Status>>;
 
 impl Committer {
-    pub(super) fn start(log: Log, accounts: Accounts, replies: Replies) -> Self {
+    /// A sensor with too many answers before it may take `patience` to read the next one.
+    pub(super) fn start(
+        log: Log,
+        accounts: Accounts,
+        replies: Replies,
+        patience: Duration,
+    ) -> Self {
         let (queue, work) = mpsc::channel(QUEUE);
         let (failing, failed) = oneshot::channel();
         let task = Task {
@@ -91,6 +98,8 @@ impl Committer {
             accounts,
             running: FuturesOrdered::new(),
             acks: Acks::default(),
+            patience,
+            full: None,
             failing: Some(failing),
         };
         Self {
@@ -172,6 +181,9 @@ struct Task {
     accounts: Accounts,
     running: FuturesOrdered<BoxFuture<'static, Outcome>>,
     acks: Acks,
+    patience: Duration,
+    /// Since when nothing is taken because the sensor does not read.
+    full: Option<Instant>,
     /// None once a failure was told.
     failing: Option<oneshot::Sender<Failure>>,
 }
@@ -191,6 +203,7 @@ impl Task {
             } else {
                 now
             };
+            let gives_up = self.gives_up(now);
             tokio::select! {
                 Some(outcome) = self.running.next(), if !self.running.is_empty() => self.settle(outcome),
                 work = self.work.recv(), if open && self.acks.rejected < MAX_UNTOLD => match work {
@@ -198,9 +211,19 @@ impl Task {
                     None => open = false,
                 },
                 sent = send(self.replies.as_ref(), &mut self.acks), if untold => match sent {
-                    Ok(()) => self.accounts.acked(),
+                    Ok(()) => {
+                        self.accounts.acked();
+                        self.full = None;
+                    }
                     Err(Gone) => self.replies = None,
                 },
+                () = sleep_until(gives_up.unwrap_or(now)), if gives_up.is_some() => {
+                    self.replies = None;
+                    self.fail(Failure {
+                        code: Code::DeadlineExceeded,
+                        reason: format!("answers were not read for {:?}", self.patience),
+                    });
+                }
                 () = sleep_until(last), if finishing => return,
                 else => return,
             }
@@ -215,14 +238,23 @@ impl Task {
                     .add(outcome.stream, outcome.up_to, outcome.rejected)
             }
             Ok(()) => {}
-            Err(error) => {
-                self.work.close();
-                if let Some(failing) = self.failing.take() {
-                    // Nobody listens when the connection broke first.
-                    let _ = failing.send(error.into());
-                }
-            }
+            Err(error) => self.fail(error.into()),
         }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.work.close();
+        if let Some(failing) = self.failing.take() {
+            // Nobody listens when the connection broke first.
+            let _ = failing.send(failure);
+        }
+    }
+
+    /// When a sensor that does not read is let go: what waits behind its answers holds bytes that others need.
+    fn gives_up(&mut self, now: Instant) -> Option<Instant> {
+        let full = self.replies.is_some() && self.acks.rejected >= MAX_UNTOLD;
+        self.full = full.then(|| self.full.unwrap_or(now));
+        self.full.map(|since| since + self.patience)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Events that nobody has numbered yet: recorded streams, and daemons that know no ids.
+//! Events that nobody has numbered yet: recorded streams, daemons that know no ids, and what the relay itself tells.
 //!
 //! They get ids at arrival, from a stream that this relay draws at its start. Sending the same recording twice makes
 //! two sets of events: there is nothing in them to tell a repetition by.
@@ -10,12 +10,16 @@ use bytes::Bytes;
 use journal::AppendError;
 use proto::{Event, EventId, Kind, Malformed, StreamId, check};
 
+use super::budget::{Purse, cost};
 use super::{Door, Shared};
 
 /// Numbers events and writes them; a cheap handle.
 #[derive(Clone)]
 pub struct Importer {
     shared: Arc<Shared>,
+    door: Door,
+    /// All imports together are to the budget what one session of a sensor is.
+    purse: Purse,
     stream: StreamId,
     next: Arc<AtomicU64>,
 }
@@ -30,9 +34,11 @@ pub struct Imported {
 }
 
 impl Importer {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, door: Door) -> Self {
         Self {
+            purse: shared.budget.purse(),
             shared,
+            door,
             stream: StreamId::random(),
             next: Arc::new(AtomicU64::new(1)),
         }
@@ -54,11 +60,10 @@ impl Importer {
         let mut entry = self
             .shared
             .accounts
-            .received(Door::Import, events.len(), bytes);
-        let share = self
-            .shared
-            .budget
-            .take(bytes, events.len())
+            .received(self.door, events.len(), bytes);
+        let purse = self.purse.clone();
+        let share = purse
+            .take(cost(bytes, events.len()))
             .await
             .ok_or(AppendError::Closed)?;
         let (mut good, mut rejected) = (Vec::with_capacity(events.len()), Vec::new());

@@ -1,20 +1,23 @@
 //! The sensors' door: takes batches, checks every event in place, writes what is new, and says "yes" afterwards.
 //!
 //! ```text
-//! sensor ══ Batch ══▶ session ─ check ─ reserve ─ budget ─▶ committer ─▶ log.append ─ fdatasync ─┐
-//!        ◀═ Ack ════════════════════════════════════════════════════════════════════════════════┘
+//! sensor ══ Batch ══▶ gate (budget) ─▶ session ─ check ─ reserve ─▶ committer ─▶ log.append ─ fdatasync ─┐
+//!        ◀═ Ack ════════════════════════════════════════════════════════════════════════════════════════┘
 //!        ◀═ Rules ═══ distribute
 //! ```
 //! The rule of the house: an `Ack` is sent after the events up to it are on disk, never before.
 //!
 //! A session reads one batch after the other and hands each to its committer, so many batches are on their way to the
-//! disk at once. What bounds them is one budget of bytes that all sessions share. The committer is a task of its own:
-//! when the connection breaks, what it has is still written, and the sensor finds it received when it comes back.
+//! disk at once. What bounds them is one budget of bytes that all sessions share, and a batch has its part of it before
+//! it is decoded: with the disk behind, batches wait in the sensors. The committer is a task of its own: when the
+//! connection breaks, what it has is still written, and the sensor finds it received when it comes back.
 //!
 //! One bad event is rejected by its number and the rest of its batch is taken; only bad framing ends a session.
 
 mod accounts;
+mod budget;
 mod committer;
+mod gate;
 mod hello;
 mod importer;
 mod sensors;
@@ -26,24 +29,34 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::link::link_server::LinkServer;
-use tokio::sync::{Semaphore, watch};
+use proto::MAX_BATCH;
+use tokio::sync::watch;
 
 use crate::distribute::Distributor;
 use crate::log::Log;
 
 pub use accounts::{Accounts, Door, EndReason};
+pub use budget::{Budget, Lent};
 pub use importer::{Imported, Importer};
 pub use sensors::Sensors;
 pub use service::LinkService;
 
+/// The largest message, in bytes: a batch, and what stands around its events.
+const MAX_MESSAGE: usize = MAX_BATCH + (512 << 10);
+
+/// Events of one batch: more than fit one by their size, were they real ones.
+const MAX_EVENTS: usize = 16_384;
+
 /// What the sensors' door needs.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Bytes of events between the socket and the disk, for all sensors together.
+    /// Bytes between the sockets and the disk, for all sensors together.
     pub budget: usize,
     /// How long a new connection may take to say who it is.
     pub hello: Duration,
+    /// How long a message may take to arrive once it has its part of the budget, and a sensor to read an answer when too
+    /// many wait for it.
+    pub arrival: Duration,
     /// How long a sensor is asked to wait when events cannot be taken.
     pub pause: Duration,
 }
@@ -51,8 +64,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            budget: 32 << 20,
+            budget: 128 << 20,
             hello: Duration::from_secs(10),
+            arrival: Duration::from_secs(20),
             pause: Duration::from_secs(2),
         }
     }
@@ -103,13 +117,19 @@ impl Ingest {
     }
 
     /// The gRPC service for the link listener.
-    pub fn service(&self) -> LinkServer<LinkService> {
-        service::server(self.shared.clone())
+    pub fn service(&self) -> LinkService {
+        LinkService::new(self.shared.clone())
     }
 
-    /// The way in for events that have no id yet.
-    pub fn importer(&self) -> Importer {
-        Importer::new(self.shared.clone())
+    /// What bounds the bytes between the sockets and the disk.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.shared.budget
+    }
+
+    /// A way in for events that have no id yet, with a stream of ids of its own. They are accounted for at `door`.
+    pub fn importer(&self, door: Door) -> Importer {
+        Importer::new(self.shared.clone(), door)
     }
 
     /// Who is connected, and who was.
@@ -148,32 +168,5 @@ impl Live {
 impl Drop for Live {
     fn drop(&mut self) {
         self.0.live.send_modify(|live| *live -= 1);
-    }
-}
-
-/// One bound for all sessions: bytes of events that are not on disk yet.
-#[derive(Clone)]
-struct Budget {
-    bytes: Arc<Semaphore>,
-    size: usize,
-}
-
-/// Part of the budget, given back when dropped.
-type Share = tokio::sync::OwnedSemaphorePermit;
-
-impl Budget {
-    fn new(size: usize) -> Self {
-        Self {
-            bytes: Arc::new(Semaphore::new(size)),
-            size,
-        }
-    }
-
-    /// Waits until there is room for `bytes` in `events` events. None when the relay stops.
-    async fn take(&self, bytes: usize, events: usize) -> Option<Share> {
-        // Beside its payload an event costs its place in two lists and its id.
-        let wanted = (bytes + 128 * events).min(self.size);
-        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
-        self.bytes.clone().acquire_many_owned(wanted).await.ok()
     }
 }

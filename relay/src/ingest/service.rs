@@ -1,18 +1,30 @@
-//! The link's gRPC service: one session a call.
+//! The link's gRPC service: one session a call, whose messages have a part of the budget before they are decoded.
+//!
+//! It stands in place of the generated server because that decodes whatever arrives.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use proto::link::link_server::{Link, LinkServer};
-use proto::{MAX_BATCH, link};
+use bytes::Buf as _;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use prost::Message as _;
+use proto::{batch, link};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
+use tonic::codegen::http;
+use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstEncoder;
+use tower::Service;
 use tracing::Instrument;
 
-use super::{Shared, session};
-
-/// The largest message, in bytes: a batch, and what stands around its events.
-const MAX_MESSAGE: usize = MAX_BATCH + (512 << 10);
+use super::budget::{Lent, Share};
+use super::gate::{Gate, Slot};
+use super::{MAX_EVENTS, MAX_MESSAGE, Shared, session};
 
 /// Answers that wait for the connection. Acks are joined while there is no room, so this is no bound on throughput.
 const REPLIES: usize = 16;
@@ -23,26 +35,108 @@ pub struct LinkService {
     shared: Arc<Shared>,
 }
 
-pub(super) fn server(shared: Arc<Shared>) -> LinkServer<LinkService> {
-    LinkServer::new(LinkService { shared }).max_decoding_message_size(MAX_MESSAGE)
+impl LinkService {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
 }
 
-#[tonic::async_trait]
-impl Link for LinkService {
-    type ExchangeStream = ReceiverStream<Result<link::FromRelay, Status>>;
+impl NamedService for LinkService {
+    const NAME: &'static str = link::link_server::SERVICE_NAME;
+}
 
-    async fn exchange(
-        &self,
-        request: Request<Streaming<link::FromSensor>>,
-    ) -> Result<Response<Self::ExchangeStream>, Status> {
+impl Service<http::Request<Body>> for LinkService {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if request.uri().path() != "/cresset.link.v1.Link/Exchange" {
+            let none = Status::unimplemented("the link has one method: Exchange");
+            return std::future::ready(Ok(none.into_http())).boxed();
+        }
+        let shared = self.shared.clone();
+        async move {
+            let lent = request.extensions().get::<Arc<Lent>>();
+            let own = lent.map_or(0, |lent| lent.claim());
+            let slot = Slot::default();
+            let (purse, arrival) = (shared.budget.purse(), shared.config.arrival);
+            let request = request.map(|body| Gate::new(body, purse, own, arrival, slot.clone()));
+            let grpc = Grpc::new(Framing(slot));
+            let mut grpc = grpc.max_decoding_message_size(MAX_MESSAGE);
+            Ok(grpc.streaming(Exchange(shared), request).await)
+        }
+        .boxed()
+    }
+}
+
+struct Exchange(Arc<Shared>);
+
+impl StreamingService<Inbound> for Exchange {
+    type Response = link::FromRelay;
+    type ResponseStream = ReceiverStream<Result<link::FromRelay, Status>>;
+    type Future = BoxFuture<'static, Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<Inbound>>) -> Self::Future {
         let peer = request
             .remote_addr()
             .map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
         let (replies, stream) = mpsc::channel(REPLIES);
         // As grave as the gravest line in it, so that a log of warnings says whose they are.
         let span = tracing::error_span!("link", %peer, sensor = tracing::field::Empty);
-        let session = session::run(self.shared.clone(), peer, request.into_inner(), replies);
+        let session = session::run(self.0.clone(), peer, request.into_inner(), replies);
         tokio::spawn(session.instrument(span));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        std::future::ready(Ok(Response::new(ReceiverStream::new(stream)))).boxed()
+    }
+}
+
+/// A message of a sensor, and its part of the budget.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    pub(super) message: link::FromSensor,
+    /// None for an empty message.
+    pub(super) share: Option<Share>,
+}
+
+struct Framing(Slot);
+
+impl Codec for Framing {
+    type Encode = link::FromRelay;
+    type Decode = Inbound;
+    type Encoder = ProstEncoder<link::FromRelay>;
+    type Decoder = Framing;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::default()
+    }
+
+    fn decoder(&mut self) -> Framing {
+        Framing(self.0.clone())
+    }
+}
+
+impl Decoder for Framing {
+    type Item = Inbound;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Inbound>, Status> {
+        let share = self.0.take();
+        // What gRPC gathered lies in one piece.
+        let events = batch::count(from.chunk());
+        if events > MAX_EVENTS {
+            let why = format!("a batch of {events} events; at most {MAX_EVENTS}");
+            return Err(Status::invalid_argument(why));
+        }
+        let message = link::FromSensor::decode(from)
+            .map_err(|why| Status::invalid_argument(why.to_string()))?;
+        Ok(Some(Inbound { message, share }))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::default()
     }
 }

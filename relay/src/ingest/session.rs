@@ -14,14 +14,13 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::{Code, Status, Streaming};
 
+use super::budget::{Share, cost};
 use super::committer::{Committer, Failure, Work};
 use super::hello::{BadHello, Hello, VERSION};
 use super::sensors::Session;
+use super::service::Inbound;
 use super::{Door, EndReason, Live, Shared};
 use crate::received::Open;
-
-/// Events of one batch: far more than fit one by their size, were they real ones.
-const MAX_EVENTS: usize = 65_536;
 
 /// Streams that one session may send.
 const MAX_STREAMS: usize = 512;
@@ -30,7 +29,7 @@ const MAX_STREAMS: usize = 512;
 const LAST_WORD: Duration = Duration::from_secs(5);
 
 type Replies = mpsc::Sender<Result<link::FromRelay, Status>>;
-type Inbound = Streaming<link::FromSensor>;
+type Stream = Streaming<Inbound>;
 
 /// How a session ended.
 enum End {
@@ -41,7 +40,7 @@ enum End {
 }
 
 /// Serves one connection until it ends, and says why.
-pub(super) async fn run(shared: Arc<Shared>, peer: String, mut inbound: Inbound, replies: Replies) {
+pub(super) async fn run(shared: Arc<Shared>, peer: String, mut inbound: Stream, replies: Replies) {
     let _live = Live::new(&shared);
     let end = match open(&shared, &peer, &mut inbound).await {
         Ok((hello, session)) => {
@@ -73,12 +72,12 @@ pub(super) async fn run(shared: Arc<Shared>, peer: String, mut inbound: Inbound,
 }
 
 /// Hears the Hello and makes sure that nobody else has this id.
-async fn open(shared: &Shared, peer: &str, inbound: &mut Inbound) -> Result<(Hello, Session), End> {
+async fn open(shared: &Shared, peer: &str, inbound: &mut Stream) -> Result<(Hello, Session), End> {
     let wait = shared.config.hello;
     let first = match timeout(wait, inbound.message()).await {
         Err(_) => return Err(bad_hello(Code::DeadlineExceeded, BadHello::Late(wait))),
         Ok(Ok(None)) => return Err(bad_hello(Code::InvalidArgument, BadHello::Nothing)),
-        Ok(Ok(Some(first))) => first,
+        Ok(Ok(Some(first))) => first.message,
         Ok(Err(status)) => return Err(bad_message(status)),
     };
     let hello = Hello::check(first).map_err(|why| {
@@ -102,7 +101,7 @@ async fn serve(
     shared: &Arc<Shared>,
     hello: &Hello,
     session: Session,
-    inbound: &mut Inbound,
+    inbound: &mut Stream,
     replies: &Replies,
 ) -> End {
     let kernel = hello.message.kernel.as_ref();
@@ -116,7 +115,12 @@ async fn serve(
             .iter()
             .map(|stream| (*stream, shared.log.received().open(*stream)))
             .collect(),
-        committer: Committer::start(shared.log.clone(), shared.accounts.clone(), replies.clone()),
+        committer: Committer::start(
+            shared.log.clone(),
+            shared.accounts.clone(),
+            replies.clone(),
+            shared.config.arrival,
+        ),
     };
     // The streams are open: what the ranges say now is not forgotten while this session lasts.
     if say(replies, Reply::Welcome(welcome(shared, hello)))
@@ -154,6 +158,12 @@ async fn told(draining: &mut watch::Receiver<bool>) {
 
 /// Events could not be written: the sensor is asked to wait, and to come back for what was not acknowledged.
 async fn refused(shared: &Shared, replies: &Replies, failure: Failure) -> End {
+    if failure.code == Code::DeadlineExceeded {
+        return End::Because(
+            EndReason::Stalled,
+            Status::new(failure.code, failure.reason),
+        );
+    }
     let retry_after_ms = u32::try_from(shared.config.pause.as_millis()).unwrap_or(u32::MAX);
     let pause = link::Pause {
         reason: failure.reason.clone(),
@@ -209,17 +219,17 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    async fn read(&mut self, inbound: &mut Inbound) -> End {
+    async fn read(&mut self, inbound: &mut Stream) -> End {
         loop {
-            let message = match inbound.message().await {
-                Ok(Some(message)) => message.is,
+            let (message, share) = match inbound.message().await {
+                Ok(Some(Inbound { message, share })) => (message.is, share),
                 Ok(None) => return End::Finished,
                 Err(status) => return bad_message(status),
             };
             match message {
                 Some(Message::Batch(batch)) => {
                     self.session.heard();
-                    if let Err(end) = self.batch(batch).await {
+                    if let Err(end) = self.batch(batch, share).await {
                         return end;
                     }
                 }
@@ -243,33 +253,29 @@ impl Reader<'_> {
         self.session.rules(status);
     }
 
-    async fn batch(&mut self, batch: link::Batch) -> Result<(), End> {
+    async fn batch(&mut self, batch: link::Batch, share: Option<Share>) -> Result<(), End> {
         let (events, bytes) = (
             batch.events.len(),
             batch.events.iter().map(|event| event.len()).sum(),
         );
-        if events > MAX_EVENTS {
-            return Err(bad_batch(format!(
-                "a batch of {events} events; at most {MAX_EVENTS}"
-            )));
-        }
         let batch = batch::receive(batch).map_err(bad_batch)?;
         if events == 0 {
             return Ok(());
         }
+        let Some(mut share) = share else {
+            return Err(bad_batch("an empty message with events in it"));
+        };
+        share.shrink(cost(bytes, events));
         self.stream(batch.stream)?;
         let mut entry = self.shared.accounts.received(Door::Link, events, bytes);
         let range = batch.first..batch.first + events as u64;
-        // First the reservation, then the budget: who waits for a reservation must hold nothing that others need.
+        // The earlier reservation that this one may have to wait for has its part of the budget, so it comes to an end.
         let reservation = self
             .shared
             .log
             .received()
             .reserve(batch.stream, range.clone())
             .await;
-        let Some(share) = self.shared.budget.take(bytes, events).await else {
-            return Err(broken("the relay is stopping"));
-        };
         let (mut fresh, mut rejected, mut duplicates) = (Vec::with_capacity(events), Vec::new(), 0);
         for (sequence, event) in range.clone().zip(batch.events) {
             match event {
@@ -367,10 +373,11 @@ fn bad_message(status: Status) -> End {
     if status.source().is_some() || status.code() == Code::Cancelled {
         return End::Because(EndReason::Broken, status);
     }
-    let code = if status.code() == Code::OutOfRange {
-        Code::OutOfRange
-    } else {
-        Code::InvalidArgument
+    let (reason, code) = match status.code() {
+        Code::OutOfRange => (EndReason::BadMessage, Code::OutOfRange),
+        Code::DeadlineExceeded => (EndReason::Stalled, Code::DeadlineExceeded),
+        Code::Unavailable => (EndReason::Draining, Code::Unavailable),
+        _ => (EndReason::BadMessage, Code::InvalidArgument),
     };
-    End::Because(EndReason::BadMessage, Status::new(code, status.message()))
+    End::Because(reason, Status::new(code, status.message()))
 }

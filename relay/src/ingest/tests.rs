@@ -1,13 +1,12 @@
 //! The sensors' door over a real socket, and a disk that does what the test says.
 
-use std::io;
+#[path = "../../tests/support/disk.rs"]
+mod disk;
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use journal::disk::{Access, DiskFile, Lock, LockError};
-use journal::{Disk, RealDisk};
 use prometheus::Registry;
 use prost::Message as _;
 use proto::link::from_relay::Is as Reply;
@@ -23,6 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Code, Status, Streaming};
 
+use self::disk::{Mood, Moody};
 use super::{Accounts, Config, Door, EndReason, Ingest};
 use crate::distribute::Distributor;
 use crate::listen::{Bound, Connections, Grpc, Limits};
@@ -30,105 +30,6 @@ use crate::log::Log;
 
 const SOON: Duration = Duration::from_secs(20);
 const STREAM: StreamId = StreamId([1; 8]);
-
-/// What a disk does.
-#[derive(Clone, Copy, PartialEq)]
-enum Mood {
-    Works,
-    /// A sync does not come back.
-    Hangs,
-    /// No room for anything more.
-    Full,
-}
-
-#[derive(Clone)]
-struct Moody {
-    disk: Arc<RealDisk>,
-    mood: Arc<(Mutex<Mood>, Condvar)>,
-}
-
-impl Moody {
-    fn set(&self, mood: Mood) {
-        *self.mood.0.lock().unwrap() = mood;
-        self.mood.1.notify_all();
-    }
-
-    fn wrap(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(MoodyFile {
-            file,
-            mood: self.mood.clone(),
-        })
-    }
-}
-
-impl Disk for Moody {
-    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.open(name, access).map(|file| self.wrap(file))
-    }
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.create(name).map(|file| self.wrap(file))
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-    fn unlink(&self, name: &str) -> io::Result<()> {
-        self.disk.unlink(name)
-    }
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
-    fn length(&self, name: &str) -> io::Result<u64> {
-        self.disk.length(name)
-    }
-    fn fsync_dir(&self) -> io::Result<()> {
-        self.disk.fsync_dir()
-    }
-    fn space(&self) -> io::Result<u64> {
-        if *self.mood.0.lock().unwrap() == Mood::Full {
-            Ok(0)
-        } else {
-            self.disk.space()
-        }
-    }
-    fn lock(&self) -> Result<Box<dyn Lock>, LockError> {
-        self.disk.lock()
-    }
-    fn path(&self) -> PathBuf {
-        self.disk.path()
-    }
-}
-
-struct MoodyFile {
-    file: Arc<dyn DiskFile>,
-    mood: Arc<(Mutex<Mood>, Condvar)>,
-}
-
-impl DiskFile for MoodyFile {
-    fn pread(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.pread(buf, offset)
-    }
-    fn pwrite(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        if *self.mood.0.lock().unwrap() == Mood::Full {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.file.pwrite(buf, offset)
-    }
-    fn fdatasync(&self) -> io::Result<()> {
-        let (mood, changed) = &*self.mood;
-        let mut mood = mood.lock().unwrap();
-        while *mood == Mood::Hangs {
-            mood = changed.wait(mood).unwrap();
-        }
-        drop(mood);
-        self.file.fdatasync()
-    }
-    fn length(&self) -> io::Result<u64> {
-        self.file.length()
-    }
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.file.truncate(len)
-    }
-}
 
 /// A link listener over a moody disk.
 struct Relay {
@@ -158,10 +59,7 @@ async fn relay() -> Relay {
 
 async fn relay_with(config: Config) -> Relay {
     let folder = tempfile::tempdir().unwrap();
-    let disk = Moody {
-        disk: Arc::new(RealDisk::open(folder.path()).unwrap()),
-        mood: Arc::new((Mutex::new(Mood::Works), Condvar::new())),
-    };
+    let disk = Moody::new(folder.path());
     let (log, _) = Log::open_on(Arc::new(disk.clone()), journal::Config::default()).unwrap();
     let registry = Registry::new();
     let accounts = Accounts::new(&registry).unwrap();
@@ -186,6 +84,7 @@ async fn relay_with(config: Config) -> Relay {
         bound: Bound::Tcp(listener),
         tls: None,
         limits,
+        budget: Some(ingest.budget().clone()),
         routes: Routes::new(ingest.service()),
         connections: Connections::new(&registry).unwrap(),
     };
@@ -350,7 +249,7 @@ fn event(number: u64) -> bytes::Bytes {
 async fn an_ack_waits_until_the_events_are_on_disk() {
     let relay = relay().await;
     let mut sensor = relay.welcomed("a").await;
-    relay.disk.set(Mood::Hangs);
+    relay.disk.set(Mood::Hangs(0));
     sensor.batch(1, 3).await;
     sensor.silence().await;
     assert_eq!(relay.log.journal.committed().0, 0);
@@ -367,7 +266,7 @@ async fn an_ack_waits_until_the_events_are_on_disk() {
 async fn a_batch_that_is_sent_again_while_it_is_being_written_is_journaled_once() {
     let relay = relay().await;
     let first = relay.welcomed("a").await;
-    relay.disk.set(Mood::Hangs);
+    relay.disk.set(Mood::Hangs(0));
     first.batch(1, 3).await;
     relay
         .eventually("the batch is on its way", |relay| {
@@ -429,17 +328,18 @@ async fn a_full_disk_refuses_with_a_pause_and_a_reason_and_heals() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_larger_than_the_budget_passes_alone_and_others_after_it() {
+    // A quarter for events: 256 KiB, and 3,000 events come to more.
     let relay = relay_with(Config {
-        budget: 1000,
+        budget: 1 << 20,
         ..Config::default()
     })
     .await;
     let mut sensor = relay.welcomed("a").await;
     let mut other = relay.welcomed("b").await;
-    for n in 0..20 {
-        sensor.batch(1 + 100 * n, 100).await;
+    for n in 0..5 {
+        sensor.batch(1 + 3000 * n, 3000).await;
     }
-    sensor.acked_up_to(2000).await;
+    sensor.acked_up_to(15_000).await;
     let events = vec![event(1)];
     other
         .say(Say::Batch(link::Batch {
@@ -449,14 +349,55 @@ async fn a_batch_larger_than_the_budget_passes_alone_and_others_after_it() {
         }))
         .await;
     assert_eq!(other.ack().await.up_to, 1);
-    assert_eq!(relay.ledger().acknowledged, 2001);
+    assert_eq!(relay.ledger().acknowledged, 15_001);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sensor_that_does_not_read_what_was_rejected_is_let_go_with_all_it_holds() {
+    let relay = relay_with(Config {
+        arrival: Duration::from_millis(300),
+        ..Config::default()
+    })
+    .await;
+    let sensor = relay.welcomed("deaf").await;
+    let bad = bytes::Bytes::from_static(&[0x08]);
+    let sending = tokio::spawn(async move {
+        for batch in 0..30_u64 {
+            let batch = link::Batch {
+                stream: STREAM.0.to_vec().into(),
+                first: 1 + 16_000 * batch,
+                events: vec![bad.clone(); 16_000],
+            };
+            let message = link::FromSensor {
+                is: Some(Say::Batch(batch)),
+            };
+            if sensor.say.send(message).await.is_err() {
+                break;
+            }
+        }
+        sensor
+    });
+    relay
+        .eventually("it is let go", |relay| {
+            relay.accounts.sessions_ended(EndReason::Stalled) == 1
+        })
+        .await;
+    relay
+        .eventually("nothing is held for it", |relay| {
+            relay.ingest.budget().held() == 0 && relay.ledger().in_flight == 0
+        })
+        .await;
+    let _sensor = sending.await.unwrap();
+    let mut other = relay.welcomed("other").await;
+    other.batch(1_000_000, 2).await;
+    assert_eq!(other.ack().await.up_to, 1_000_001);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_answers_what_was_sent_and_then_ends_the_session() {
     let relay = relay().await;
     let mut sensor = relay.welcomed("a").await;
-    relay.disk.set(Mood::Hangs);
+    relay.disk.set(Mood::Hangs(0));
     sensor.batch(1, 4).await;
     relay
         .eventually("the batch is on its way", |relay| {
@@ -510,7 +451,7 @@ async fn who_does_not_say_hello_is_sent_away_with_the_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn imported_events_get_ids_of_the_relays_own_stream_and_bad_ones_their_reason() {
     let relay = relay().await;
-    let importer = relay.ingest.importer();
+    let importer = relay.ingest.importer(Door::Import);
     let alert = bytes::Bytes::from(
         feeder::Alert {
             pod_name: "p".to_owned(),

@@ -23,6 +23,7 @@ use tower::Service;
 use tracing::Instrument;
 
 use super::Bound;
+use crate::ingest::{Budget, Lent};
 
 /// How long a peer may take to speak TLS, and then to speak HTTP/2.
 const GREETING: Duration = Duration::from_secs(10);
@@ -37,7 +38,7 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// Calls at one time in a connection.
     pub(crate) streams: u32,
-    /// Bytes that a peer may send ahead.
+    /// Bytes that a peer may send ahead, where no budget lends them.
     pub(crate) window: u32,
     /// A peer that says nothing is asked this often whether it is there,
     pub(crate) ping: Duration,
@@ -117,6 +118,8 @@ pub(crate) struct Grpc {
     pub(crate) bound: Bound,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) limits: Limits,
+    /// Lends every connection what its peer may send ahead.
+    pub(crate) budget: Option<Budget>,
     pub(crate) routes: Routes,
     pub(crate) connections: Connections,
 }
@@ -129,23 +132,30 @@ impl Grpc {
             bound,
             tls,
             limits,
+            budget,
             routes,
             connections,
         } = self;
         let server = Arc::new(Server {
             name,
             tls,
-            builder: builder(&limits),
+            limits,
+            budget,
             routes: routes.prepare(),
             connections,
         });
-        let room = Arc::new(Semaphore::new(limits.connections));
+        // A connection for which the budget has no window is not accepted.
+        let most = server
+            .budget
+            .as_ref()
+            .map_or(usize::MAX, Budget::connections);
+        let room = Arc::new(Semaphore::new(limits.connections.min(most)));
         let mut open = JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = told(&mut stop) => break,
-                accepted = accept(&room, &bound) => accepted,
+                accepted = accept(name, &room, &bound) => accepted,
             };
             while open.try_join_next().is_some() {}
             let Some((stream, info, permit)) = accepted else {
@@ -183,8 +193,17 @@ type Accepted = (
 );
 
 /// The next connection, once there is room for one. None after an error that concerns only that connection.
-async fn accept(room: &Arc<Semaphore>, bound: &Bound) -> Option<Accepted> {
-    let permit = room.clone().acquire_owned().await.ok()?;
+async fn accept(name: &str, room: &Arc<Semaphore>, bound: &Bound) -> Option<Accepted> {
+    let permit = match room.clone().try_acquire_owned() {
+        Ok(permit) => permit,
+        Err(_) => {
+            tracing::warn!(
+                listener = name,
+                "as many connections as there may be; the next ones wait until one ends"
+            );
+            room.clone().acquire_owned().await.ok()?
+        }
+    };
     let accepted: io::Result<(Box<dyn Stream>, TcpConnectInfo)> = match bound {
         Bound::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
             // Acks and events are small and must not wait for more; without the option they are only later.
@@ -216,13 +235,13 @@ async fn accept(room: &Arc<Semaphore>, bound: &Bound) -> Option<Accepted> {
     }
 }
 
-fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+fn builder(limits: &Limits, window: u32) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     builder
         .http2()
         .timer(TokioTimer::new())
-        .initial_stream_window_size(limits.window)
-        .initial_connection_window_size(limits.window)
+        .initial_stream_window_size(window)
+        .initial_connection_window_size(window)
         .max_concurrent_streams(limits.streams)
         .keep_alive_interval(limits.ping)
         .keep_alive_timeout(limits.pong);
@@ -233,7 +252,8 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 struct Server {
     name: &'static str,
     tls: Option<TlsAcceptor>,
-    builder: auto::Builder<TokioExecutor>,
+    limits: Limits,
+    budget: Option<Budget>,
     routes: Routes,
     connections: Connections,
 }
@@ -277,11 +297,17 @@ impl Server {
             stream,
             bytes: heard.clone(),
         });
+        let lent = self.budget.as_ref().map(|budget| Arc::new(budget.lend()));
+        let window = lent
+            .as_ref()
+            .map_or(self.limits.window, |lent| lent.window());
         let service = TowerToHyperService::new(WithPeer {
             routes: self.routes.clone(),
             info,
+            lent,
         });
-        let mut connection = pin!(self.builder.serve_connection(io, service));
+        let builder = builder(&self.limits, window);
+        let mut connection = pin!(builder.serve_connection(io, service));
         let mut greeting = pin!(tokio::time::sleep(GREETING));
         let (mut greeted, mut stopping) = (false, false);
         loop {
@@ -319,6 +345,7 @@ fn judge(error: Box<dyn Error + Send + Sync>) -> Result<(), Failure> {
 struct WithPeer {
     routes: Routes,
     info: TcpConnectInfo,
+    lent: Option<Arc<Lent>>,
 }
 
 impl<B> Service<Request<B>> for WithPeer
@@ -335,6 +362,9 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         request.extensions_mut().insert(self.info.clone());
+        if let Some(lent) = &self.lent {
+            request.extensions_mut().insert(lent.clone());
+        }
         self.routes.call(request)
     }
 }

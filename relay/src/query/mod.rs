@@ -34,6 +34,9 @@ const IMPORT_EVENTS: usize = 1000;
 /// Refused events that an answer names; more are counted by the difference to what was sent.
 const IMPORT_REFUSED: usize = 1000;
 
+/// In the metadata of an import's error: how many events are on disk all the same.
+const ACCEPTED: &str = "cresset-accepted";
+
 /// Takes events that come from no sensor.
 #[async_trait]
 pub trait Import: Send + Sync + 'static {
@@ -123,26 +126,41 @@ impl Query for QueryService {
 /// Imports batch by batch, so that the memory of one call is one batch however long the stream is.
 async fn import_all(
     import: &dyn Import,
-    mut requests: Streaming<ImportRequest>,
+    requests: Streaming<ImportRequest>,
 ) -> Result<ImportReply, Status> {
     let mut reply = ImportReply::default();
+    match import_into(&mut reply, import, requests).await {
+        Ok(()) => Ok(reply),
+        Err(mut status) => {
+            status.metadata_mut().insert(ACCEPTED, reply.accepted.into());
+            Err(status)
+        }
+    }
+}
+
+/// When it is cut off, the reply has what is on disk by then.
+async fn import_into(
+    reply: &mut ImportReply,
+    import: &dyn Import,
+    mut requests: Streaming<ImportRequest>,
+) -> Result<(), Status> {
     let mut batch = ImportBatch::default();
     let mut at: u64 = 0;
     while let Some(request) = requests.message().await? {
         match Kind::try_from(request.kind()) {
             Ok(kind) => {
                 if batch.is_full(&request.payload) {
-                    batch.write(import, &mut reply).await?;
+                    batch.write(import, reply).await?;
                 }
                 batch.add(at, kind, request.payload);
             }
-            Err(error) => refuse(&mut reply, at, error.to_string()),
+            Err(error) => refuse(reply, at, error.to_string()),
         }
         at += 1;
     }
-    batch.write(import, &mut reply).await?;
+    batch.write(import, reply).await?;
     reply.rejected.sort_by_key(|rejected| rejected.sequence);
-    Ok(reply)
+    Ok(())
 }
 
 fn refuse(reply: &mut ImportReply, sequence: u64, reason: String) {

@@ -6,6 +6,8 @@
     reason = "a test that cannot go on has failed"
 )]
 
+#[path = "../support/books.rs"]
+mod books;
 mod cursor;
 mod delivery;
 mod outcomes;

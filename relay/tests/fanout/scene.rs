@@ -17,6 +17,8 @@ use relay::fanout::{Context, Fanout, Outlet};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
+use crate::books::Page;
+
 /// A data folder; a journal in it can be opened again and again.
 pub(crate) struct Scene {
     pub(crate) folder: TempDir,
@@ -171,6 +173,8 @@ impl Life {
     }
 
     pub(crate) async fn close(self) {
+        assert_eq!(Page::read(&self.scrape()).check(), Ok(()));
+        assert_eq!(self.journal.check(), Ok(()));
         // Tasks that were dropped have let go of the journal by then.
         let journal = self.journal;
         tokio::task::spawn_blocking(move || journal.close())

@@ -1,16 +1,23 @@
 //! The vocabulary of the whole relay's tests: a relay on ports of its own, sensors, and plain HTTP.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
+pub mod books;
+pub mod disk;
+
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use self::books::Page;
+use self::disk::Moody;
 use bytes::Bytes;
 use prost::Message as _;
 use proto::link::from_relay::Is as Reply;
 use proto::link::from_sensor::Is as Say;
 use proto::link::link_client::LinkClient;
 use proto::{Kind, StreamId, batch, feeder, link};
+use relay::log::Log;
 use relay::{Addresses, App, Config, RunError, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -54,7 +61,17 @@ impl Relay {
     }
 
     pub async fn with(config: Config) -> Relay {
-        let app = App::build(config).await.expect("a relay");
+        Relay::run(App::build(config).await.expect("a relay"))
+    }
+
+    /// Over a disk that does what the test says. The log is for looking into what was stored.
+    pub async fn over(config: Config, disk: &Moody, journal: journal::Config) -> (Relay, Log) {
+        let (log, _) = Log::open_on(Arc::new(disk.clone()), journal).expect("a journal");
+        let app = App::build_over(config, log.clone()).await.expect("a relay");
+        (Relay::run(app), log)
+    }
+
+    pub fn run(app: App) -> Relay {
         let at = app.addresses().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(app.run(async {
@@ -63,8 +80,9 @@ impl Relay {
         Relay { at, stop, task }
     }
 
-    /// Tells it to stop and waits until it has.
+    /// Looks whether the accounts add up, tells it to stop and waits until it has.
     pub async fn stop(self) {
+        self.page().await.check().expect("the accounts add up");
         let _ = self.stop.send(());
         timeout(2 * SOON, self.task)
             .await
@@ -118,6 +136,11 @@ impl Relay {
             .expect("text");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head");
         (head.to_owned(), body.to_owned())
+    }
+
+    /// All figures of this moment.
+    pub async fn page(&self) -> Page {
+        Page::read(&self.get("/metrics").await.1)
     }
 
     /// The value of one line of /metrics, by its name and labels as they stand there; NaN if there is none.
