@@ -548,7 +548,9 @@ impl Import for Importer {
         let imported = Importer::import(self, events)
             .await
             .map_err(|error| match error {
-                AppendError::Full { .. } => Status::resource_exhausted(error.to_string()),
+                AppendError::Full { .. } | AppendError::Failed { .. } => {
+                    Status::resource_exhausted(error.to_string())
+                }
                 _ => Status::unavailable(error.to_string()),
             })?;
         let refused = imported

@@ -63,8 +63,9 @@ pub(super) struct Failure {
 impl From<AppendError> for Failure {
     fn from(error: AppendError) -> Self {
         let code = match &error {
-            AppendError::Full { .. } => Code::ResourceExhausted,
-            _ => Code::Unavailable,
+            // The relay is there and well; it is its disk that takes no more.
+            AppendError::Full { .. } | AppendError::Failed { .. } => Code::ResourceExhausted,
+            AppendError::Closed | AppendError::TooLarge { .. } => Code::Unavailable,
         };
         Self {
             code,

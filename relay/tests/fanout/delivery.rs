@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use exporters::Outcome;
+
 use crate::scene::{Fake, Scene, accounted, event, soon, status_of};
 
 #[tokio::test]
@@ -117,6 +119,64 @@ async fn a_sink_that_hangs_in_a_send_holds_up_nobody() {
     hung.lets_go();
     soon(|| status_of(&fanout, "hung").delivered == 100).await;
     life.end(fanout).await;
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_events_go_through_to_the_end_beside_sinks_that_hang_fail_and_dawdle() {
+    const EVENTS: u64 = 100_000;
+    let scene = Scene::new();
+    let life = scene.life();
+    let (hung, dead) = (Fake::takes_all().holding(1), Fake::takes_all().away());
+    // It takes an event only when it comes for the third time.
+    let slow = Fake::that(|_, attempt| match attempt {
+        0 | 1 => Outcome::Retry {
+            after: None,
+            reason: "429".to_owned(),
+        },
+        _ => Outcome::Done,
+    });
+    let (a, b) = (Fake::takes_all(), Fake::takes_all());
+    let fanout = life.feed([
+        ("hung", "", hung.clone()),
+        ("a", "", a.clone()),
+        ("dead", "", dead.clone()),
+        ("slow", "batch: {max_events: 10}", slow.clone()),
+        ("b", "", b.clone()),
+    ]);
+    for chunk in 0..EVENTS / 1000 {
+        life.append(chunk * 1000 + 1..=chunk * 1000 + 1000).await;
+    }
+    soon(|| {
+        ["a", "b"]
+            .iter()
+            .all(|sink| status_of(&fanout, sink).delivered == EVENTS)
+    })
+    .await;
+    let all: Vec<u64> = (1..=EVENTS).collect();
+    assert!(a.taken() == all && b.taken() == all);
+    for sink in ["hung", "dead"] {
+        let status = status_of(&fanout, sink);
+        assert_eq!(
+            (status.delivered, status.pending, status.position),
+            (0, EVENTS, 1),
+            "{sink}"
+        );
+    }
+    assert!(
+        status_of(&fanout, "slow").pending > 0,
+        "the slow one kept up"
+    );
+
+    hung.lets_go();
+    dead.comes_back();
+    soon(|| {
+        ["hung", "dead"]
+            .iter()
+            .all(|sink| status_of(&fanout, sink).delivered == EVENTS)
+    })
+    .await;
+    assert!(hung.taken() == all && dead.taken() == all);
+    life.abandon(fanout).await;
 }
 
 #[tokio::test]
