@@ -7,17 +7,26 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
-use futures::SinkExt;
 use futures::channel::mpsc;
+use futures::future::BoxFuture;
+use futures::lock::Mutex as AsyncMutex;
+use futures::{FutureExt, SinkExt, StreamExt};
 use proto::json::{self, ParseError};
 use proto::link;
-use proto::query::ImportRequest;
+use proto::query::{ImportReply, ImportRequest};
+use tokio::signal::unix::{SignalKind, signal};
+use tonic::Status;
 
 use crate::connect::{Relay, Trouble, say};
 
+/// Events in one call. What is not known when the relay goes away in the middle is no more than that.
+const CALL: u64 = 5000;
+/// In the metadata of an error: how many events of the call are on disk all the same.
+const ACCEPTED: &str = "cresset-accepted";
 /// Requests on their way to the connection.
 const AHEAD: usize = 256;
 /// Lines beyond this are not events: an event is at most 1 MiB, and JSON writes a byte as at most six.
@@ -38,7 +47,8 @@ pub(crate) struct ImportArgs {
 /// Runs `cresset import`.
 ///
 /// # Errors
-/// An unreachable relay, a relay that cannot take events now, a file that cannot be read.
+/// An unreachable relay, a relay that cannot take events now, a file that cannot be read. How many events went in by then is
+/// told first.
 pub(crate) async fn import(args: ImportArgs) -> Result<ExitCode, Trouble> {
     // Opened first: a wrong name should not leave half of the files imported.
     let files = args
@@ -47,8 +57,9 @@ pub(crate) async fn import(args: ImportArgs) -> Result<ExitCode, Trouble> {
         .map(|path| open(path))
         .collect::<Result<Vec<_>, _>>()?;
     let relay = Relay::connect_admin(args.data.as_deref()).await?;
+    let mut stop = stop_signals()?;
     let lines = Arc::new(Mutex::new(Lines::default()));
-    let (requests, stream) = mpsc::channel(AHEAD);
+    let (requests, waiting) = mpsc::channel(AHEAD);
     let (done, read) = tokio::sync::oneshot::channel();
     // A thread of its own, which nobody waits for when the relay takes no more: standard input may never end.
     std::thread::spawn({
@@ -58,36 +69,125 @@ pub(crate) async fn import(args: ImportArgs) -> Result<ExitCode, Trouble> {
             let _ = done.send(read); // whoever asked has left
         }
     });
-    let reply = relay
-        .query()
-        .import(stream)
-        .await
-        .map_err(|status| relay.trouble(status))?
-        .into_inner();
+    let mut sent = Sent::new(waiting);
+    let outcome = tokio::select! {
+        outcome = sent.all(&relay, &lines) => outcome,
+        () = &mut stop => {
+            sent.tell("cut off")?;
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    if let Err(status) = outcome {
+        sent.tell("cut off")?;
+        return Err(relay.trouble(status));
+    }
     let read = read
         .await
         .map_err(|_| Trouble::Local("reading the files was cut off".to_string()))?;
 
     let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-    for refused in &reply.rejected {
-        eprintln!(
-            "{}: refused: {}",
-            lines.place(refused.sequence),
-            refused.reason
-        );
-    }
-    let bad = lines.bad + (lines.sent - reply.accepted.min(lines.sent));
+    let bad = lines.bad + (lines.sent - sent.accepted.min(lines.sent));
     let left_out = match bad {
         0 => String::new(),
         bad => format!("; {bad} lines left out"),
     };
-    say(&format!("imported {} events{left_out}\n", reply.accepted))?;
+    say(&format!("imported {} events{left_out}\n", sent.accepted))?;
     read?;
     Ok(if bad > 0 {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// SIGINT or SIGTERM.
+fn stop_signals() -> Result<BoxFuture<'static, ()>, Trouble> {
+    let failed = |error: io::Error| Trouble::Local(format!("no signal handlers: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+    .boxed())
+}
+
+/// What was handed to the relay, in calls that are answered one after the other: the answers tell how far it came.
+struct Sent {
+    waiting: Arc<AsyncMutex<mpsc::Receiver<ImportRequest>>>,
+    /// On disk, as the answers say.
+    accepted: u64,
+    /// Handed over in the call that was not answered.
+    unanswered: Arc<AtomicU64>,
+    /// In the calls before.
+    before: u64,
+}
+
+impl Sent {
+    fn new(waiting: mpsc::Receiver<ImportRequest>) -> Self {
+        Self {
+            waiting: Arc::new(AsyncMutex::new(waiting)),
+            accepted: 0,
+            unanswered: Arc::default(),
+            before: 0,
+        }
+    }
+
+    /// Everything, to the end.
+    async fn all(&mut self, relay: &Relay, lines: &Mutex<Lines>) -> Result<(), Status> {
+        loop {
+            let first = self.waiting.lock().await.next().await;
+            let Some(first) = first else {
+                return Ok(());
+            };
+            let reply = self.call(relay, first).await.inspect_err(|status| {
+                let accepted = status.metadata().get(ACCEPTED);
+                let accepted = accepted.and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
+                if let Some(accepted) = accepted {
+                    self.accepted += accepted;
+                    self.unanswered.store(0, Ordering::Relaxed);
+                }
+            })?;
+            let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+            for refused in &reply.rejected {
+                let place = lines.place(self.before + refused.sequence);
+                eprintln!("{place}: refused: {}", refused.reason);
+            }
+            self.accepted += reply.accepted;
+            self.before += self.unanswered.swap(0, Ordering::Relaxed);
+        }
+    }
+
+    /// One call: the first event and what follows it, up to a number.
+    async fn call(&self, relay: &Relay, first: ImportRequest) -> Result<ImportReply, Status> {
+        self.unanswered.store(1, Ordering::Relaxed);
+        let state = (self.waiting.clone(), self.unanswered.clone());
+        let rest = futures::stream::unfold(state, async |(waiting, count)| {
+            if count.load(Ordering::Relaxed) == CALL {
+                return None;
+            }
+            let next = waiting.lock().await.next().await?;
+            count.fetch_add(1, Ordering::Relaxed);
+            Some((next, (waiting, count)))
+        });
+        let requests = futures::stream::once(std::future::ready(first)).chain(rest);
+        let reply = relay.query().import(requests).await?;
+        Ok(reply.into_inner())
+    }
+
+    /// What went in before the end that nobody wished for.
+    fn tell(&self, why: &str) -> Result<(), Trouble> {
+        let unknown = match self.unanswered.load(Ordering::Relaxed) {
+            0 => String::new(),
+            unknown => format!(", and none to all of the {unknown} after them"),
+        };
+        say(&format!(
+            "{why}: {} events went in{unknown}\n",
+            self.accepted
+        ))
+    }
 }
 
 /// False: the relay takes no more.

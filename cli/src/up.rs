@@ -17,6 +17,7 @@ use sensor_bpf::config::Contain;
 use sensor_bpf::{Footprint, Sensor};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::config::{Both, load};
 use crate::connect::{Relay, Trouble};
@@ -35,13 +36,13 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where readers connect [default: 127.0.0.1:32767]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     listen_feed: Option<SocketAddr>,
     /// Where sensors connect [default: 127.0.0.1:9481]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     listen_link: Option<SocketAddr>,
     /// Where metrics and health are served [default: 127.0.0.1:9480]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     listen_http: Option<SocketAddr>,
     /// What a kernel without LSM hooks may do about a Block rule [default: default]
     #[arg(long, value_enum)]
@@ -92,7 +93,7 @@ async fn live(args: &UpArgs, both: Both) -> Result<ExitCode, Trouble> {
     let app = App::build(both.relay)
         .await
         .map_err(|error| Trouble::Local(error.to_string()))?;
-    let addresses = app.addresses().clone();
+    let (addresses, conditions) = (app.addresses().clone(), app.conditions());
     let mut settings = both.sensor;
     if settings.sensor.tls.is_none() {
         settings.sensor.relay = vec![format!("http://{}", addresses.link)];
@@ -137,11 +138,13 @@ async fn live(args: &UpArgs, both: Both) -> Result<ExitCode, Trouble> {
     };
     let demo = (args.demo && sensor.is_some()).then(|| tokio::spawn(demo::run(place)));
 
-    let mut signalled = stop.clone();
-    let mut relay = relay;
-    let ended = tokio::select! {
-        _ = signalled.wait_for(|stage| *stage != Stage::Running) => None,
-        ended = &mut relay => Some(ended),
+    let (mut signalled, mut relay, mut sensor) = (stop.clone(), relay, sensor);
+    let ended = loop {
+        tokio::select! {
+            _ = signalled.wait_for(|stage| *stage != Stage::Running) => break None,
+            ended = &mut relay => break Some(ended),
+            why = ended_by_itself(&mut sensor) => lost_sensor(&why, &conditions),
+        }
     };
     if let Some(demo) = demo {
         demo.abort();
@@ -161,6 +164,31 @@ async fn live(args: &UpArgs, both: Both) -> Result<ExitCode, Trouble> {
         Ok(Err(error)) => Err(Trouble::Local(error.to_string())),
         Err(error) => Err(Trouble::Local(error.to_string())),
     }
+}
+
+/// Waits for the end of a sensor that nobody stopped, and says why; without a sensor it waits for ever.
+async fn ended_by_itself(sensor: &mut Option<JoinHandle<()>>) -> String {
+    let Some(task) = sensor else {
+        return std::future::pending().await;
+    };
+    let ended = task.await;
+    *sensor = None;
+    match ended {
+        Ok(()) => "it ended and did not say why; its log does".to_owned(),
+        Err(why) => format!("it failed: {why}"),
+    }
+}
+
+/// The relay goes on: what was recorded can be read, and other sensors are heard.
+fn lost_sensor(why: &str, conditions: &relay::Conditions) {
+    let text = format!("{why}; workloads on this machine are neither watched nor held to policies; start `cresset up` again");
+    tracing::error!(why = text, "the sensor ended by itself");
+    // Standard error may be a terminal that was closed.
+    let _ = writeln!(
+        std::io::stderr(),
+        "the sensor on this machine ended: {text}; the relay goes on"
+    );
+    conditions.set("sensor", &text);
 }
 
 /// How long the first rules may take from the relay to the kernel before the node is called ready without them.
@@ -313,6 +341,12 @@ fn settle(args: &UpArgs, both: &mut Both) -> Result<(), Trouble> {
     Ok(())
 }
 
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "write ADDRESS:PORT, such as 127.0.0.1:32767; port 0 takes a free one".to_owned()
+    })
+}
+
 /// A flag may not open a door that the file has to open in so many words.
 fn local(flag: &str, address: SocketAddr, listener: &Listen) -> Result<(), Trouble> {
     if address.ip().is_loopback() || listener.insecure {
@@ -366,6 +400,17 @@ fn default_sinks() -> std::collections::BTreeMap<String, exporters::SinkConfig> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_sensor_that_ends_by_itself_is_noticed_once_with_the_reason() {
+        let task = tokio::spawn(async { panic!("a ring is torn") });
+        let mut sensor = Some(task);
+        let why = ended_by_itself(&mut sensor).await;
+        assert!(why.contains("a ring is torn"), "{why}");
+        assert!(sensor.is_none());
+        let again = tokio::time::timeout(Duration::from_millis(50), ended_by_itself(&mut sensor));
+        assert!(again.await.is_err(), "there is no sensor to end");
+    }
 
     #[test]
     fn the_default_sinks_are_read() {

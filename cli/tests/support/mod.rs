@@ -2,12 +2,16 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 #![allow(clippy::expect_used, clippy::panic)] // reason: a test that cannot go on has failed
 
+#[path = "../../../relay/tests/support/books.rs"]
+pub mod books;
 pub mod node;
+pub mod oracle;
+pub mod program;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -49,6 +53,10 @@ pub fn can_watch(suite: &str) -> bool {
 pub fn programs() -> PathBuf {
     if std::env::var_os("CRESSET_GUEST").is_some() {
         return PathBuf::from("/bin");
+    }
+    // Copies, where others may build meanwhile.
+    if let Some(folder) = std::env::var_os("CRESSET_PROGRAMS") {
+        return folder.into();
     }
     let cresset = Path::new(env!("CARGO_BIN_EXE_cresset"));
     cresset
@@ -114,19 +122,27 @@ pub struct Running {
 
 impl Running {
     pub fn start(command: &mut Command) -> Self {
+        let (mut running, stdout) = Self::with_stdout(command, Stdio::piped());
+        running.stdout = Lines::gather(stdout.expect("piped"));
+        running
+    }
+
+    /// With its standard output where the test wants it; a pipe is the test's to read, or not.
+    pub fn with_stdout(command: &mut Command, stdout: Stdio) -> (Self, Option<ChildStdout>) {
         let mut child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-        let stdout = Lines::gather(child.stdout.take().expect("piped"));
+        let stdout = child.stdout.take();
         let stderr = Lines::gather(child.stderr.take().expect("piped"));
-        Self {
+        let running = Self {
             child,
-            stdout,
+            stdout: Lines::default(),
             stderr,
-        }
+        };
+        (running, stdout)
     }
 
     pub fn pid(&self) -> u32 {
