@@ -3,6 +3,7 @@
 mod bench;
 mod deps;
 mod skips;
+mod soak;
 mod test;
 mod vm;
 mod workspace;
@@ -25,6 +26,8 @@ enum Command {
     Bench(bench::Args),
     /// Hold the crates to the dependency table of ARCHITECTURE.md
     Deps,
+    /// Run the tests that get better the longer they run, with numbers of one's own
+    Soak(soak::Args),
     /// Run every suite and count what passed, failed and was skipped
     Test(test::Args),
     /// Boot a Debian cloud kernel under qemu and run a suite in it as init
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Deps => deps::run(),
+        Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::run(&args),
     };
