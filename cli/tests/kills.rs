@@ -84,8 +84,9 @@ fn whatever_was_acknowledged_is_there_once_however_often_the_relay_is_killed() {
         }
     });
     let (acknowledged, stored) = check(&relay, &runtime, &place, &sensors);
+    let found: u64 = sensors.iter().map(|sensor| sensor.found()).sum();
     println!(
-        "{kills} kills ({} starting, {} working, {} draining) in {:.0?}: {acknowledged} events acknowledged, {stored} stored once, 0 missing",
+        "{kills} kills ({} starting, {} working, {} draining) in {:.0?}: {acknowledged} events acknowledged, {stored} stored once, 0 missing; {found} were on disk before their sensor was told",
         moments[0],
         moments[1],
         moments[2],

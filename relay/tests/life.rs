@@ -379,6 +379,56 @@ async fn what_a_sink_loses_is_counted_and_told_as_an_event() {
     relay.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_damaged_on_disk_costs_itself_and_is_counted_where_a_sink_passes_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = Relay::start(folder.path()).await;
+    let (mut sensor, _) = relay.welcomed("a").await;
+    sensor.batch(1, 10).await;
+    assert_eq!(sensor.ack().await.up_to, 10);
+    drop(sensor);
+    relay.stop().await;
+    let segment = folder.path().join("data/journal/00000000000000000001.seg");
+    let mut bytes = std::fs::read(&segment).expect("a segment");
+    let at = bytes.windows(5).position(|found| found == b"pod-5");
+    bytes[at.expect("the fifth event")] ^= 1;
+    std::fs::write(&segment, bytes).expect("written");
+
+    let sinks = format!(
+        "sinks: {{archive: {{type: file, path: {}/events, start: beginning}}}}",
+        folder.path().display()
+    );
+    let relay = Relay::with(settings(folder.path(), &sinks)).await;
+    let told = r#"cresset_lost_events_total{class="archive",where="journal damage"}"#;
+    relay.metric_is(told, 1.0).await;
+    // The message that tells of it is the eleventh event.
+    relay.metric_is("cresset_journal_next_sequence", 12.0).await;
+    relay
+        .metric_is(
+            r#"cresset_sink_delivered_total{sink="archive",type="file"}"#,
+            10.0,
+        )
+        .await;
+    let page = relay.page().await;
+    let of = |what| page.sink("archive", what);
+    assert_eq!((of("corrupt_total"), of("journaled_total")), (1, 11));
+    let text = std::fs::read_to_string(folder.path().join("events")).expect("read");
+    assert!(!text.contains("pod-5") && text.contains("pod-4") && text.contains("pod-6"));
+    assert!(
+        text.contains("sink archive lost 1 event: the journal could not read them"),
+        "{text}"
+    );
+    let mut client = QueryClient::new(channel(relay.at.feed).await);
+    let status = client.status(StatusRequest {}).await.expect("a status");
+    let losses: Vec<_> = status.into_inner().losses;
+    let found = losses.iter().find(|loss| loss.r#where == "journal damage");
+    assert_eq!(
+        found.map(|loss| (loss.class.as_str(), loss.count)),
+        Some(("archive", 1))
+    );
+    relay.stop().await;
+}
+
 #[test]
 fn the_program_says_when_it_is_ready_and_ends_well_on_sigterm() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -133,6 +133,8 @@ async fn a_bad_event_is_rejected_by_its_number_and_the_rest_is_kept() {
         .await;
     let page = relay.page().await;
     assert_eq!(page.check_at_rest(), Ok(()));
+    let lost = r#"cresset_lost_events_total{class="rejected",where="link"}"#;
+    assert_eq!(page.get(lost), 3);
     assert_eq!(
         (
             page.door("link", "acknowledged"),

@@ -82,6 +82,8 @@ struct Told {
     acknowledged: u64,
     /// Pauses that the relay asked for.
     pauses: u64,
+    /// Events that a relay had when it came back, and had not acknowledged.
+    found: u64,
 }
 
 impl Sensor {
@@ -115,6 +117,10 @@ impl Sensor {
 
     pub fn was_sent(&self, sequence: u64) -> bool {
         (1..=self.told().sent).contains(&sequence) && !left_out(sequence)
+    }
+
+    pub fn found(&self) -> u64 {
+        self.told().found
     }
 
     pub fn pauses(&self) -> u64 {
@@ -220,6 +226,8 @@ impl Sensor {
             let strange = (range.first..range.end).find(|n| left_out(*n) || *n > told.sent);
             assert_eq!(strange, None, "received, and never sent: {ranges:?}");
         }
+        let unsaid = told.acknowledged + 1..=told.sent;
+        self.told().found += unsaid.filter(|n| has(*n)).count() as u64;
         (1..)
             .find(|n| !left_out(*n) && !has(*n))
             .expect("there is always one")
