@@ -34,7 +34,7 @@ use crate::distribute::Distributor;
 use crate::fanout::{self, Fanout};
 use crate::feed::{self, LogService, Tail};
 use crate::http::{self, Readiness};
-use crate::ingest::{self, Accounts, Door, Importer, Ingest};
+use crate::ingest::{self, Accounts, Budget, Door, Importer, Ingest};
 use crate::listen::{self, Connections, Grpc};
 use crate::log::{Log, OpenError};
 use crate::losses::Origin;
@@ -359,6 +359,8 @@ async fn open_log(config: &Config) -> Result<Log, StartError> {
     let settings = journal::Config {
         max_size: retention.max_size.0,
         max_age: retention.max_age.0,
+        // All that may come in at one time: a batch waits at the door or not at all, so a stream keeps its order.
+        queue_bytes: Budget::events(ingest_config(config).budget) as u64,
         ..journal::Config::default()
     };
     // Recovery reads the disk.

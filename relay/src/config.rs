@@ -380,7 +380,7 @@ pub enum Compression {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Intake {
-    /// Memory for everything between the sensors' connections and the disk. 128MiB is enough for 1,000 sensors at one time;
+    /// Memory for everything between the sensors' connections and the disk. 128MiB is enough for 1,100 sensors at one time;
     /// more of them wait to be accepted.
     pub budget: yaml::Size,
 }

@@ -27,11 +27,11 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
 const SENSORS: u8 = 12;
-const BATCHES: u64 = 40;
+const BATCHES: u64 = 60;
 const EVENTS: u64 = 200;
 /// Bytes of one event, and a little.
 const SIZE: usize = 1024;
-const BUDGET: u64 = 32 << 20;
+const BUDGET: u64 = 64 << 20;
 
 fn event(number: u64) -> Bytes {
     let log = feeder::Log {
@@ -102,10 +102,10 @@ fn part(page: &Page, figure: &str, part: &str) -> u64 {
     ))
 }
 
-/// How often each event is in the journal.
+/// How often each event is in the journal, where every stream has to stand in its order.
 fn stored(log: &Log) -> BTreeMap<EventId, u32> {
     let mut reader = log.journal.reader(journal::Seq(1));
-    let mut stored = BTreeMap::new();
+    let (mut stored, mut last) = (BTreeMap::new(), BTreeMap::new());
     loop {
         let block = reader.next(1 << 20).expect("readable");
         if block.entries.is_empty() {
@@ -113,6 +113,11 @@ fn stored(log: &Log) -> BTreeMap<EventId, u32> {
         }
         for entry in block.entries {
             let id = EventId::try_from(&entry.payload[..16]).expect("an id");
+            let before = last.insert(id.stream, id.sequence);
+            assert!(
+                before.is_none_or(|before| before < id.sequence),
+                "{id} follows {before:?}"
+            );
             *stored.entry(id).or_default() += 1;
         }
     }

@@ -20,7 +20,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     histories: Option<u64>,
     /// Send so many events beside a hung, a dead and a slow sink, and show what that costs the others
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "200000")]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "800000")]
     isolation: Option<u64>,
     /// Begin with this seed
     #[arg(long, value_name = "SEED")]

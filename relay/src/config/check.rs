@@ -20,10 +20,10 @@ const LATER_SINKS: [&str; 8] = [
 const MIN_JOURNAL: u64 = 64 << 20;
 
 /// Least memory for what comes in: a few of the largest batches.
-const MIN_INGEST: u64 = 32 << 20;
+const MIN_INGEST: u64 = 64 << 20;
 
-/// Most: beyond that it is a slip of the pen.
-const MAX_INGEST: u64 = 64 << 30;
+/// Most: the journal's queue takes an eighth, and that at most 1 GiB.
+const MAX_INGEST: u64 = 8 << 30;
 
 /// What stands behind a key that cannot be used yet.
 const LATER: &str = "not available in this version; take it out";
@@ -218,7 +218,7 @@ impl Checker<'_> {
     fn ingest(&mut self, config: &Config) {
         let budget = config.relay.ingest.budget.0;
         if !(MIN_INGEST..=MAX_INGEST).contains(&budget) {
-            self.say("relay.ingest.budget", "give it 32MiB to 64GiB");
+            self.say("relay.ingest.budget", "give it 64MiB to 8GiB");
         }
     }
 

@@ -1,14 +1,16 @@
 //! One bound in bytes for everything between the sockets and the disk.
 //!
 //! ```text
-//! budget ┬ ¾ windows  lent to connections: what a peer may send before anybody reads it, and a message being put together
-//!        └ ¼ events   taken for a message before it is decoded, given back when its events are on disk or refused
+//! budget ┬ ⅞ windows  lent to connections: what a peer may send before anybody reads it, and a message being put together
+//!        └ ⅛ events   taken for a message before it is decoded, given back when its events are on disk or refused
 //! ```
 //! Windows are lent when a connection is accepted and cannot be called back, so every connection that there may be has
 //! the least one set aside, and the first ones get more of what is left over. A connection that has no window is not
 //! accepted. Whoever waits for a part of the events' bytes holds no other part of them, so nobody waits in a circle.
 //!
-//! One session has at most a quarter of the events' bytes: a sensor that sends without end leaves room for the others.
+//! One session has at most a quarter of the events' bytes (but the largest message must pass): a sensor that sends without
+//! end leaves room for the others. The journal's own queue has room for all of them, so nothing waits before it, and a
+//! stream's batches go in as they came.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -80,7 +82,7 @@ impl Budget {
     /// A budget of so many bytes.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        let events_size = bytes / 4;
+        let events_size = Self::events(bytes);
         let size = bytes - events_size;
         let windows = Windows {
             size,
@@ -97,6 +99,12 @@ impl Budget {
         Self {
             shared: Arc::new(shared),
         }
+    }
+
+    /// The events' part of a budget of so many bytes.
+    #[must_use]
+    pub fn events(bytes: usize) -> usize {
+        bytes / 8
     }
 
     /// How many connections there may be at one time.
@@ -164,6 +172,10 @@ impl Shared {
     fn held(&self) -> usize {
         self.events_size - self.events.available_permits()
     }
+
+    fn note_peak(&self) {
+        self.events_peak.fetch_max(self.held(), Ordering::Relaxed);
+    }
 }
 
 impl Windows {
@@ -226,6 +238,16 @@ pub(super) struct Share {
 }
 
 impl Purse {
+    /// Takes them if there is room now.
+    pub(super) fn try_take(&self, bytes: usize) -> Option<Share> {
+        let wanted = u32::try_from(bytes.min(self.most)).unwrap_or(u32::MAX);
+        let own = self.own.clone().try_acquire_many_owned(wanted).ok()?;
+        let all = self.shared.events.clone();
+        let all = all.try_acquire_many_owned(wanted).ok()?;
+        self.shared.note_peak();
+        Some(Share { all, own })
+    }
+
     /// Waits until there is room for `bytes`. More than a session may ever hold counts as that much, and passes alone.
     /// None when the relay stops.
     pub(super) async fn take(self, bytes: usize) -> Option<Share> {
@@ -235,9 +257,7 @@ impl Purse {
         let shared = self.shared;
         let all = shared.events.clone();
         let all = all.acquire_many_owned(wanted).await.ok()?;
-        shared
-            .events_peak
-            .fetch_max(shared.held(), Ordering::Relaxed);
+        shared.note_peak();
         Some(Share { all, own })
     }
 }
@@ -350,11 +370,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_session_has_a_quarter_and_others_go_on_beside_it() {
-        let budget = Budget::new(128 << 20);
+        let budget = Budget::new(256 << 20);
         let (greedy, other) = (budget.purse(), budget.purse());
         let held: Vec<Option<Share>> =
             futures::future::join_all((0..8).map(|_| greedy.clone().take(1 << 20))).await;
-        assert!(greedy.clone().take(1).now_or_never().is_none());
+        assert!(greedy.try_take(1).is_none() && greedy.take(1).now_or_never().is_none());
         let mut share = other.take(5 << 20).now_or_never().unwrap().unwrap();
         assert_eq!(budget.held(), 13 << 20);
         share.shrink(1000);

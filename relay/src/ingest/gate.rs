@@ -94,9 +94,8 @@ impl Gate {
                 let had = ready!(waits.as_mut().poll(context));
                 self.waits = None;
                 let had = had.ok_or_else(|| Status::unavailable("the relay is stopping"))?;
-                if let At::Message { share, late, .. } = &mut self.at {
+                if let At::Message { share, .. } = &mut self.at {
                     *share = Some(had);
-                    *late = Some(Box::pin(sleep(self.arrival)));
                 }
             }
             if self.rest.is_empty() {
@@ -117,7 +116,11 @@ impl Gate {
                         self.at = At::Head([0; HEAD], 0);
                         return Poll::Ready(Ok(Some(end)));
                     }
-                    self.waits = Some(self.purse.clone().take(worst(*len)).boxed());
+                    let wanted = worst(*len);
+                    *share = self.purse.try_take(wanted);
+                    if share.is_none() {
+                        self.waits = Some(self.purse.clone().take(wanted).boxed());
+                    }
                 }
             }
         }
@@ -159,8 +162,11 @@ impl Gate {
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<Status> {
         match &mut self.at {
             At::Message {
-                late: Some(late), ..
+                share: Some(_),
+                late,
+                ..
             } => {
+                let late = late.get_or_insert_with(|| Box::pin(sleep(self.arrival)));
                 ready!(late.as_mut().poll(context));
                 let why = format!("a message did not arrive within {:?}", self.arrival);
                 Poll::Ready(Status::deadline_exceeded(why))
@@ -254,7 +260,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_bytes_pass_in_pieces_that_end_with_a_message_which_has_its_part() {
-        let budget = Budget::new(64 << 20);
+        let budget = Budget::new(128 << 20);
         let lengths = [3, 0, 1000, 1, 5000];
         let sent: Vec<u8> = lengths.iter().flat_map(|len| message(*len)).collect();
         for frame in [1, 2, 7, 999, sent.len()] {
@@ -278,7 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_that_fits_what_the_connection_has_holds_nothing_until_it_is_whole() {
-        let budget = Budget::new(64 << 20);
+        let budget = Budget::new(128 << 20);
         let whole = message(1000);
         let (mut gate, slot) = gate(&whole[..900], 100, &budget, 1000);
         let mut passed = 0;
@@ -291,7 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn with_nothing_left_a_message_waits_at_its_head_or_before_its_last_byte() {
-        let budget = Budget::new(64 << 20);
+        let budget = Budget::new(128 << 20);
         let mut all = Vec::new();
         while let Some(share) = budget.purse().take(1 << 20).now_or_never() {
             all.push(share);
@@ -316,7 +322,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_that_has_its_part_and_does_not_arrive_loses_it() {
-        let budget = Budget::new(64 << 20);
+        let budget = Budget::new(128 << 20);
         let (mut gate, _) = gate(&message(1000)[..500], 500, &budget, 0);
         let mut passed = 0;
         while passed < 500 {

@@ -328,9 +328,9 @@ async fn a_full_disk_refuses_with_a_pause_and_a_reason_and_heals() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_larger_than_the_budget_passes_alone_and_others_after_it() {
-    // A quarter for events: 256 KiB, and 3,000 events come to more.
+    // An eighth for events: 256 KiB, and 3,000 events come to more.
     let relay = relay_with(Config {
-        budget: 1 << 20,
+        budget: 2 << 20,
         ..Config::default()
     })
     .await;
