@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use support::books::Page;
 use support::node::history;
 use support::{Running, can_watch, eventually, free_port, get, in_force, program};
 
@@ -225,6 +226,8 @@ fn no_event_is_missing_or_doubled_when_relay_and_sensor_are_killed() {
     }
     sensor.signal(libc::SIGTERM);
     assert_eq!(sensor.wait(Duration::from_secs(20)).code(), Some(0));
+    let (_, metrics) = get(&format!("127.0.0.1:{}", ports.http), "/metrics").expect("metrics");
+    assert_eq!(Page::read(&metrics).check_at_rest(), Ok(()));
     relay.signal(libc::SIGTERM);
     assert_eq!(relay.wait(Duration::from_secs(20)).code(), Some(0));
 }
