@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
 use tokio::sync::{Semaphore, watch};
@@ -20,7 +23,7 @@ pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) config: Config,
     pub(crate) catalog: Mutex<Catalog>,
-    /// Held while segments are removed: the writer and the keeper both do.
+    /// Held while a segment's file is removed or exchanged: keeper, packer and sometimes the writer do.
     pub(crate) removal: Mutex<()>,
     pub(crate) queue: Mutex<Queue>,
     pub(crate) work: Condvar,
@@ -38,6 +41,10 @@ pub(crate) struct Shared {
 #[derive(Default)]
 pub(crate) struct Chores {
     pub(crate) cursors_moved: bool,
+    /// There are segments to be removed.
+    pub(crate) leaving: bool,
+    /// A segment was sealed and may be compressed.
+    pub(crate) sealed: bool,
     pub(crate) closing: bool,
 }
 
@@ -51,6 +58,13 @@ pub(crate) struct Counters {
     pub(crate) suspects: AtomicU64,
     pub(crate) removed_segments: AtomicU64,
     pub(crate) cursor_failures: AtomicU64,
+    pub(crate) packed_segments: AtomicU64,
+    /// Bytes of those before and after.
+    pub(crate) packed_from: AtomicU64,
+    pub(crate) packed_to: AtomicU64,
+    pub(crate) pack_failures: AtomicU64,
+    /// The disk had no room for new records when it was last tried.
+    pub(crate) disk_full: AtomicBool,
     /// Why new records are refused right now.
     pub(crate) refusing: Mutex<Option<String>>,
     /// The last identity that did not hold.
@@ -67,6 +81,8 @@ pub(crate) struct Catalog {
     pub(crate) next: u64,
     /// Bytes in segments.
     pub(crate) used: u64,
+    /// Segments that are no longer read and not yet removed, oldest first.
+    pub(crate) leaving: VecDeque<Arc<Segment>>,
 }
 
 /// The segment that holds a sequence number.
@@ -81,6 +97,11 @@ pub(crate) struct Place {
 impl Catalog {
     pub(crate) fn first(&self) -> u64 {
         self.segments.front().map_or(self.next, |s| s.base.0)
+    }
+
+    /// Bytes on disk: in segments, and in those that are leaving.
+    pub(crate) fn on_disk(&self) -> u64 {
+        self.used + self.leaving.iter().map(|s| s.bytes()).sum::<u64>()
     }
 
     pub(crate) fn push(&mut self, segment: Arc<Segment>) {

@@ -15,11 +15,18 @@ use crate::{
 
 pub(crate) const FORMAT_FILE: &str = "FORMAT";
 
+/// Whether this program reads that version: its own and all before it.
+pub(crate) fn is_known(version: u16) -> bool {
+    (1..=FORMAT).contains(&version)
+}
+
 /// What a directory says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// FORMAT says ours.
     Known,
+    /// FORMAT says an older one that is read. Before anything is written, it has to say ours.
+    Older,
     /// There is no readable FORMAT, but the segments or cursors are ours.
     Unsaid,
     /// There is nothing of a journal.
@@ -34,7 +41,7 @@ impl Opening<'_> {
             true => self.read_format().map_err(self.io("reading FORMAT"))?,
             false => None,
         };
-        if let Some(found) = said.filter(|v| *v != FORMAT) {
+        if let Some(found) = said.filter(|v| !is_known(*v)) {
             return Err(self.version(found));
         }
         let newest = names.iter().filter(|n| segment::base_of(n).is_some()).max();
@@ -51,7 +58,8 @@ impl Opening<'_> {
         }
         let ours = newest.is_some() || names.iter().any(|n| n.ends_with(".cursor"));
         match (said, ours) {
-            (Some(_), _) => Ok(Format::Known),
+            (Some(FORMAT), _) => Ok(Format::Known),
+            (Some(_), _) => Ok(Format::Older),
             (None, true) => Ok(Format::Unsaid),
             (None, false) if names.iter().any(|n| n == FORMAT_FILE) => Err(OpenError::Corrupt {
                 path: self.path.join(FORMAT_FILE),

@@ -13,7 +13,9 @@ use crate::{
     MAX_PAYLOAD, OpenError, Opened, ReadError, Reader, Record, Seq, Stepper, Violation,
     account::{self, Books},
     catalog::{Shared, lock},
-    keeper, reader, record, recovery,
+    keeper,
+    packing::Packer,
+    reader, record, recovery,
     writer::Pending,
 };
 
@@ -63,6 +65,14 @@ pub struct Stats {
     pub removed_segments: u64,
     /// Cursor writes that failed (and were tried again) since then.
     pub cursor_failures: u64,
+    /// Segments compressed since then.
+    pub packed_segments: u64,
+    /// Bytes of those before.
+    pub packed_from: u64,
+    /// Bytes of those now.
+    pub packed_to: u64,
+    /// Attempts to compress a segment that failed since then; the segment stays as it was.
+    pub pack_failures: u64,
     /// Why records are refused right now.
     pub refusing: Option<String>,
     /// An identity of [`crate::account`] that was found broken: a bug to report.
@@ -72,7 +82,7 @@ pub struct Stats {
 }
 
 impl Journal {
-    /// Opens the directory's journal, making it where there is none, and starts its two threads. Blocks for the scan
+    /// Opens the directory's journal, making it where there is none, and starts its threads. Blocks for the scan
     /// of the newest segment.
     ///
     /// # Errors
@@ -92,19 +102,28 @@ impl Journal {
                 source,
             })
         };
-        let (shared1, shared2) = (Arc::clone(&shared), Arc::clone(&shared));
+        // Ends keeper and packer after the writer: also after a panic of the owner's fold, or if a thread is not had.
+        let end = EndKeeper(Arc::clone(&shared));
+        let kept = Arc::clone(&shared);
+        let packing = match Packer::new(&shared) {
+            Some(packer) => Some(thread("journal-packer", Box::new(move || packer.run()))?),
+            None => None,
+        };
         let keeping = thread(
             "journal-keeper",
             Box::new(move || {
-                keeper::run(&shared1);
-                keeper::finish(&shared1);
+                keeper::run(&kept);
+                // Nobody touches the directory once it is free for the next writer.
+                if let Some(packing) = packing {
+                    let _ = packing.join();
+                }
+                keeper::finish(&kept);
             }),
         )?;
         let writing = thread(
             "journal-writer",
             Box::new(move || {
-                // The keeper ends after the writer, also after a panic of the owner's fold.
-                let _then = EndKeeper(Arc::clone(&shared2));
+                let _then = end;
                 writer.run(keeper::now);
             }),
         )?;
@@ -128,10 +147,7 @@ impl Journal {
         checkpoint: Box<dyn Checkpoint>,
     ) -> Result<(Journal, Opened, Stepper), OpenError> {
         let (shared, writer, opened) = recovery::open(disk, config, checkpoint)?;
-        let stepper = Stepper {
-            shared: Arc::clone(&shared),
-            writer,
-        };
+        let stepper = Stepper::new(Arc::clone(&shared), writer);
         let handle = Arc::new(Handle {
             shared,
             threads: Mutex::default(),
@@ -264,7 +280,7 @@ impl Journal {
                 catalog.first(),
                 catalog.next,
                 catalog.segments.len(),
-                catalog.used,
+                catalog.on_disk(),
             )
         };
         let cursors = lock(&shared.cursors)
@@ -286,6 +302,10 @@ impl Journal {
             suspects: counters.suspects.load(Ordering::Relaxed),
             removed_segments: counters.removed_segments.load(Ordering::Relaxed),
             cursor_failures: counters.cursor_failures.load(Ordering::Relaxed),
+            packed_segments: counters.packed_segments.load(Ordering::Relaxed),
+            packed_from: counters.packed_from.load(Ordering::Relaxed),
+            packed_to: counters.packed_to.load(Ordering::Relaxed),
+            pack_failures: counters.pack_failures.load(Ordering::Relaxed),
             refusing: lock(&counters.refusing).clone(),
             violation: lock(&counters.violation).clone(),
             cursors,
@@ -322,7 +342,7 @@ pub(crate) fn books(shared: &Shared) -> Books {
     Books {
         first: Seq(catalog.first()),
         committed: Seq(catalog.next - 1),
-        bytes: catalog.used,
+        bytes: catalog.on_disk(),
         bound: shared.config.max_size + shared.config.segment_bytes,
         ledger: *lock(&shared.ledger),
         cursors,

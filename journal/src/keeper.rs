@@ -9,8 +9,9 @@ use std::{
 };
 
 use crate::{
-    catalog::{Shared, lock},
+    catalog::{Chores, Shared, lock},
     journal::books,
+    packing::{self, Packer},
     retention,
     writer::{Writer, close_queue},
 };
@@ -26,6 +27,8 @@ pub(crate) fn run(shared: &Shared) {
         if flush_cursors(shared) {
             lock(&shared.chores).cursors_moved = true;
         }
+        // What the disk does not remove today is tried again at the next chore.
+        let _ = retention::finish_removals(shared);
         if last_tick.elapsed() >= TICK {
             last_tick = Instant::now();
             tick(shared, now());
@@ -40,13 +43,10 @@ pub(crate) fn run(shared: &Shared) {
 /// Sleeps until a cursor moves, the journal closes, or the next tick; answers whether it closes.
 fn wait_for_chores(shared: &Shared) -> bool {
     let mut chores = lock(&shared.chores);
-    if !chores.cursors_moved && !chores.closing {
-        let waited = shared
-            .chore
-            .wait_timeout_while(chores, TICK, |c| !c.cursors_moved && !c.closing);
-        chores = waited.unwrap_or_else(PoisonError::into_inner).0;
-    }
-    chores.cursors_moved = false;
+    let idle = |c: &mut Chores| !c.cursors_moved && !c.leaving && !c.closing;
+    let waited = shared.chore.wait_timeout_while(chores, TICK, idle);
+    chores = waited.unwrap_or_else(PoisonError::into_inner).0;
+    (chores.cursors_moved, chores.leaving) = (false, false);
     chores.closing
 }
 
@@ -74,8 +74,9 @@ fn flush_cursors(shared: &Shared) -> bool {
 }
 
 fn tick(shared: &Shared, now: u64) {
-    // A disk that cannot remove a file today is asked again at the next tick.
+    // A disk that cannot be read or changed today is asked again at the next tick.
     let _ = retention::remove_old(shared, now);
+    let _ = retention::finish_removals(shared);
     if let Err(violation) = crate::account::check(&books(shared)) {
         *lock(&shared.counters.violation) = Some(violation.to_string());
     }
@@ -104,11 +105,21 @@ pub(crate) fn now() -> u64 {
 ///
 /// Appends and cursor moves only queue (poll their futures once); the calls here do the work.
 pub struct Stepper {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) writer: Writer,
+    shared: Arc<Shared>,
+    writer: Writer,
+    packer: Option<Packer>,
 }
 
 impl Stepper {
+    pub(crate) fn new(shared: Arc<Shared>, writer: Writer) -> Stepper {
+        let packer = Packer::new(&shared);
+        Stepper {
+            shared,
+            writer,
+            packer,
+        }
+    }
+
     /// Commits one group; `false` if nothing waited.
     pub fn write(&mut self, now: u64) -> bool {
         self.writer.turn(now)
@@ -126,6 +137,12 @@ impl Stepper {
         self.writer.seal();
     }
 
+    /// Compresses one block, or does another such step; `false` if there is nothing to do or it failed.
+    pub fn pack(&mut self) -> bool {
+        let packer = self.packer.as_mut();
+        packer.is_some_and(|packer| packer.step() == packing::Step::More)
+    }
+
     /// Finishes as [`crate::Journal::close`] does: writes what waits, makes cursors durable, gives up the lock.
     pub fn close(mut self, now: u64) {
         self.shared.begin_close();
@@ -133,6 +150,10 @@ impl Stepper {
         close_queue(&self.shared);
         lock(&self.shared.chores).closing = true;
         flush_cursors(&self.shared);
+        let _ = retention::finish_removals(&self.shared);
+        if let Some(packer) = &mut self.packer {
+            packer.give_up();
+        }
         finish(&self.shared);
     }
 }

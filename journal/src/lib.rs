@@ -38,6 +38,7 @@
 pub mod account;
 mod catalog;
 mod config;
+mod content;
 mod cursor;
 pub mod disk;
 mod format;
@@ -45,6 +46,8 @@ pub mod inspect;
 mod journal;
 mod keeper;
 mod opened;
+mod packed;
+mod packing;
 mod reader;
 mod record;
 mod recovery;
@@ -62,7 +65,7 @@ use bytes::Bytes;
 
 pub use self::{
     account::{Account, Ledger, Violation},
-    config::Config,
+    config::{Compression, Config},
     cursor::{Cursor, CursorError, CursorOptions, CursorStats, Start, WhenFull},
     disk::{Disk, RealDisk},
     journal::{Journal, Stats},
@@ -73,8 +76,11 @@ pub use self::{
     writer::AppendError,
 };
 
-/// The version of the format that this code writes, and the only one that it reads.
-pub const FORMAT: u16 = 1;
+/// The version of the format that this code writes. It reads those before it too; a directory of one of them says this
+/// one from its first opening on.
+///
+/// 1: as drawn above, plain segments only. 2: sealed segments may be compressed.
+pub const FORMAT: u16 = 2;
 
 /// A record's place in the journal: from 1, without gaps. 0 is "none".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

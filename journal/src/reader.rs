@@ -11,8 +11,9 @@ use tokio::sync::watch;
 use crate::{
     Account, Entry, Seq,
     catalog::{Place, Shared, lock},
-    disk::{Access, DiskFile},
-    segment::{self, BadHead, Extent, Head, Segment},
+    content::Body,
+    disk::Access,
+    segment::{BadHead, Extent, Head, Segment},
     walk::{PATIENCE, SCAN, Walk},
 };
 
@@ -221,16 +222,16 @@ impl Reader {
 /// no readable header.
 fn hold(shared: &Shared, place: &Place, next: u64) -> io::Result<Option<Held>> {
     let segment = &place.segment;
-    let Some((file, head)) = open(shared, segment)? else {
+    let Some(body) = open(shared, segment)? else {
         return Ok(None);
     };
     let (end, entry) = match place.open {
         Some((end, hint)) => (end, hint),
         None => {
-            let extent = extent_of(segment, &file, &head, place.upper)?;
+            let extent = extent_of(segment, &body, place.upper)?;
             let index = match &extent.index {
                 Some(index) => Some(Arc::clone(index)),
-                None => segment::read_index(&*file, &head)?.map(Arc::new),
+                None => body.index()?,
             };
             let entry = index.and_then(|index| {
                 let after = index.partition_point(|e| e.seq <= next);
@@ -239,7 +240,7 @@ fn hold(shared: &Shared, place: &Place, next: u64) -> io::Result<Option<Held>> {
             (extent.end, entry)
         }
     };
-    let mut walk = Walk::new(&file, &head, end, place.upper);
+    let mut walk = Walk::new(&body, end, place.upper);
     walk.keep_from = next;
     if let Some(entry) = entry {
         walk.skip_to(entry);
@@ -250,26 +251,20 @@ fn hold(shared: &Shared, place: &Place, next: u64) -> io::Result<Option<Held>> {
     }))
 }
 
-/// A segment's file and header; `None` where it is gone or its header is damaged.
-pub(crate) fn open(
-    shared: &Shared,
-    segment: &Segment,
-) -> io::Result<Option<(Arc<dyn DiskFile>, Head)>> {
+/// Opens a segment; `None` where it is gone or its header is damaged. The header is read with every opening: the
+/// file may have been exchanged for a compressed one.
+pub(crate) fn open(shared: &Shared, segment: &Segment) -> io::Result<Option<Body>> {
     let file = match shared.disk.open(&segment.name, Access::Read) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    let head = match segment.head.get() {
-        Some(head) => *head,
-        None => match Head::read(&*file)? {
-            Ok(head) => *segment.head.get_or_init(|| head),
-            // Not damaged: skipping its records as lost would be wrong.
-            Err(BadHead::Codec(codec)) => return Err(unknown_codec(codec)),
-            Err(_) => return Ok(None),
-        },
-    };
-    Ok(Some((file, head)))
+    match Head::read(&*file)? {
+        Ok(head) => Body::open(file, head).map(Some),
+        // Not damaged: skipping its records as lost would be wrong.
+        Err(BadHead::Codec(codec)) => Err(unknown_codec(codec)),
+        Err(_) => Ok(None),
+    }
 }
 
 pub(crate) fn unknown_codec(codec: u8) -> io::Error {
@@ -278,24 +273,19 @@ pub(crate) fn unknown_codec(codec: u8) -> io::Error {
 }
 
 /// What is known of a segment that grows no more: from its trailer, or by walking it once.
-pub(crate) fn extent_of(
-    segment: &Segment,
-    file: &Arc<dyn DiskFile>,
-    head: &Head,
-    upper: u64,
-) -> io::Result<Extent> {
+pub(crate) fn extent_of(segment: &Segment, body: &Body, upper: u64) -> io::Result<Extent> {
     if let Some(extent) = segment.extent.get() {
         return Ok(extent.clone());
     }
-    let extent = match segment::read_extent(&**file, head)? {
+    let extent = match body.extent()? {
         Some(extent) => extent,
-        None => scan_extent(file, head, upper)?,
+        None => scan_extent(body, upper)?,
     };
     Ok(segment.extent.get_or_init(|| extent).clone())
 }
 
-fn scan_extent(file: &Arc<dyn DiskFile>, head: &Head, upper: u64) -> io::Result<Extent> {
-    let mut walk = Walk::new(file, head, file.length()?, upper);
+fn scan_extent(body: &Body, upper: u64) -> io::Result<Extent> {
+    let mut walk = Walk::new(body, body.content.end()?, upper);
     let mut growth = walk.grow()?;
     // What could not be read today may be readable tomorrow: it is left within the extent.
     growth.end = if walk.tolerant { walk.end } else { growth.end };
@@ -326,7 +316,7 @@ pub(crate) fn seek_time(shared: &Arc<Shared>, unix_ns: u64) -> Result<Seq, ReadE
 }
 
 fn seek_in(shared: &Arc<Shared>, place: &Place, from: u64, time: u64) -> io::Result<Option<u64>> {
-    let Some((file, head)) = open(shared, &place.segment)? else {
+    let Some(body) = open(shared, &place.segment)? else {
         return Ok(None);
     };
     let (end, max_time, index) = match place.open {
@@ -337,10 +327,10 @@ fn seek_in(shared: &Arc<Shared>, place: &Place, from: u64, time: u64) -> io::Res
             (end, growth.map_or(u64::MAX, |g| g.max_time), index)
         }
         None => {
-            let extent = extent_of(&place.segment, &file, &head, place.upper)?;
+            let extent = extent_of(&place.segment, &body, place.upper)?;
             let index = match extent.index {
                 Some(index) => Some(index),
-                None => segment::read_index(&*file, &head)?.map(Arc::new),
+                None => body.index()?,
             };
             (extent.end, extent.max_time, index)
         }
@@ -348,7 +338,7 @@ fn seek_in(shared: &Arc<Shared>, place: &Place, from: u64, time: u64) -> io::Res
     if max_time < time {
         return Ok(None);
     }
-    let mut walk = Walk::new(&file, &head, end, place.upper);
+    let mut walk = Walk::new(&body, end, place.upper);
     walk.keep_from = from;
     if let Some(index) = index {
         let after = index.partition_point(|e| e.before < time);

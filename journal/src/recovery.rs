@@ -22,12 +22,13 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     Checkpoint, CheckpointFrom, Config, Disk, FORMAT, Ledger, OpenError, Opened, Seq,
     catalog::{Catalog, Chores, Counters, Shared},
+    content::Body,
     cursor::Cell,
     disk::{Access, DiskFile, Lock, LockError, read_full, write_all},
     format::{FORMAT_FILE, Format},
-    reader,
+    packing, reader,
     record::{self, HEADER, MAX_SEQ},
-    segment::{self, BadHead, Extent, Growth, Head, Segment},
+    segment::{self, BadHead, Extent, Growth, Head, PLAIN, Segment},
     slots::{Found, Slot, SlotFile},
     walk::{Hole, SCAN, Walk, opens_group},
     writer::{Active, Queue, Writer},
@@ -129,7 +130,7 @@ fn assemble(
         // A cursor whose file is not trusted is written at the first opportunity.
         chores: Mutex::new(Chores {
             cursors_moved: true,
-            closing: false,
+            ..Chores::default()
         }),
         chore: Condvar::new(),
         cursors: Mutex::new(cells.collect()),
@@ -278,11 +279,21 @@ impl Opening<'_> {
             opened.corrupt += catalog.next - newest.base.0;
             return Ok(None);
         };
-        let extent = segment::read_extent(&*file, &head).map_err(self.io("reading a segment"))?;
-        let end = extent.as_ref().map_or(newest.bytes(), |e| e.end);
-        let walked = self.walk_newest(&file, &head, end, fold, opened)?;
+        let reading = self.io("reading the newest segment");
+        let body = Body::open(file, head).map_err(&reading)?;
+        let extent = body.extent().map_err(&reading)?;
+        let end = match &extent {
+            Some(extent) => extent.end,
+            None => body.content.end().map_err(&reading)?,
+        };
+        let walked = self.walk_newest(&body, end, fold, opened)?;
         let growth = &walked.growth;
-        if let Some(extent) = extent {
+        // Nothing is added to a segment that was closed, or compressed after that.
+        let closed = match extent {
+            None if head.codec != PLAIN => Some(growth.extent(false)),
+            extent => extent,
+        };
+        if let Some(extent) = closed {
             catalog.next = extent.last + 1;
             // All of it was synced: nothing that is missing was merely interrupted.
             opened.corrupt += std::mem::take(&mut opened.torn);
@@ -304,8 +315,8 @@ impl Opening<'_> {
             let _ = newest.extent.set(extent);
             return Ok(None);
         }
-        self.rewrite(&*file, head.salt, &walked)?;
-        self.keep(catalog, &newest, file, head, walked.growth, opened)
+        self.rewrite(&*body.file, head.salt, &walked)?;
+        self.keep(catalog, &newest, body.file, head, walked.growth, opened)
             .map(Some)
     }
 
@@ -349,11 +360,11 @@ impl Opening<'_> {
         let Some((file, head)) = self.head(segment, Access::Read)? else {
             return Ok(());
         };
-        let mut walk = Walk::new(&file, &head, segment.bytes(), upper);
+        let reading = self.io("reading a segment");
+        let body = Body::open(file, head).map_err(&reading)?;
+        let mut walk = Walk::new(&body, body.content.end().map_err(&reading)?, upper);
         loop {
-            let piece = walk
-                .step_patiently(SCAN, false)
-                .map_err(self.io("reading a segment"))?;
+            let piece = walk.step_patiently(SCAN, false).map_err(&reading)?;
             piece.entries.iter().for_each(|entry| fold.apply(entry));
             if piece.done {
                 return Ok(());
@@ -363,14 +374,14 @@ impl Opening<'_> {
 
     fn walk_newest(
         &self,
-        file: &Arc<dyn DiskFile>,
-        head: &Head,
+        body: &Body,
         end: u64,
         fold: &mut dyn Checkpoint,
         opened: &mut Opened,
     ) -> Result<Walked, OpenError> {
+        let head = &body.head;
         let mut growth = Growth::new(head.base, head.data_start());
-        let mut walk = Walk::new(file, head, end, MAX_SEQ + 1);
+        let mut walk = Walk::new(body, end, MAX_SEQ + 1);
         let (mut holes, mut last_group) = (Vec::new(), head.data_start());
         loop {
             let piece = walk
@@ -461,7 +472,7 @@ impl Opening<'_> {
             .map_err(self.io("opening a segment"))?;
         match Head::read(&*file).map_err(self.io("reading a segment"))? {
             Ok(head) if head.base == segment.base => {
-                let _ = segment.head.set(head);
+                let _ = segment.created.set(head.created);
                 Ok(Some((file, head)))
             }
             Err(BadHead::Version(found)) => Err(self.version(found)),
@@ -475,8 +486,10 @@ impl Opening<'_> {
 
 /// Whether an interrupted creation left the file.
 pub(crate) fn is_unfinished(name: &str) -> bool {
-    let ours =
-        |n: &str| n == FORMAT_FILE || n.ends_with(".cursor") || segment::base_of(n).is_some();
+    let ours = |n: &str| {
+        let segment = n.strip_suffix(packing::SUFFIX).unwrap_or(n);
+        n == FORMAT_FILE || n.ends_with(".cursor") || segment::base_of(segment).is_some()
+    };
     name.strip_suffix(".tmp").is_some_and(ours)
 }
 

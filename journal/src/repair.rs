@@ -12,12 +12,14 @@ use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use crate::{
     Config, Disk, OpenError, Seq, Stepper,
+    content::{Body, Content},
     disk::{Access, DiskFile, read_full, write_all},
     inspect::{self, Depth, Fault, InspectError, Problem, Report},
     keeper,
+    packed::Packed,
     record::MAX_SEQ,
     recovery::{self, Opening},
-    segment::{self, BLOCK, Head},
+    segment::{self, BLOCK, Extent, Growth, Head},
     slots::{Found, SlotFile},
     walk::Walk,
 };
@@ -229,7 +231,7 @@ pub fn repair(
     // What is left to do is what every start does.
     let (shared, writer, _) =
         recovery::open_locked(Arc::clone(disk), Config::default(), Box::new(()), lock)?;
-    Stepper { shared, writer }.close(keeper::now());
+    Stepper::new(shared, writer).close(keeper::now());
     let left = inspect::inspect(&**disk, Depth::Everything)?;
     Ok(Repaired { steps, left })
 }
@@ -273,7 +275,10 @@ impl Repair<'_> {
             Fix::Format | Fix::Remove | Fix::Slot | Fix::Reset { .. } => (0, len),
             Fix::Header => (*offset, *offset + BLOCK as u64),
             Fix::Cut { bytes } | Fix::Mark { bytes } => (*offset, *offset + bytes),
-            Fix::Index => (self.grown(file, &from)?.end, len),
+            Fix::Index => {
+                let body = Body::search(Arc::clone(&from), head(&*from)?)?;
+                (self.ends(file, &body)?.file_end, len)
+            }
         };
         let end = end.min(len);
         if offset >= end {
@@ -312,28 +317,37 @@ impl Repair<'_> {
 
     fn write_index(&self, name: &str) -> io::Result<()> {
         let file = self.disk.open(name, Access::Write)?;
-        let growth = self.grown(name, &file)?;
-        file.truncate(growth.end)?;
-        segment::seal(&*file, &head(&*file)?, &growth).map(|_| ())
+        let body = Body::search(Arc::clone(&file), head(&*file)?)?;
+        let Ends { extent, file_end } = self.ends(name, &body)?;
+        file.truncate(file_end)?;
+        write_all(&*file, &segment::closing(&body.head, &extent), file_end)?;
+        file.fdatasync()
     }
 
     /// What a walk over a closed segment finds.
-    fn grown(&self, name: &str, file: &Arc<dyn DiskFile>) -> io::Result<segment::Growth> {
-        let head = head(&**file)?;
+    fn ends(&self, name: &str, body: &Body) -> io::Result<Ends> {
         let bases = self.disk.list()?;
         let following = bases.iter().filter_map(|n| segment::base_of(n));
-        let following = following.filter(|base| *base > head.base).min();
-        let extent = segment::read_extent(&**file, &head)?;
-        let end = extent.as_ref().map_or(file.length()?, |e| e.end);
+        let following = following.filter(|base| *base > body.head.base).min();
+        let extent = body.extent()?;
+        let end = match &extent {
+            Some(extent) => extent.end,
+            None => body.content.end()?,
+        };
         let last = extent.map_or(MAX_SEQ, |e| e.last);
-        let upper = following.map_or(last + 1, |base| base.0);
-        let mut walk = Walk::new(file, &head, end, upper);
+        let mut walk = Walk::new(body, end, following.map_or(last + 1, |base| base.0));
         let growth = walk.grow()?;
         if walk.tolerant {
             let text = format!("{name} cannot be read to its end");
             return Err(io::Error::other(text));
         }
-        Ok(growth)
+        match &body.content {
+            Content::Plain(_) => Ok(Ends {
+                extent: growth.extent(true),
+                file_end: growth.end,
+            }),
+            Content::Packed(packed) => packed_ends(body, packed, walk.upper, &growth),
+        }
     }
 
     fn write_slots(&self, name: &str) -> io::Result<()> {
@@ -342,6 +356,37 @@ impl Repair<'_> {
         }
         Ok(())
     }
+}
+
+/// Where a segment's records end.
+struct Ends {
+    /// With the index that belongs to it.
+    extent: Extent,
+    /// Where in the file that index belongs.
+    file_end: u64,
+}
+
+/// Of compressed blocks: an entry each, with the latest time before it.
+fn packed_ends(body: &Body, packed: &Packed, upper: u64, growth: &Growth) -> io::Result<Ends> {
+    let (blocks, file_end) = packed.found();
+    let mut blocks = blocks.to_vec();
+    let mut latest = 0;
+    for n in 0..blocks.len() {
+        let following = blocks.get(n + 1).map_or(packed.end(), |b| b.offset);
+        let Some(entry) = blocks.get_mut(n) else {
+            break;
+        };
+        entry.before = latest;
+        let mut walk = Walk::new(body, following, upper);
+        walk.skip_to(*entry);
+        latest = latest.max(walk.grow()?.max_time);
+    }
+    let extent = Extent {
+        end: packed.end(),
+        index: Some(Arc::new(blocks)),
+        ..growth.extent(false)
+    };
+    Ok(Ends { extent, file_end })
 }
 
 fn head(file: &dyn DiskFile) -> io::Result<Head> {

@@ -4,7 +4,8 @@
 //! longer than `max_age` ago and every cursor has durably passed it. By size, it goes when room is needed: a cursor that lags is
 //! overtaken (its account says how many expired), unless it was opened with [`WhenFull::Refuse`].
 //!
-//! Segments go oldest first, each removal made durable before the next, so a crash leaves no hole among them.
+//! Segments go oldest first, each removal made durable before the next, so a crash leaves no hole among them. A crash
+//! before that brings a segment back, and its records with it.
 
 use std::{
     io,
@@ -18,38 +19,42 @@ use crate::{
     segment::Segment,
 };
 
-/// Makes room for `need` more bytes within the size bound.
+/// Makes room for `need` more bytes within the size bound. What has to go for that leaves the catalog; its file goes a
+/// little later, by the keeper's hand, unless that would need more than one segment beyond the bound.
 ///
 /// # Errors
 /// Why there is none, for people.
 pub(crate) fn make_room(shared: &Shared, need: u64) -> Result<(), String> {
-    let _removal = lock(&shared.removal);
+    let config = &shared.config;
     loop {
-        let (oldest, upper) = {
+        let upper = {
             let catalog = lock(&shared.catalog);
-            let fits = catalog.used + need <= shared.config.max_size;
-            let (Some(oldest), Some(second)) = (catalog.segments.front(), catalog.segments.get(1))
-            else {
-                return Ok(());
-            };
-            if fits {
-                return Ok(());
+            match catalog.segments.get(1) {
+                Some(second) if catalog.used + need > config.max_size => second.base.0,
+                _ => break,
             }
-            (Arc::clone(oldest), second.base.0)
         };
         if let Some(name) = holder(shared, upper) {
             return Err(format!(
                 "the journal has reached its size bound of {} bytes and cursor {name} (when_full: refuse) still needs the oldest segment",
-                shared.config.max_size
+                config.max_size
             ));
         }
-        remove(shared, &oldest).map_err(|e| {
-            format!(
-                "the journal has reached its size bound and {} cannot be removed: {e}",
-                oldest.name
-            )
-        })?;
+        dismiss(shared, upper);
     }
+    // The other half is for a new segment's head.
+    while lock(&shared.catalog).on_disk() + need > config.max_size + config.segment_bytes / 2 {
+        match remove(shared) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(e) => {
+                return Err(format!(
+                    "the journal has reached its size bound and its oldest segment cannot be removed: {e}"
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The first cursor that refuses to be overtaken and has not durably passed the records before `upper`.
@@ -70,10 +75,9 @@ pub(crate) fn remove_old(shared: &Shared, now: u64) -> io::Result<()> {
     let Some(limit) = now.checked_sub(max_age) else {
         return Ok(());
     };
-    let _removal = lock(&shared.removal);
     loop {
         let segments: Vec<_> = lock(&shared.catalog).segments.iter().cloned().collect();
-        let [oldest, later @ ..] = segments.as_slice() else {
+        let [_, later @ ..] = segments.as_slice() else {
             return Ok(());
         };
         let Some(second) = later.first() else {
@@ -82,7 +86,7 @@ pub(crate) fn remove_old(shared: &Shared, now: u64) -> io::Result<()> {
         if !all_passed(shared, second.base.0) || ended(shared, later)? >= limit {
             return Ok(());
         }
-        remove(shared, oldest)?;
+        dismiss(shared, second.base.0);
     }
 }
 
@@ -98,41 +102,58 @@ fn all_passed(shared: &Shared, upper: u64) -> bool {
 /// records with times of their own (another node's, or imported ones) neither stay nor go because of them.
 fn ended(shared: &Shared, later: &[Arc<Segment>]) -> io::Result<u64> {
     for segment in later {
-        if let Some((_, head)) = reader::open(shared, segment)? {
-            return Ok(head.created);
+        if let Some(created) = segment.created.get() {
+            return Ok(*created);
+        }
+        if let Some(body) = reader::open(shared, segment)? {
+            return Ok(*segment.created.get_or_init(|| body.head.created));
         }
     }
     Ok(u64::MAX)
 }
 
-/// Removes the oldest segment. It leaves the catalog first, so no reader finds it; if the disk refuses, it comes back.
-fn remove(shared: &Shared, oldest: &Arc<Segment>) -> io::Result<()> {
+/// The oldest segment, all of it before `upper`, leaves the catalog: from now on no reader finds it, and the keeper is
+/// asked to remove it.
+fn dismiss(shared: &Shared, upper: u64) {
     {
-        let mut catalog = lock(&shared.catalog);
-        let is_oldest = catalog
-            .segments
-            .front()
-            .is_some_and(|s| Arc::ptr_eq(s, oldest));
-        if !is_oldest || catalog.segments.len() < 2 {
-            return Ok(());
-        }
-        catalog.segments.pop_front();
+        let mut guard = lock(&shared.catalog);
+        let catalog = &mut *guard;
+        let is_it = catalog.segments.get(1).is_some_and(|s| s.base.0 == upper);
+        let Some(oldest) = catalog.segments.pop_front_if(|_| is_it) else {
+            return;
+        };
         catalog.used -= oldest.bytes();
+        catalog.leaving.push_back(oldest);
     }
-    let unlinked = match shared.disk.unlink(&oldest.name) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+    lock(&shared.chores).leaving = true;
+    shared.chore.notify_all();
+}
+
+/// Removes all segments that are leaving; answers whether there were any.
+pub(crate) fn finish_removals(shared: &Shared) -> io::Result<bool> {
+    let mut any = false;
+    while remove(shared)? {
+        any = true;
+    }
+    Ok(any)
+}
+
+/// Removes the file of the segment that has been leaving longest; `false` if there is none. If the disk refuses, it goes
+/// on leaving.
+fn remove(shared: &Shared) -> io::Result<bool> {
+    let _removal = lock(&shared.removal);
+    let Some(oldest) = lock(&shared.catalog).leaving.front().cloned() else {
+        return Ok(false);
     };
-    if let Err(e) = unlinked {
-        let mut catalog = lock(&shared.catalog);
-        catalog.used += oldest.bytes();
-        catalog.segments.push_front(Arc::clone(oldest));
-        return Err(e);
+    match shared.disk.unlink(&oldest.name) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
     }
+    lock(&shared.catalog).leaving.pop_front();
     shared
         .counters
         .removed_segments
         .fetch_add(1, Ordering::Relaxed);
     // The name is gone for this process either way; an error here comes again with the next one.
-    shared.disk.fsync_dir()
+    shared.disk.fsync_dir().map(|()| true)
 }

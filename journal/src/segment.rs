@@ -6,10 +6,17 @@
 //!  12 salt u32          16 base sequence u64                   24 created, unix ns, u64
 //!  32 checkpoint length u32   36 checkpoint crc u32            40 reserved, 20 bytes           60 crc u32
 //!
+//! index, before the trailer: an entry every ~64 KiB of records, or one a block
+//!   plain, 24 bytes:       seq u64   offset u64   latest time before it u64
+//!   zstd blocks, 32 bytes: the same, then the block's place in the file u64
+//!
 //! trailer, the last 64 bytes of a sealed file
 //!   0 magic "CRSTSEAL"   8 end of the records u64   16 index length u32   20 index crc u32   24 last sequence u64
 //!  32 earliest time u64 40 latest time u64   48 records u64   56 salt u32   60 crc u32
 //! ```
+//!
+//! Offsets of records count bytes of the segment as it was written; in a compressed one ([`crate::packed`]) they stay the
+//! same, so that an index and an end that somebody holds stay true when the file is exchanged.
 //!
 //! A file gets its `.seg` name by rename, after header and checkpoint are synced, so a named segment always has them.
 //! A segment's range ends where the next one's begins: a segment given up after a failed `fdatasync` may end in
@@ -19,13 +26,14 @@ use std::{
     io,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use crate::{
     FORMAT, Seq,
     disk::{Access, Disk, DiskFile, read_full, write_all},
+    format,
     record::checksum,
 };
 
@@ -39,14 +47,19 @@ pub(crate) const COPIES: [u64; 2] = [0, COPY as u64];
 pub(crate) const CHECKPOINT: u64 = (COPY + BLOCK) as u64;
 /// A new index entry is made when this many bytes were written since the last.
 pub(crate) const INDEX_EVERY: u64 = 64 << 10;
-const INDEX_ENTRY: usize = 24;
+const PLAIN_ENTRY: usize = 24;
+const ZSTD_ENTRY: usize = 32;
 
 /// Records as they are.
 pub(crate) const PLAIN: u8 = 0;
+/// Blocks of records, each compressed with Zstandard.
+pub(crate) const ZSTD: u8 = 1;
 
 /// What the header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
+    /// The format version that the segment was written in.
+    pub(crate) version: u16,
     pub(crate) codec: u8,
     pub(crate) salt: u32,
     pub(crate) base: Seq,
@@ -64,7 +77,7 @@ impl Head {
     fn encode(&self) -> [u8; BLOCK] {
         let mut out = [0; BLOCK];
         put(&mut out, 0, MAGIC);
-        put(&mut out, 8, &FORMAT.to_le_bytes());
+        put(&mut out, 8, &self.version.to_le_bytes());
         put(&mut out, 10, &[self.codec]);
         put(&mut out, 12, &self.salt.to_le_bytes());
         put(&mut out, 16, &self.base.0.to_le_bytes());
@@ -82,7 +95,7 @@ impl Head {
         }
         let version = u16::from_le_bytes(get(bytes, 8));
         let whole = checksum(0, &bytes[..60]) == u32::from_le_bytes(get(bytes, 60));
-        if version != FORMAT {
+        if !format::is_known(version) {
             // Another version may keep its checksum elsewhere, so it cannot be asked for.
             return Err(BadHead::Version(version));
         }
@@ -90,10 +103,11 @@ impl Head {
         if !whole {
             return Err(BadHead::Damaged);
         }
-        if codec != PLAIN {
+        if codec > ZSTD {
             return Err(BadHead::Codec(codec));
         }
         Ok(Head {
+            version,
             codec,
             salt: u32::from_le_bytes(get(bytes, 12)),
             base: Seq(u64::from_le_bytes(get(bytes, 16))),
@@ -173,6 +187,8 @@ pub(crate) struct IndexEntry {
     pub(crate) offset: u64,
     /// The latest time of any record of the segment before `offset`; 0 at its first record.
     pub(crate) before: u64,
+    /// Where that is in the file: `offset`, or the beginning of the block.
+    pub(crate) place: u64,
 }
 
 /// Where a segment's records end and what is known of them.
@@ -221,6 +237,7 @@ impl Growth {
                 seq,
                 offset,
                 before: self.max_time,
+                place: offset,
             });
         }
         self.end = offset + size;
@@ -240,35 +257,41 @@ impl Growth {
             index: keep_index.then(|| Arc::new(self.index.clone())),
         }
     }
+}
 
-    /// Index and trailer, to be written at `end`.
-    fn encode(&self, salt: u32) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.index.len() * INDEX_ENTRY + BLOCK);
-        for entry in &self.index {
-            out.extend_from_slice(&entry.seq.to_le_bytes());
-            out.extend_from_slice(&entry.offset.to_le_bytes());
-            out.extend_from_slice(&entry.before.to_le_bytes());
+/// Index and trailer of a segment whose index is in `extent`.
+pub(crate) fn closing(head: &Head, extent: &Extent) -> Vec<u8> {
+    let index = extent.index.as_deref().map_or(&[][..], Vec::as_slice);
+    let mut out = Vec::with_capacity(index.len() * ZSTD_ENTRY + BLOCK);
+    for entry in index {
+        out.extend_from_slice(&entry.seq.to_le_bytes());
+        out.extend_from_slice(&entry.offset.to_le_bytes());
+        out.extend_from_slice(&entry.before.to_le_bytes());
+        if head.codec != PLAIN {
+            out.extend_from_slice(&entry.place.to_le_bytes());
         }
-        let mut trailer = [0; BLOCK];
-        put(&mut trailer, 0, SEALED);
-        put(&mut trailer, 8, &self.end.to_le_bytes());
-        put(&mut trailer, 16, &(out.len() as u32).to_le_bytes());
-        put(&mut trailer, 20, &checksum(salt, &out).to_le_bytes());
-        put(&mut trailer, 24, &self.last.to_le_bytes());
-        put(&mut trailer, 32, &self.min_time.to_le_bytes());
-        put(&mut trailer, 40, &self.max_time.to_le_bytes());
-        put(&mut trailer, 48, &self.records.to_le_bytes());
-        put(&mut trailer, 56, &salt.to_le_bytes());
-        let crc = checksum(salt, &trailer[..60]);
-        put(&mut trailer, 60, &crc.to_le_bytes());
-        out.extend_from_slice(&trailer);
-        out
     }
+    let mut trailer = [0; BLOCK];
+    put(&mut trailer, 0, SEALED);
+    put(&mut trailer, 8, &extent.end.to_le_bytes());
+    put(&mut trailer, 16, &(out.len() as u32).to_le_bytes());
+    put(&mut trailer, 20, &checksum(head.salt, &out).to_le_bytes());
+    put(&mut trailer, 24, &extent.last.to_le_bytes());
+    put(&mut trailer, 32, &extent.min_time.to_le_bytes());
+    put(&mut trailer, 40, &extent.max_time.to_le_bytes());
+    put(&mut trailer, 48, &extent.records.to_le_bytes());
+    put(&mut trailer, 56, &head.salt.to_le_bytes());
+    let crc = checksum(head.salt, &trailer[..60]);
+    put(&mut trailer, 60, &crc.to_le_bytes());
+    out.extend_from_slice(&trailer);
+    out
 }
 
 /// The trailer, read back.
 struct Trailer {
     extent: Extent,
+    /// Where the index begins.
+    index_at: u64,
     index_len: u32,
     index_crc: u32,
 }
@@ -297,11 +320,14 @@ fn read_trailer(file: &dyn DiskFile, head: &Head) -> io::Result<Option<Trailer>>
         index: None,
     };
     let index_len = u32::from_le_bytes(get(&bytes, 16));
-    if extent.end.checked_add(u64::from(index_len)) != Some(at) {
+    let index_at = at.checked_sub(u64::from(index_len));
+    let plain = head.codec == PLAIN;
+    let Some(index_at) = index_at.filter(|index| !plain || *index == extent.end) else {
         return Ok(None);
-    }
+    };
     Ok(Some(Trailer {
         extent,
+        index_at,
         index_len,
         index_crc: u32::from_le_bytes(get(&bytes, 20)),
     }))
@@ -318,25 +344,27 @@ pub(crate) fn read_index(file: &dyn DiskFile, head: &Head) -> io::Result<Option<
         return Ok(None);
     };
     let mut bytes = vec![0; trailer.index_len as usize];
-    let n = read_full(file, &mut bytes, trailer.extent.end)?;
+    let n = read_full(file, &mut bytes, trailer.index_at)?;
     if n < bytes.len() || checksum(head.salt, &bytes) != trailer.index_crc {
         return Ok(None);
     }
-    Ok(Some(
-        bytes
-            .as_chunks::<INDEX_ENTRY>()
-            .0
-            .iter()
-            .map(index_entry)
-            .collect(),
-    ))
+    let size = match head.codec {
+        PLAIN => PLAIN_ENTRY,
+        _ => ZSTD_ENTRY,
+    };
+    Ok(Some(bytes.chunks_exact(size).map(index_entry).collect()))
 }
 
-fn index_entry(bytes: &[u8; INDEX_ENTRY]) -> IndexEntry {
+fn index_entry(bytes: &[u8]) -> IndexEntry {
+    let offset = u64::from_le_bytes(get(bytes, 8));
     IndexEntry {
         seq: u64::from_le_bytes(get(bytes, 0)),
-        offset: u64::from_le_bytes(get(bytes, 8)),
+        offset,
         before: u64::from_le_bytes(get(bytes, 16)),
+        place: match bytes.len() {
+            PLAIN_ENTRY => offset,
+            _ => u64::from_le_bytes(get(bytes, 24)),
+        },
     }
 }
 
@@ -346,9 +374,12 @@ pub(crate) struct Segment {
     pub(crate) name: String,
     /// Bytes that it takes on disk.
     pub(crate) len: AtomicU64,
-    pub(crate) head: OnceLock<Head>,
-    /// Set once no record will be added.
+    /// When it was made, unix ns, once somebody has looked.
+    pub(crate) created: OnceLock<u64>,
+    /// Set once no record will be added. True of the plain file and of the compressed one that takes its name.
     pub(crate) extent: OnceLock<Extent>,
+    /// There is nothing to compress, or no more.
+    pub(crate) settled: AtomicBool,
 }
 
 impl Segment {
@@ -357,8 +388,9 @@ impl Segment {
             base,
             name: name(base),
             len: AtomicU64::new(len),
-            head: OnceLock::new(),
+            created: OnceLock::new(),
             extent: OnceLock::new(),
+            settled: AtomicBool::new(false),
         }
     }
 
@@ -392,6 +424,7 @@ pub(crate) fn create(
     let checkpoint_len = u32::try_from(checkpoint.len()).map_err(io::Error::other)?;
     let checkpoint_crc = checksum(salt, checkpoint);
     let head = Head {
+        version: FORMAT,
         codec: PLAIN,
         salt,
         base,
@@ -399,11 +432,7 @@ pub(crate) fn create(
         checkpoint_len,
         checkpoint_crc,
     };
-
-    let mut bytes = vec![0; CHECKPOINT as usize];
-    put(&mut bytes, 0, &head.encode());
-    put(&mut bytes, COPY, &head.encode());
-    bytes.extend_from_slice(checkpoint);
+    let bytes = opening(&head, checkpoint);
 
     let name = name(base);
     let temporary = format!("{name}.tmp");
@@ -422,22 +451,31 @@ pub(crate) fn create(
     Ok((made?, head))
 }
 
+/// All before the first record: the header, its copy, and the checkpoint.
+pub(crate) fn opening(head: &Head, checkpoint: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; CHECKPOINT as usize];
+    put(&mut bytes, 0, &head.encode());
+    put(&mut bytes, COPY, &head.encode());
+    bytes.extend_from_slice(checkpoint);
+    bytes
+}
+
 /// Writes index and trailer after the last record and syncs them; answers the file's length.
 pub(crate) fn seal(file: &dyn DiskFile, head: &Head, growth: &Growth) -> io::Result<u64> {
-    let bytes = growth.encode(head.salt);
+    let bytes = closing(head, &growth.extent(true));
     write_all(file, &bytes, growth.end)?;
     file.fdatasync()?;
     Ok(growth.end + bytes.len() as u64)
 }
 
-fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
+pub(crate) fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
     if let Some(place) = out.get_mut(at..at + bytes.len()) {
         place.copy_from_slice(bytes);
     }
 }
 
 /// `N` bytes at `at`; zeros where there are fewer.
-fn get<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+pub(crate) fn get<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes
         .get(at..)
         .and_then(|rest| rest.first_chunk())
@@ -465,6 +503,7 @@ mod tests {
     #[test]
     fn a_header_survives_the_loss_of_either_copy_but_not_of_both() {
         let head = Head {
+            version: FORMAT,
             codec: PLAIN,
             salt: 9,
             base: Seq(77),

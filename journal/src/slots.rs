@@ -18,6 +18,7 @@ use bytes::Bytes;
 use crate::{
     Account, FORMAT,
     disk::{Access, Disk, DiskFile, read_full, write_all},
+    format,
     record::checksum,
 };
 
@@ -81,7 +82,7 @@ impl Slot {
 
     fn decode(bytes: &[u8]) -> Option<(Slot, usize)> {
         let fixed: &[u8; FIXED] = bytes.first_chunk()?;
-        if !fixed.starts_with(MAGIC) || version(fixed) != FORMAT {
+        if !fixed.starts_with(MAGIC) || !format::is_known(version(fixed)) {
             return None;
         }
         let state_len = u32_at(fixed, 92);
@@ -188,7 +189,7 @@ impl SlotFile {
             }
             (Some((slot, _)), None) | (None, Some((slot, _))) => Found::Slot { slot, alone: true },
             (None, None) => match bytes.first_chunk() {
-                Some(fixed) if fixed.starts_with(MAGIC) && version(fixed) != FORMAT => {
+                Some(fixed) if fixed.starts_with(MAGIC) && !format::is_known(version(fixed)) => {
                     Found::Version(version(fixed))
                 }
                 _ => Found::Damaged,

@@ -6,15 +6,15 @@
 //! been passed and is below the segment's end, its length fits) and the checksum holds. The segment's salt makes a
 //! payload that imitates a record fail that test.
 
-use std::{io, ops::Range, sync::Arc};
+use std::{io, ops::Range};
 
 use bytes::Bytes;
 
 use crate::{
     Entry, Seq,
-    disk::{DiskFile, read_full},
+    content::{Body, Content},
     record::{GROUP_START, HEADER, Header, VOID},
-    segment::{Growth, Head, IndexEntry},
+    segment::{Growth, IndexEntry},
 };
 
 /// Bytes looked through at a time when searching for the next record.
@@ -23,12 +23,10 @@ const WINDOW: usize = 256 << 10;
 pub(crate) const SCAN: usize = 1 << 20;
 /// After so many failed reads at one place, unreadable sectors count as damaged.
 pub(crate) const PATIENCE: u32 = 3;
-/// Unreadable places are stepped over in units of this many bytes.
-const SECTOR: usize = 4 << 10;
 
 /// A place in a segment.
 pub(crate) struct Walk {
-    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) content: Content,
     pub(crate) salt: u32,
     /// Offset of the next record.
     pub(crate) at: u64,
@@ -90,13 +88,13 @@ pub(crate) struct Hole {
 
 impl Walk {
     /// From a segment's first record to `end`, as far as the numbers below `upper`.
-    pub(crate) fn new(file: &Arc<dyn DiskFile>, head: &Head, end: u64, upper: u64) -> Walk {
+    pub(crate) fn new(body: &Body, end: u64, upper: u64) -> Walk {
         Walk {
-            file: Arc::clone(file),
-            salt: head.salt,
-            at: head.data_start(),
+            content: body.content.clone(),
+            salt: body.head.salt,
+            at: body.head.data_start(),
             end,
-            next: head.base.0,
+            next: body.head.base.0,
             upper,
             keep_from: 0,
             bad_from: None,
@@ -118,11 +116,13 @@ impl Walk {
                 piece.done = true;
                 return Ok(piece);
             }
-            let block = self.fetch(self.at, want.min(left(self.end, self.at)))?;
+            let asked = want.min(left(self.end, self.at));
+            let block = self.fetch(self.at, asked)?;
             match self.parse(&block, places, &mut piece) {
                 Parsed::Some => return Ok(piece),
-                Parsed::Longer(bytes) => want = bytes,
-                Parsed::Bad => match self.resync()? {
+                // A block that ends before does not hold it.
+                Parsed::Longer(bytes) if block.len() == asked => want = bytes,
+                Parsed::Longer(_) | Parsed::Bad => match self.resync()? {
                     Some(offset) => {
                         self.bad_from.get_or_insert(self.at);
                         self.at = offset;
@@ -170,12 +170,9 @@ impl Walk {
         let moved = loop {
             let rest = block.get(pos..).unwrap_or_default();
             let room = left(self.end, self.at);
+            // At least a header was asked for: less is the end of the records, or of a block.
             let Some(header) = Header::decode(rest) else {
-                break if room < HEADER && room > 0 {
-                    Parsed::Bad
-                } else {
-                    Parsed::Some
-                };
+                break Parsed::Bad;
             };
             let frame = header.frame();
             if frame > room || header.seq < self.next {
@@ -240,21 +237,18 @@ impl Walk {
         }
         let mut from = self.at + 1;
         while left(self.end, from) >= HEADER {
-            let window = self.fetch(from, WINDOW.min(left(self.end, from)))?;
-            for pos in 0..=window.len().saturating_sub(HEADER) {
+            let asked = WINDOW.min(left(self.end, from));
+            let window = self.fetch(from, asked)?;
+            for (pos, bytes) in window.windows(HEADER).enumerate() {
                 let at = from + pos as u64;
-                if self
-                    .plausible(window.get(pos..).unwrap_or_default(), at)
-                    .is_some()
-                    && self.valid(at)?.is_some()
-                {
+                if self.plausible(bytes, at).is_some() && self.valid(at)?.is_some() {
                     return Ok(Some(at));
                 }
             }
-            if window.len() < WINDOW {
-                break;
-            }
-            from += (window.len() - HEADER + 1) as u64;
+            // A header may begin in the last bytes, unless they end a block.
+            let ends = window.len() < asked;
+            let overlap = if ends { 0 } else { HEADER - 1 };
+            from += (window.len() - overlap) as u64;
         }
         Ok(None)
     }
@@ -280,7 +274,8 @@ impl Walk {
             return Ok(None);
         };
         let frame = self.fetch(at, header.frame())?;
-        Ok(header.verify(self.salt, &frame).then_some(header))
+        let whole = frame.len() == header.frame() && header.verify(self.salt, &frame);
+        Ok(whole.then_some(header))
     }
 
     fn plausible(&self, bytes: &[u8], at: u64) -> Option<Header> {
@@ -290,21 +285,8 @@ impl Walk {
         (header.next() <= self.upper && ahead < (1 << 40) && fits).then_some(header)
     }
 
-    /// `len` bytes at `offset`; zeros where the file has fewer, or where a sector cannot be read and `tolerant`.
     fn fetch(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let mut bytes = vec![0; len];
-        match read_full(&*self.file, &mut bytes, offset) {
-            Ok(_) => {}
-            Err(e) if !self.tolerant => return Err(e),
-            Err(_) => {
-                for (n, sector) in bytes.chunks_mut(SECTOR).enumerate() {
-                    if read_full(&*self.file, sector, offset + (n * SECTOR) as u64).is_err() {
-                        sector.fill(0);
-                    }
-                }
-            }
-        }
-        Ok(bytes.into())
+        self.content.fetch(offset, len, self.tolerant)
     }
 }
 

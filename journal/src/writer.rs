@@ -16,7 +16,7 @@ use std::{
     io,
     ops::Range,
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -34,6 +34,9 @@ use crate::{
 const MARGIN: u64 = 64 << 10;
 /// A full disk is tried again after this time whatever it says of its space (quotas are not told), in nanoseconds.
 const RETRY: u64 = 1_000_000_000;
+
+/// A segment is not closed for its age before that, however short `max_age` is: each costs several syncs.
+const YOUNGEST: Duration = Duration::from_secs(5);
 
 /// Why records were not appended.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -173,21 +176,21 @@ impl Writer {
         for _ in 0..2 {
             match self.attempt(group, now) {
                 Ok(()) => {
-                    self.full_since = None;
+                    self.set_full(None);
                     *lock(&self.shared.counters.refusing) = None;
                     return Ok(());
                 }
                 Err(error) => {
                     let full = is_full(&error);
                     last = Some(error);
-                    if full {
+                    if full && !retention::finish_removals(&self.shared).unwrap_or(false) {
                         break;
                     }
                 }
             }
         }
         let error = last.unwrap_or_else(|| io::ErrorKind::Other.into());
-        self.full_since = is_full(&error).then_some(now);
+        self.set_full(is_full(&error).then_some(now));
         // Where a segment was given up, part of the group may still come back from it.
         if is_full(&error) && self.given_up() == given_up {
             return Err(self.disk_full());
@@ -199,6 +202,12 @@ impl Writer {
         })
     }
 
+    fn set_full(&mut self, since: Option<u64>) {
+        self.full_since = since;
+        let full = &self.shared.counters.disk_full;
+        full.store(since.is_some(), Ordering::Relaxed);
+    }
+
     fn given_up(&self) -> u64 {
         self.shared.counters.suspects.load(Ordering::Relaxed)
     }
@@ -208,6 +217,8 @@ impl Writer {
         let Some(since) = self.full_since else {
             return Ok(());
         };
+        // What is leaving anyway makes room.
+        let _ = retention::finish_removals(&self.shared);
         let room = self
             .shared
             .disk
@@ -232,7 +243,8 @@ impl Writer {
     /// Whether the group belongs into a new segment: by size, or so that old records can leave by age.
     fn outgrown(&self, active: &Active, bytes: u64, now: u64) -> bool {
         let config = &self.shared.config;
-        let age = u64::try_from(config.max_age.as_nanos() / 4).unwrap_or(u64::MAX);
+        let age = (config.max_age / 4).max(YOUNGEST);
+        let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
         let holds_records = active.end > active.head.data_start();
         holds_records
             && (active.end + bytes > config.segment_bytes
@@ -290,7 +302,7 @@ impl Writer {
         let base = Seq(self.next);
         let (file, head) = segment::create(&*self.shared.disk, base, now, &self.checkpoint.save())?;
         let segment = Arc::new(Segment::new(base, head.data_start()));
-        let _ = segment.head.set(head);
+        let _ = segment.created.set(now);
         let mut catalog = lock(&self.shared.catalog);
         catalog.open = Some(Growth::new(base, head.data_start()));
         catalog.push(Arc::clone(&segment));
@@ -312,6 +324,8 @@ impl Writer {
         let Some(growth) = growth else { return };
         let sealed = segment::seal(&*active.file, &active.head, &growth);
         self.settle(&active.segment, &growth, sealed.ok());
+        lock(&self.shared.chores).sealed = true;
+        self.shared.chore.notify_all();
     }
 
     /// Gives the active segment up as it is: its committed records stay, its file is never synced again.

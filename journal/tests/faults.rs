@@ -189,7 +189,8 @@ fn a_read_that_fails_skips_nothing_until_it_has_failed_often() {
     let (journal, mut stepper) = open(&disk);
     append(&journal, &mut stepper, records(&["a", "b"])).unwrap();
     let mut reader = journal.reader(Seq(1));
-    disk.inject(fault(Op::Read, Failure::Io, 2, ".seg"));
+    // Both copies of the header, twice.
+    disk.inject(fault(Op::Read, Failure::Io, 4, ".seg"));
     assert!(reader.next(1 << 20).is_err());
     assert!(reader.next(1 << 20).is_err());
     let block = reader.next(1 << 20).unwrap();

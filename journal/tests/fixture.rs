@@ -13,23 +13,30 @@ mod support;
 use std::{fs, path::Path, sync::Arc};
 
 use journal::{
-    Account, CheckpointFrom, Config, CursorOptions, Disk, FORMAT, Journal, RealDisk, Seq, Start,
+    Account, CheckpointFrom, Compression, Config, CursorOptions, Disk, FORMAT, Journal, RealDisk,
+    Seq, Start,
     inspect::{Depth, State, inspect},
     sim::SimDisk,
 };
 use support::{Counting, append, poll, read_all, record, records, text};
 
-/// Records 1–3 sealed; 4–6 open, where a crash left a hole at 5; 7 after it. A cursor at 3 with a state.
+/// Records 1–3 sealed and compressed; 4–6 open, where a crash left a hole at 5; 7 after it. A cursor at 3 with a state.
 fn present() -> SimDisk {
     let disk = SimDisk::new(1);
+    let config = Config {
+        compression: Compression::Zstd { level: 3 },
+        ..Config::default()
+    };
     let open = |disk: &SimDisk| {
         let (fold, _) = Counting::new();
-        Journal::open_stepped(disk.disk(), Config::default(), Box::new(fold)).unwrap()
+        Journal::open_stepped(disk.disk(), config.clone(), Box::new(fold)).unwrap()
     };
     let (journal, _, mut stepper) = open(&disk);
     append(&journal, &mut stepper, records(&["one", "two", ""])).unwrap();
     stepper.seal();
     append(&journal, &mut stepper, records(&["four", "five", "six"])).unwrap();
+    while stepper.pack() {}
+    assert_eq!(journal.stats().packed_segments, 1);
     let options = CursorOptions {
         start: Start::At(Seq(2)),
         ..CursorOptions::default()
@@ -57,6 +64,11 @@ fn present() -> SimDisk {
 
 #[test]
 fn version_1_opens_and_goes_on() {
+    opens_and_goes_on(1);
+}
+
+#[test]
+fn version_2_opens_and_goes_on() {
     if let Ok(to) = std::env::var("CRESSET_WRITE_FIXTURE") {
         let disk = present();
         for name in disk.names() {
@@ -64,7 +76,15 @@ fn version_1_opens_and_goes_on() {
         }
         return;
     }
-    let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1");
+    opens_and_goes_on(2);
+    assert_eq!(
+        FORMAT, 2,
+        "a new version needs a fixture of its own beside these"
+    );
+}
+
+fn opens_and_goes_on(version: u16) {
+    let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{version}"));
     let dir = tempfile::tempdir().unwrap();
     for file in fs::read_dir(&frozen).unwrap() {
         let file = file.unwrap();
@@ -73,9 +93,12 @@ fn version_1_opens_and_goes_on() {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open_existing(dir.path()).unwrap());
     let report = inspect(&*disk, Depth::Everything).unwrap();
     assert!(report.is_sound(), "{report:?}");
+    assert_eq!(report.format, Some(version));
     assert_eq!((report.records(), report.segments[1].interrupted), (6, 1));
     let states: Vec<_> = report.segments.iter().map(|s| s.state).collect();
     assert_eq!(states, [State::Sealed, State::Open]);
+    let compressed: Vec<_> = report.segments.iter().map(|s| s.compressed).collect();
+    assert_eq!(compressed, [version > 1, false]);
 
     let (fold, seen) = Counting::new();
     let (journal, opened, mut stepper) =
@@ -111,8 +134,8 @@ fn version_1_opens_and_goes_on() {
         append(&journal, &mut stepper, records(&["eight"])).unwrap(),
         Seq(8)..Seq(9)
     );
-    assert_eq!(
-        FORMAT, 1,
-        "a new version needs a fixture of its own beside this one"
-    );
+    stepper.close(0);
+    // From now on only programs that know this version open it.
+    let report = inspect(&*disk, Depth::Everything).unwrap();
+    assert_eq!((report.format, report.is_sound()), (Some(FORMAT), true));
 }

@@ -11,8 +11,8 @@ mod support;
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use journal::{
-    Account, AppendError, CheckpointFrom, Config, CursorError, CursorOptions, Disk, Journal,
-    OpenError, Opened, RealDisk, Seq, Start, WhenFull,
+    Account, AppendError, CheckpointFrom, Config, CursorError, CursorOptions, Disk, FORMAT,
+    Journal, OpenError, Opened, RealDisk, Seq, Start, WhenFull,
 };
 use support::{Counting, read_all, record, records, sized, text, texts};
 
@@ -431,7 +431,7 @@ async fn a_directory_of_another_version_is_refused_and_left_as_it_is() {
     let (journal, _) = open(dir.path(), Config::default());
     journal.append(records(&["a"])).await.unwrap();
     journal.close();
-    let said = "cresset-journal 2";
+    let said = "cresset-journal 900";
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(said.as_bytes());
     fs::write(
@@ -445,7 +445,9 @@ async fn a_directory_of_another_version_is_refused_and_left_as_it_is() {
     let refused = Journal::open(disk, Config::default(), Box::new(()));
     let Err(
         error @ OpenError::Version {
-            found: 2, known: 1, ..
+            found: 900,
+            known: FORMAT,
+            ..
         },
     ) = refused
     else {

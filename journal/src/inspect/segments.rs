@@ -5,9 +5,10 @@ use std::{fmt, io, ops::Range, sync::Arc};
 use super::{Depth, Fault, Problem, Report};
 use crate::{
     Disk, FORMAT, Seq,
+    content::{Body, Content},
     disk::{Access, DiskFile},
     record::{Header, MAX_SEQ},
-    segment::{self, BadHead, COPIES, Extent, Head, IndexEntry},
+    segment::{self, BadHead, COPIES, Extent, Head, IndexEntry, PLAIN},
     walk::{Hole, Piece, SCAN, Walk, opens_group},
 };
 
@@ -18,6 +19,10 @@ pub struct SegmentReport {
     pub name: String,
     /// Length in bytes.
     pub bytes: u64,
+    /// Its records are compressed.
+    pub compressed: bool,
+    /// Length without compression and without the index, in bytes.
+    pub plain_bytes: u64,
     /// Its first sequence number, by its name.
     pub base: Seq,
     /// How far it got.
@@ -91,7 +96,8 @@ impl<'a> Look<'a> {
         };
         self.segment.bytes = file.length()?;
         if let Some(head) = self.head(&*file, following)? {
-            self.body(&file, &head, following)?;
+            self.segment.compressed = head.codec != PLAIN;
+            self.body(&Body::open(file, head)?, following)?;
         }
         self.report.segments.push(self.segment);
         Ok(())
@@ -141,60 +147,57 @@ impl<'a> Look<'a> {
         }
     }
 
-    fn body(
-        &mut self,
-        file: &Arc<dyn DiskFile>,
-        head: &Head,
-        following: Option<u64>,
-    ) -> io::Result<()> {
-        let extent = segment::read_extent(&**file, head)?;
-        let index = segment::read_index(&**file, head)?;
+    fn body(&mut self, body: &Body, following: Option<u64>) -> io::Result<()> {
+        let extent = body.extent()?;
+        let index = body.index()?;
         self.segment.state = match (&extent, following) {
             (Some(_), _) => State::Sealed,
-            (None, Some(_)) => State::Unindexed,
-            (None, None) => State::Open,
+            (None, None) if !self.segment.compressed => State::Open,
+            (None, _) => State::Unindexed,
         };
-        let closed = extent.is_some() || following.is_some();
+        let closed = self.segment.state != State::Open;
         if closed && index.is_none() {
-            let end = extent.as_ref().map_or(self.segment.bytes, |e| e.end);
-            self.tell(end, Fault::Index);
+            self.tell(self.segment.bytes, Fault::Index);
         }
         match &extent {
             Some(extent) if self.depth == Depth::Ends => {
                 self.by_extent(extent, following);
                 Ok(())
             }
-            _ => self.walk(file, head, following, extent, index),
+            _ => self.walk(body, following, extent, index),
         }
     }
 
     /// What the trailer says, unseen.
     fn by_extent(&mut self, extent: &Extent, following: Option<u64>) {
         self.segment.records = extent.records;
+        self.segment.plain_bytes = extent.end;
         self.segment.times = (extent.min_time, extent.max_time);
         let past = following.unwrap_or(extent.last + 1);
         self.segment.last = Seq(past - 1);
         if extent.last + 1 < past {
-            self.tell_of(extent.last + 1..past, extent.end, Fault::Records);
+            self.tell_of(extent.last + 1..past, self.segment.bytes, Fault::Records);
         }
     }
 
     fn walk(
         &mut self,
-        file: &Arc<dyn DiskFile>,
-        head: &Head,
+        body: &Body,
         following: Option<u64>,
         extent: Option<Extent>,
-        index: Option<Vec<IndexEntry>>,
+        index: Option<Arc<Vec<IndexEntry>>>,
     ) -> io::Result<()> {
-        let end = extent.as_ref().map_or(self.segment.bytes, |e| e.end);
+        let end = match &extent {
+            Some(extent) => extent.end,
+            None => body.content.end()?,
+        };
         let upper = following.or(extent.as_ref().map(|e| e.last + 1));
-        let mut walk = Walk::new(file, head, end, upper.unwrap_or(MAX_SEQ + 1));
-        let mut seen = Seen::new(index);
+        let mut walk = Walk::new(body, end, upper.unwrap_or(MAX_SEQ + 1));
+        let mut seen = Seen::new(index.as_deref());
         let mut pending = Vec::new();
         loop {
             let piece = walk.step_patiently(SCAN, true)?;
-            self.piece(&piece, &mut seen, &mut pending);
+            self.piece(&piece, &body.content, &mut seen, &mut pending);
             if piece.done {
                 break;
             }
@@ -202,11 +205,12 @@ impl<'a> Look<'a> {
         self.take(&seen);
         self.segment.last = Seq(walk.next.max(upper.unwrap_or(0)) - 1);
         if walk.tolerant {
-            self.tell(head.data_start(), Fault::Unreadable);
+            self.tell(body.head.data_start(), Fault::Unreadable);
         }
-        let live = upper.is_none() && !walk.tolerant;
-        self.gaps(pending, live);
+        let live = self.segment.state == State::Open && !walk.tolerant;
+        self.gaps(pending, &body.content, live);
         self.end(&walk, end, upper, live);
+        self.segment.plain_bytes = walk.at;
         if let Some(extent) = extent {
             self.hold_against(&seen, &extent);
         }
@@ -214,7 +218,13 @@ impl<'a> Look<'a> {
     }
 
     /// Takes in one piece. Gaps since the last group began wait in `pending`.
-    fn piece(&mut self, piece: &Piece, seen: &mut Seen, pending: &mut Vec<Hole>) {
+    fn piece(
+        &mut self,
+        piece: &Piece,
+        content: &Content,
+        seen: &mut Seen<'_>,
+        pending: &mut Vec<Hole>,
+    ) {
         self.segment.interrupted += piece.voids.iter().map(|v| v.end - v.start).sum::<u64>();
         let mut gaps = piece.gaps.iter().peekable();
         for (holes, offset, header, _) in piece.records() {
@@ -231,7 +241,7 @@ impl<'a> Look<'a> {
             }
             seen.sure &= pending.is_empty();
             if opens_group(header) {
-                self.gaps(std::mem::take(pending), false);
+                self.gaps(std::mem::take(pending), content, false);
             }
             seen.add(offset, header);
         }
@@ -239,7 +249,7 @@ impl<'a> Look<'a> {
 
     /// Tells of bad places between records: damage, or (`torn`) what a crash left in a group that was never
     /// acknowledged.
-    fn gaps(&mut self, holes: Vec<Hole>, torn: bool) {
+    fn gaps(&mut self, holes: Vec<Hole>, content: &Content, torn: bool) {
         for hole in holes {
             let fault = if torn {
                 Fault::Torn {
@@ -248,28 +258,29 @@ impl<'a> Look<'a> {
             } else {
                 Fault::Records
             };
-            self.tell_of(hole.numbers, hole.from, fault);
+            self.tell_of(hole.numbers, content.place(hole.from), fault);
         }
     }
 
     /// What stands, or is missing, behind the last record.
     fn end(&mut self, walk: &Walk, end: u64, upper: Option<u64>, live: bool) {
         if let Some(upper) = upper.filter(|upper| walk.next < *upper) {
-            self.tell_of(walk.next..upper, walk.at, Fault::Records);
+            let place = walk.content.place(walk.at);
+            self.tell_of(walk.next..upper, place, Fault::Records);
         } else if live && walk.at < end && self.report.holder.is_none() {
             let bytes = end - walk.at;
             self.tell(walk.at, Fault::Torn { bytes });
         }
     }
 
-    fn take(&mut self, seen: &Seen) {
+    fn take(&mut self, seen: &Seen<'_>) {
         self.segment.records = seen.records;
         if seen.records > 0 {
             self.segment.times = (seen.min_time, seen.max_time);
         }
     }
 
-    fn hold_against(&mut self, seen: &Seen, extent: &Extent) {
+    fn hold_against(&mut self, seen: &Seen<'_>, extent: &Extent) {
         let said = (extent.records, extent.min_time, extent.max_time);
         let found = (seen.records, seen.min_time, seen.max_time);
         let wrong = match &seen.wrong {
@@ -280,26 +291,26 @@ impl<'a> Look<'a> {
             None => None,
         };
         if let Some(wrong) = wrong {
-            self.tell(extent.end, Fault::WrongIndex(wrong));
+            self.tell(self.segment.bytes, Fault::WrongIndex(wrong));
         }
     }
 }
 
 /// What a walk has come by.
-struct Seen {
+struct Seen<'a> {
     records: u64,
     min_time: u64,
     max_time: u64,
     /// Nothing was missing so far, so the figures must be those of the trailer.
     sure: bool,
-    index: std::vec::IntoIter<IndexEntry>,
-    entry: Option<IndexEntry>,
+    index: std::slice::Iter<'a, IndexEntry>,
+    entry: Option<&'a IndexEntry>,
     wrong: Option<String>,
 }
 
-impl Seen {
-    fn new(index: Option<Vec<IndexEntry>>) -> Seen {
-        let mut index = index.unwrap_or_default().into_iter();
+impl<'a> Seen<'a> {
+    fn new(index: Option<&'a Vec<IndexEntry>>) -> Seen<'a> {
+        let mut index = index.map_or(&[][..], Vec::as_slice).iter();
         Seen {
             records: 0,
             min_time: u64::MAX,

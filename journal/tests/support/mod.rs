@@ -16,8 +16,8 @@ use std::{
 
 use bytes::Bytes;
 use journal::{
-    Account, Checkpoint, Config, CursorOptions, Entry, Journal, OpenError, Opened, Reader, Record,
-    Seq, Start, Stepper, sim::SimDisk,
+    Account, Checkpoint, Compression, Config, CursorOptions, Entry, Journal, OpenError, Opened,
+    Reader, Record, Seq, Start, Stepper, sim::SimDisk,
 };
 
 pub(crate) fn record(text: impl Into<String>) -> Record {
@@ -172,6 +172,36 @@ pub(crate) fn sample() -> SimDisk {
     drop(cursor);
     stepper.close(0);
     disk
+}
+
+/// Records of [`packed_sample`].
+pub(crate) const PACKED: u64 = 12;
+
+/// A compressed segment of records 1–12 in four blocks of three, and an open one with 13 and 14.
+pub(crate) fn packed_sample() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let (journal, _, mut stepper) =
+        Journal::open_stepped(disk.disk(), packing(), Box::new(())).unwrap();
+    for n in 1..=PACKED {
+        append(&journal, &mut stepper, vec![sized(n, 300)]).unwrap();
+    }
+    stepper.seal();
+    append(&journal, &mut stepper, vec![sized(13, 300), sized(14, 300)]).unwrap();
+    while stepper.pack() {}
+    assert_eq!(journal.stats().packed_segments, 1);
+    stepper.close(0);
+    disk
+}
+
+/// Compresses in the smallest blocks.
+pub(crate) fn packing() -> Config {
+    Config {
+        segment_bytes: 16 << 10,
+        max_size: 1 << 20,
+        compression: Compression::Zstd { level: 1 },
+        block_bytes: 1 << 10,
+        ..Config::default()
+    }
 }
 
 pub(crate) fn open_counting(disk: &SimDisk) -> Result<(Journal, Opened, Stepper), OpenError> {
