@@ -11,6 +11,14 @@ pub(crate) struct RelayArgs {
     /// Cases; none: all
     #[arg(value_enum)]
     cases: Vec<Case>,
+    /// Only rows whose name has this in it
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) rows: String,
     /// How long each row is measured
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) seconds: u64,

@@ -64,6 +64,7 @@ fn relay(args: &args::RelayArgs) -> Result<()> {
         .arg(program)
         .arg("--folder")
         .arg(folder);
+    bench.args(["--rows", &args.rows]);
     bench.args(["--seconds", &args.seconds.to_string()]);
     bench.args(["--gib", &args.gib.to_string()]);
     bench.args(["--seed", &args.seed.to_string()]);

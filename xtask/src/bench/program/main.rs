@@ -78,6 +78,7 @@ async fn relay_cases(args: &RelayArgs) -> Result<bool> {
     let bench = Bench {
         program: args.program.clone().context("--program is missing")?,
         folder: args.folder.clone().context("--folder is missing")?,
+        rows: args.rows.clone(),
         seconds: args.seconds,
         gib: args.gib,
         seed: args.seed,

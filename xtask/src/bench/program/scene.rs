@@ -26,6 +26,8 @@ pub(crate) struct Bench {
     pub(crate) program: PathBuf,
     /// Each case has a folder in it while it runs.
     pub(crate) folder: PathBuf,
+    /// Part of the names of the rows that are wanted.
+    pub(crate) rows: String,
     pub(crate) seconds: u64,
     pub(crate) gib: f64,
     pub(crate) seed: u64,
@@ -41,6 +43,11 @@ impl Bench {
             seed: self.seed + FLEETS.fetch_add(1, Ordering::Relaxed),
             clock: None,
         }
+    }
+
+    /// Whether a row is to be measured.
+    pub(crate) fn wants(&self, row: &str) -> bool {
+        row.contains(&self.rows)
     }
 
     /// How long is measured.

@@ -36,9 +36,15 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Row>> {
     let steady = bench.load(4, Some(50_000.0));
     live(bench, &mut rows, "50 k/s", &steady, &[0, 4, 16]).await?;
     for clients in [1, 4, 16] {
-        rows.push(held(bench, clients).await?);
+        let what = format!("{}, held", counted(clients));
+        if bench.wants(&what) {
+            rows.push(held(bench, Row::new("feeds", what), clients).await?);
+        }
     }
-    rows.push(timed(bench).await?);
+    let what = "4 clients, 10 k/s, from due to received";
+    if bench.wants(what) {
+        rows.push(timed(bench, Row::new("feeds", what)).await?);
+    }
     Ok(rows)
 }
 
@@ -59,9 +65,11 @@ async fn live(
 ) -> Result<()> {
     let mut alone = f64::NAN;
     for &clients in clients {
-        let row = Row::new("feeds", format!("{}, {how}", counted(clients)));
-        let row = beside_ingest(bench, row, clients, load, &mut alone).await?;
-        rows.push(row);
+        let what = format!("{}, {how}", counted(clients));
+        if bench.wants(&what) {
+            let row = Row::new("feeds", what);
+            rows.push(beside_ingest(bench, row, clients, load, &mut alone).await?);
+        }
     }
     Ok(())
 }
@@ -100,8 +108,7 @@ async fn beside_ingest(
 }
 
 /// Clients that subscribe, and read when all is journaled.
-async fn held(bench: &Bench, clients: usize) -> Result<Row> {
-    let mut row = Row::new("feeds", format!("{}, held", counted(clients)));
+async fn held(bench: &Bench, mut row: Row, clients: usize) -> Result<Row> {
     let folder = Folder::make(bench, LIMIT)?;
     let relay = Relay::start(&bench.program, folder.path(), LIMIT, "").await?;
     let readers = Readers::connect(relay.feed, clients, None).await?;
@@ -129,8 +136,7 @@ async fn held(bench: &Bench, clients: usize) -> Result<Row> {
 }
 
 /// How late events come to clients when nobody is in a hurry.
-async fn timed(bench: &Bench) -> Result<Row> {
-    let mut row = Row::new("feeds", "4 clients, 10 k/s, from due to received");
+async fn timed(bench: &Bench, mut row: Row) -> Result<Row> {
     let folder = Folder::make(bench, LIMIT)?;
     let relay = Relay::start(&bench.program, folder.path(), LIMIT, "").await?;
     let clock = Arc::new(Clock::default());

@@ -18,7 +18,10 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Row>> {
             1 => "1 sensor, flat out".to_owned(),
             _ => format!("{sensors} sensors, flat out"),
         };
-        rows.push(measure(bench, Row::new("ingest", what), &bench.load(sensors, None)).await?);
+        if bench.wants(&what) {
+            let load = bench.load(sensors, None);
+            rows.push(measure(bench, Row::new("ingest", what), &load).await?);
+        }
     }
     Ok(rows)
 }

@@ -35,20 +35,27 @@ const NEED: u64 = 4 << 30;
 
 pub(crate) async fn run(bench: &Bench) -> Result<Vec<Row>> {
     let all: Vec<&str> = names().collect();
-    let mut rows = Vec::new();
-    for (what, names, rate) in [
-        ("all sinks, flat out", &all[..], None),
-        ("all sinks, 100 k/s", &all[..], Some(100_000.0)),
-    ] {
-        let mut load = bench.load(4, rate);
-        load.most = MOST;
-        rows.push(measure(bench, Row::new("sinks", what), names, &load).await?);
-    }
+    let mut wanted = vec![
+        ("all sinks, flat out".to_owned(), all.clone(), None, MOST),
+        (
+            "all sinks, 100 k/s".to_owned(),
+            all.clone(),
+            Some(100_000.0),
+            MOST,
+        ),
+    ];
     for name in all {
-        let mut load = bench.load(4, None);
-        load.most = MOST / 2;
-        let row = Row::new("sinks", format!("{name} only, flat out"));
-        rows.push(measure(bench, row, &[name], &load).await?);
+        wanted.push((format!("{name} only, flat out"), vec![name], None, MOST / 2));
+    }
+    let mut rows = Vec::new();
+    for (what, names, rate, most) in wanted {
+        if bench.wants(&what) {
+            let load = Load {
+                most,
+                ..bench.load(4, rate)
+            };
+            rows.push(measure(bench, Row::new("sinks", what), &names, &load).await?);
+        }
     }
     println!(
         "sinks: stdout goes to /dev/null; this relay has no {}",
