@@ -58,6 +58,20 @@ spec:
 ---
 apiVersion: security.kubearmor.com/v1
 kind: KubeArmorPolicy
+metadata: {name: vm-named, namespace: vm}
+spec:
+  selector: {matchLabels: {app: vm}}
+  severity: 4
+  capabilities:
+    matchCapabilities:
+      - {capability: chown, action: Block}
+      - {capability: sys_chroot, action: Audit}
+  syscalls:
+    matchSyscalls:
+      - {syscall: [mkdir, mkdirat]}
+---
+apiVersion: security.kubearmor.com/v1
+kind: KubeArmorPolicy
 metadata: {name: vm-allow, namespace: allow}
 spec:
   selector: {matchLabels: {app: strict}}
@@ -125,6 +139,9 @@ fn act(args: &[String]) -> ExitCode {
         ["link", from, to] => fs::hard_link(from, to),
         ["truncate", path] => truncate(path),
         ["udp"] => std::net::UdpSocket::bind("127.0.0.1:0").map(|_| ()),
+        ["chown", path] => std::os::unix::fs::chown(path, Some(1), Some(1)),
+        ["chroot", path] => std::os::unix::fs::chroot(path),
+        ["mkdir", path] => fs::create_dir(path),
         ["tcp"] => std::net::TcpListener::bind("127.0.0.1:0").map(|_| ()),
         other => {
             println!("unknown act {other:?}");
@@ -377,6 +394,17 @@ fn outcomes(score: &mut Score) {
         ("nor truncated", &["truncate", "/data/secret"], "EACCES"),
         ("UDP is refused", &["udp"], "EACCES"),
         ("TCP is not", &["tcp"], "ok"),
+        (
+            "a blocked capability is refused",
+            &["chown", "/data/free"],
+            "EPERM",
+        ),
+        ("an audited one is granted", &["chroot", "/"], "ok"),
+        (
+            "a system call that a policy names passes",
+            &["mkdir", "/data/made"],
+            "ok",
+        ),
     ];
     for (what, act, want) in cases {
         let command: Vec<&str> = ["/opt/allowed", "act"]
@@ -503,6 +531,39 @@ fn told(score: &mut Score, alerts: &[Value], tier: &str) {
                 ("Operation", "Network"),
                 ("Action", "Block"),
                 ("Enforcer", "BPFLSM"),
+            ],
+        ),
+        (
+            "the blocked capability is told",
+            &[
+                ("PolicyName", "vm-named"),
+                ("Operation", "Capabilities"),
+                ("Resource", "CAP_CHOWN"),
+                ("Data", "lsm=CAPABLE CAP_CHOWN"),
+                ("Action", "Block"),
+                ("Result", "Permission denied"),
+                ("Enforcer", "BPFLSM"),
+            ],
+        ),
+        (
+            "the audited capability is told",
+            &[
+                ("PolicyName", "vm-named"),
+                ("Operation", "Capabilities"),
+                ("Resource", "CAP_SYS_CHROOT"),
+                ("Action", "Audit"),
+                ("Result", "Passed"),
+            ],
+        ),
+        (
+            "the named system call is told",
+            &[
+                ("PolicyName", "vm-named"),
+                ("Operation", "Syscall"),
+                ("Resource", "/data/made"),
+                ("Data", "syscall=SYS_MKDIR"),
+                ("Action", "Audit"),
+                ("Result", "Passed"),
             ],
         ),
         (

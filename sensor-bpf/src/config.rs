@@ -129,7 +129,7 @@ pub enum VisibilityClass {
     File,
     /// socket, connect, bind, listen, accept
     Network,
-    /// capability use
+    /// setuid, setgid, mount, umount
     Capabilities,
 }
 
@@ -139,7 +139,9 @@ pub enum VisibilityClass {
 pub struct Visibility {
     /// Of labelled workloads.
     pub workloads: BTreeSet<VisibilityClass>,
-    /// Of the host's own tasks.
+    /// Of the host's own tasks: of every task that is in no workload, but of the sensor's own process (and with `cresset
+    /// up` the relay, which is the same process), whose telling would make more to tell. They become `HostLog`s; no rule
+    /// judges them. All but `process` add work to every system call of the machine. Default: none.
     pub host: BTreeSet<VisibilityClass>,
 }
 
@@ -249,13 +251,6 @@ impl SensorConfig {
                 "not an absolute path; write unix:/DIR/NAME".to_owned(),
             );
         }
-        if !self.visibility.host.is_empty() {
-            say(
-                "sensor.visibility.host".to_owned(),
-                "events of the host's own tasks are not told by this version; leave it empty"
-                    .to_owned(),
-            );
-        }
         problems
     }
 
@@ -362,7 +357,7 @@ mod tests {
     fn the_example_of_the_documentation_reads() {
         let text = r#"{"cluster":"prod-eu","sensor":{"relay":["https://relay.example:9481"],
             "tls":{"cert_file":"/a","key_file":"/b","ca_file":"/c"},"control":"unix:/run/cresset/sensor.sock",
-            "spool":{"max_size":"1GiB"},"visibility":{"workloads":["process","file"],"host":[]},"contain":"default",
+            "spool":{"max_size":"1GiB"},"visibility":{"workloads":["process","file"],"host":["process","network"]},"contain":"default",
             "redact":[{"field":"arguments","match":"(?i)(password|token)=\\S+","replace":"***"}],
             "throttle":{"alerts_per_second":0}}}"#;
         let config: Config = serde_json::from_str(text).unwrap();

@@ -89,6 +89,7 @@ fn op(record: &raw::record, texts: &Texts<'_>) -> Option<Op> {
             from: object(),
             to: second(),
             call,
+            dirfd: record.fd,
         },
         raw::kind::KIND_SOCKET => socket(record),
         raw::kind::KIND_CONNECT => Op::Connect {
@@ -116,6 +117,11 @@ fn op(record: &raw::record, texts: &Texts<'_>) -> Option<Op> {
         },
         raw::kind::KIND_SYSCALL => Op::Syscall {
             number: record.arg as u16,
+            arguments: texts.numbers(),
+            path: object(),
+            other: second(),
+            file_system: texts.get(raw::text::TEXT_PARENT),
+            dirfd: record.fd,
         },
         _ => return None,
     })
@@ -264,6 +270,16 @@ impl<'a> Texts<'a> {
 
     fn get(&self, text: raw::text) -> String {
         String::from_utf8_lossy(self.bytes_of(text)).into_owned()
+    }
+
+    /// The arguments of a system call.
+    fn numbers(&self) -> [u64; 5] {
+        let mut numbers = [0; 5];
+        let bytes = self.bytes_of(raw::text::TEXT_ARGS);
+        for (number, bytes) in numbers.iter_mut().zip(bytes.chunks_exact(8)) {
+            *number = u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
+        }
+        numbers
     }
 
     /// Each argument ends with NUL; the last may be cut.

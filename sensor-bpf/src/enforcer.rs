@@ -77,7 +77,7 @@ pub struct Native {
 }
 
 impl Native {
-    /// Loads and attaches the best tier that works.
+    /// Loads and attaches the best tier that works, and shows of the host what the settings ask for.
     ///
     /// # Errors
     /// What this kernel, or this process, lacks.
@@ -93,6 +93,8 @@ impl Native {
             tier_limit: None,
         };
         let (kernel, events) = Kernel::load(config)?;
+        let host: Vec<_> = settings.visibility.host.iter().copied().collect();
+        kernel.host_visibility(visibility(&host))?;
         let enforce_for = settings.enforce_for.map(|span| span.0);
         Ok(Self {
             kernel,
@@ -137,13 +139,7 @@ impl Enforcer for Native {
     }
 
     fn visibility(&mut self, index: u32, classes: &[VisibilityClass]) {
-        let visibility = kernel::Visibility {
-            process: classes.contains(&VisibilityClass::Process),
-            file: classes.contains(&VisibilityClass::File),
-            network: classes.contains(&VisibilityClass::Network),
-            capabilities: classes.contains(&VisibilityClass::Capabilities),
-        };
-        self.kernel.visibility(index, visibility);
+        self.kernel.visibility(index, visibility(classes));
     }
 
     fn write_set(&mut self, set: u32, flat: &policy::Flat) -> Result<u32, String> {
@@ -186,5 +182,14 @@ impl Enforcer for Native {
             ),
             loss(Place::Task, Class::Verdict, lost.unlabelled, unlabelled),
         ]
+    }
+}
+
+fn visibility(classes: &[VisibilityClass]) -> kernel::Visibility {
+    kernel::Visibility {
+        process: classes.contains(&VisibilityClass::Process),
+        file: classes.contains(&VisibilityClass::File),
+        network: classes.contains(&VisibilityClass::Network),
+        capabilities: classes.contains(&VisibilityClass::Capabilities),
     }
 }

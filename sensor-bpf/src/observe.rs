@@ -11,7 +11,7 @@
 
 use std::net::IpAddr;
 
-/// One thing that a labelled task did, or was kept from doing.
+/// One thing that a task did, or was kept from doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
     /// Unix time in nanoseconds.
@@ -49,11 +49,12 @@ pub mod text {
 /// The task that acted. Ids are those of its thread group unless said otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Task {
-    /// Index of the workload, as given to `Kernel::add_workload`.
+    /// Index of the workload, as given to `Kernel::add_workload`; `kernel::HOST`: in none.
     pub workload: u32,
-    /// The image that acts: drawn at each exec, unique for a sensor's boot. 0: no exec was seen since the label.
+    /// The image that acts: drawn at each exec, unique for a sensor's boot. 0: no exec was seen since the label, or, of the
+    /// host's tasks, since they are visible.
     pub exec_id: u64,
-    /// The image of the parent process when this image started; 0 when the parent is outside the workload.
+    /// The image of the parent process when this image started; 0 when the parent is outside the workload, or unknown.
     pub parent_exec_id: u64,
     /// Process id in the initial pid namespace.
     pub host_pid: u32,
@@ -128,6 +129,8 @@ pub enum Op {
         to: String,
         /// `rename`, `renameat` or `renameat2`.
         call: Call,
+        /// As in [`Op::Open`], for the old name.
+        dirfd: i32,
     },
     /// A socket was asked for.
     Socket {
@@ -179,10 +182,20 @@ pub enum Op {
         /// `CAP_*`.
         number: u8,
     },
-    /// A system call that a policy names.
+    /// A system call that a policy names, or one that uses a capability.
     Syscall {
         /// Its number on this architecture.
         number: u16,
+        /// Its arguments as numbers.
+        arguments: [u64; 5],
+        /// The name that it acts on, as the caller wrote it; empty when it takes none.
+        path: String,
+        /// Another name that it takes: the new one of a rename, the source of a mount.
+        other: String,
+        /// The type of the file system to mount.
+        file_system: String,
+        /// As in [`Op::Open`].
+        dirfd: i32,
     },
 }
 

@@ -1,4 +1,4 @@
-//! Which image acts: executable, command line and parent of every process of a workload, by exec id.
+//! Which image acts: executable, command line and parent of every process that is told of, by exec id.
 //!
 //! The kernel draws an exec id at each exec and a fork inherits it, so an id names an image and not a process: pid
 //! reuse cannot mix two images up. Entries come from exec records; an entry leaves a while after its process did, and
@@ -14,6 +14,10 @@ use crate::redact::Redact;
 
 /// How long an image can be named after its process ended.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long an answer of `/proc` is believed: its number may soon be another process's.
+const BELIEVED: Duration = Duration::from_secs(1);
+/// Answers kept.
+const ANSWERS: usize = 4096;
 
 /// An image that runs, with arguments already redacted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,6 +61,32 @@ pub fn command_line(path: &str, args: &[String]) -> String {
         line.push_str(argument);
     }
     line
+}
+
+/// What `/proc` said of processes whose exec nobody saw, for a moment: a busy one would be asked for at every event.
+#[derive(Debug, Default)]
+pub struct Asked(HashMap<u32, (Instant, Arc<Image>)>);
+
+impl Asked {
+    /// The answer about a process, or a new one from `ask`.
+    pub fn image(
+        &mut self,
+        host_pid: u32,
+        now: Instant,
+        ask: impl FnOnce() -> Option<Image>,
+    ) -> Option<Arc<Image>> {
+        if let Some((since, image)) = self.0.get(&host_pid)
+            && now.duration_since(*since) < BELIEVED
+        {
+            return Some(Arc::clone(image));
+        }
+        if self.0.len() >= ANSWERS {
+            self.0.clear();
+        }
+        let image = Arc::new(ask()?);
+        self.0.insert(host_pid, (now, Arc::clone(&image)));
+        Some(image)
+    }
 }
 
 #[derive(Debug)]
@@ -270,6 +300,29 @@ mod tests {
         assert_eq!(image("/bin/cat"), "/bin/cat -x");
         assert_eq!(image("./cat"), "/usr/bin/cat -x");
         assert_eq!(image(""), "/usr/bin/cat -x");
+    }
+
+    #[test]
+    fn an_answer_of_proc_is_believed_for_a_moment() {
+        let mut asked = Asked::default();
+        let start = Instant::now();
+        let exe = |image: Option<Arc<Image>>| image.map(|image| image.exe.clone());
+        let mut ask = |path: Option<&str>, now| exe(asked.image(7, now, || path.map(image)));
+        assert_eq!(ask(None, start), None);
+        assert_eq!(ask(Some("/bin/a"), start).as_deref(), Some("/bin/a"));
+        assert_eq!(ask(Some("/bin/b"), start).as_deref(), Some("/bin/a"));
+        let later = start + BELIEVED;
+        assert_eq!(ask(Some("/bin/b"), later).as_deref(), Some("/bin/b"));
+        assert_eq!(ask(None, later + BELIEVED), None);
+    }
+
+    #[test]
+    fn answers_of_proc_stay_bounded() {
+        let mut asked = Asked::default();
+        for pid in 0..3 * ANSWERS as u32 {
+            asked.image(pid, Instant::now(), || Some(image("/bin/a")));
+        }
+        assert!(asked.0.len() <= ANSWERS, "{}", asked.0.len());
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Sensor {
         let parts = {
             let (node, losses, rules) = (node.clone(), losses.clone(), RulesFile::new(&data));
             let throttle = Throttle::new(settings.throttle.alerts_per_second);
-            let visible = settings.visibility.workloads.clone();
+            let visible = settings.visibility.clone();
             move |kernel: &K| {
                 // The receiver is below, unless building has failed meanwhile.
                 let _ = told.send((kernel.tier(), kernel.reason(), kernel.programs()));
@@ -172,7 +172,7 @@ impl Sensor {
                     tier: kernel.tier(),
                     ..node
                 };
-                let classes = visible.iter().copied().collect();
+                let classes = visible.workloads.iter().copied().collect();
                 let teller = Teller::new(node, visible, redact, throttle, losses.clone());
                 Parts {
                     nursery,

@@ -3,7 +3,6 @@
 //! A record may arrive before the exec record of the image that made it, because they come through different rings. Such an
 //! observation waits for one round of reading; if the image is still unknown then, `/proc` is asked.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,18 +11,22 @@ use bytes::Bytes;
 use prost::Message;
 use proto::Kind;
 
-use crate::config::VisibilityClass;
+use crate::config::{Visibility, VisibilityClass};
+use crate::kernel::HOST;
 use crate::lost::{Class, Losses, Place};
-use crate::observe::{By, Observation, Op, Outcome};
-use crate::process::{self, Image, Processes};
+use crate::observe::{By, Observation, Op, Outcome, Task};
+use crate::process::{self, Asked, Image, Processes};
 use crate::redact::Redact;
-use crate::render::{self, Context, Node, Rendered};
+use crate::render::{self, Context, Node, Rendered, Whose};
 use crate::sets::Sets;
 use crate::throttle::{Fate, Throttle};
+use crate::users::Users;
 use crate::workload::Registry;
 
 /// Images kept; about 64 MiB at worst.
 const IMAGES: usize = 65_536;
+/// Images of the host kept, apart from workloads': much that happens on the host makes no workload's image forgotten.
+const HOST_IMAGES: usize = 16_384;
 /// Observations that may wait for their image.
 const WAITING: usize = 4096;
 
@@ -53,31 +56,37 @@ pub struct Known<'a> {
 #[derive(Debug)]
 pub struct Teller {
     node: Node,
-    visible: BTreeSet<VisibilityClass>,
+    visible: Visibility,
     redact: Redact,
     throttle: Throttle,
     losses: Losses,
     images: Processes,
+    host_images: Processes,
+    asked: Asked,
+    users: Users,
     waiting: Vec<Observation>,
 }
 
 impl Teller {
-    /// `visible`: the classes of workloads' operations that become Logs.
+    /// `visible`: the classes of operations that become Logs.
     pub fn new(
         node: Node,
-        visible: BTreeSet<VisibilityClass>,
+        visible: Visibility,
         redact: Redact,
         throttle: Throttle,
         losses: Losses,
     ) -> Self {
-        let images = Processes::new(IMAGES);
+        let (asked, users) = Default::default();
         Self {
             node,
             visible,
             redact,
             throttle,
             losses,
-            images,
+            images: Processes::new(IMAGES),
+            host_images: Processes::new(HOST_IMAGES),
+            asked,
+            users,
             waiting: Vec::new(),
         }
     }
@@ -115,13 +124,15 @@ impl Teller {
 
     /// How many images are known.
     pub fn images(&self) -> usize {
-        self.images.count()
+        self.images.count() + self.host_images.count()
     }
 
+    /// What the host does comes through one ring, so its exec comes before it, or never.
     fn must_wait(&mut self, observation: &Observation) -> bool {
         let task = &observation.task;
         let needs_image = !matches!(observation.op, Op::Exec { .. } | Op::Exit { .. });
-        needs_image && task.exec_id != 0 && self.images.get(task.exec_id, task.host_pid).is_none()
+        let may_come = task.workload != HOST && task.exec_id != 0;
+        needs_image && may_come && self.images.get(task.exec_id, task.host_pid).is_none()
     }
 
     fn one(
@@ -133,11 +144,12 @@ impl Teller {
     ) {
         let task = &observation.task;
         if let Op::Exit { .. } = observation.op {
-            self.images.exit(task.exec_id, task.host_pid, now);
+            self.table(task).exit(task.exec_id, task.host_pid, now);
             return;
         }
-        let image = self.image(observation);
-        let Some(workload) = known.workloads.get(task.workload) else {
+        let image = self.image(observation, now);
+        let workload = known.workloads.get(task.workload);
+        if workload.is_none() && task.workload != HOST {
             let class = class(observation);
             self.losses.count(
                 Place::Record,
@@ -146,10 +158,10 @@ impl Teller {
                 "its workload is not known any more",
             );
             return;
-        };
+        }
         let telemetry = observation.verdict.is_none();
         if telemetry
-            && (!self.wanted(&observation.op) || known.sets.allows(task.workload, &observation.op))
+            && (!self.wanted(observation) || known.sets.allows(task.workload, &observation.op))
         {
             return;
         }
@@ -163,10 +175,16 @@ impl Teller {
         };
         let rule = found.as_ref().and_then(|(slots, at)| slots.get(*at));
         let digest = known.sets.digest();
+        let whose = match workload {
+            Some(workload) => Whose::Workload(workload),
+            None => Whose::Host {
+                user: self.users.name(task.uid, now),
+            },
+        };
         let node = &self.node;
         let context = Context {
             node,
-            workload,
+            whose,
             image: &image,
             rule,
             digest: &digest,
@@ -174,7 +192,7 @@ impl Teller {
         for event in render::events(&context, observation) {
             match event {
                 Rendered::Alert(alert) => self.alert(*alert, observation, now, send),
-                Rendered::Log(log) if self.wanted(&observation.op) => send(Outgoing {
+                Rendered::Log(log) if self.wanted(observation) => send(Outgoing {
                     class: Class::Telemetry,
                     kind: Kind::Log,
                     time: observation.time_ns,
@@ -215,7 +233,7 @@ impl Teller {
     }
 
     /// The image that acts; of an exec, the new one, which the table then knows.
-    fn image(&mut self, observation: &Observation) -> Arc<Image> {
+    fn image(&mut self, observation: &Observation, now: Instant) -> Arc<Image> {
         let task = &observation.task;
         let Op::Exec {
             path,
@@ -225,7 +243,7 @@ impl Teller {
             ..
         } = &observation.op
         else {
-            return self.acting_image(observation);
+            return self.acting_image(task, now);
         };
         let mut args = args.clone();
         self.redact.arguments(&mut args);
@@ -236,41 +254,49 @@ impl Teller {
         if denied || observation.result < 0 {
             return Arc::new(image);
         }
-        self.images.exec(task.exec_id, task.host_pid, image)
+        self.table(task).exec(task.exec_id, task.host_pid, image)
     }
 
-    fn acting_image(&mut self, observation: &Observation) -> Arc<Image> {
-        let task = &observation.task;
-        if let Some(image) = self.images.get(task.exec_id, task.host_pid) {
+    fn acting_image(&mut self, task: &Task, now: Instant) -> Arc<Image> {
+        if let Some(image) = self.table(task).get(task.exec_id, task.host_pid) {
             return image;
         }
-        let found = process::from_proc(
-            Path::new("/proc"),
-            task.host_pid,
-            task.host_ppid,
-            &self.redact,
-        );
-        match found {
-            Some(image) if task.exec_id != 0 => {
-                self.images.exec(task.exec_id, task.host_pid, image)
-            }
-            Some(image) => Arc::new(image),
-            None => Arc::new(Image {
+        let redact = &self.redact;
+        let ask = || process::from_proc(Path::new("/proc"), task.host_pid, task.host_ppid, redact);
+        let found = match task.exec_id {
+            0 => self.asked.image(task.host_pid, now, ask),
+            exec_id => ask().map(|image| self.table(task).exec(exec_id, task.host_pid, image)),
+        };
+        found.unwrap_or_else(|| {
+            Arc::new(Image {
                 command: task.comm.clone(),
                 ..Image::default()
-            }),
+            })
+        })
+    }
+
+    fn table(&mut self, task: &Task) -> &mut Processes {
+        if task.workload == HOST {
+            &mut self.host_images
+        } else {
+            &mut self.images
         }
     }
 
-    fn wanted(&self, op: &Op) -> bool {
-        let class = match op {
+    fn wanted(&self, observation: &Observation) -> bool {
+        let class = match &observation.op {
             Op::Exec { .. } | Op::Exit { .. } => VisibilityClass::Process,
             Op::Open { path, .. } if pseudo(path) => return false,
             Op::Open { .. } | Op::Unlink { .. } | Op::Rename { .. } => VisibilityClass::File,
             Op::Capability { .. } | Op::Syscall { .. } => VisibilityClass::Capabilities,
             _ => VisibilityClass::Network,
         };
-        self.visible.contains(&class)
+        let visible = if observation.task.workload == HOST {
+            &self.visible.host
+        } else {
+            &self.visible.workloads
+        };
+        visible.contains(&class)
     }
 }
 

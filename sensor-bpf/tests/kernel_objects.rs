@@ -194,6 +194,7 @@ fn removed_and_changed_names_are_told_in_the_callers_words() {
         from,
         to: to.clone(),
         call: Call::Rename,
+        dirfd: libc::AT_FDCWD,
     };
     assert!(ops.contains(&(rename, text::RESOURCE)), "{ops:?}");
     let unlink = Op::Unlink {
@@ -455,23 +456,79 @@ fn a_system_call_that_a_policy_names_is_told() {
     let Some(mut scene) = Scene::new(Contain::Default) else {
         return;
     };
-    let number = libc::SYS_sched_yield as u16;
+    let number = libc::SYS_mkdirat as u16;
     scene.rules(&Rules::new().syscall(number, Action::Audit).done());
-    // SAFETY: no arguments.
-    assert_eq!(scene.group.fork(|| unsafe { libc::sched_yield() }), 0);
-    let told: Vec<_> = scene
-        .look()
-        .iter()
-        .filter(|seen| seen.verdict.is_some())
-        .collect();
-    let [
-        Observation {
-            op: Op::Syscall { number: told },
-            ..
-        },
-    ] = told.as_slice()
-    else {
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = folder.path().join("made").to_string_lossy().into_owned();
+    let made_c = c(&made);
+    // SAFETY: the path ends with NUL.
+    let code = scene
+        .group
+        .fork(|| unsafe { libc::mkdirat(libc::AT_FDCWD, made_c.as_ptr(), 0o711) });
+    assert_eq!(code, 0);
+    let told = judged(&mut scene);
+    let [seen] = told.as_slice() else {
         panic!("{told:?}")
     };
-    assert_eq!(*told, number);
+    let Op::Syscall {
+        number: named,
+        arguments: [directory, _, mode, ..],
+        path,
+        dirfd,
+        ..
+    } = &seen.op
+    else {
+        panic!("{seen:?}")
+    };
+    assert_eq!((*named, path, *dirfd), (number, &made, libc::AT_FDCWD));
+    assert_eq!((*directory as i32, *mode), (libc::AT_FDCWD, 0o711));
+    assert_eq!(seen.display_only, text::RESOURCE);
+}
+
+#[test]
+fn a_rename_that_a_policy_names_is_told_with_both_names() {
+    let Some(mut scene) = Scene::new(Contain::Default) else {
+        return;
+    };
+    let number = libc::SYS_rename as u16;
+    scene.rules(&Rules::new().syscall(number, Action::Audit).done());
+    let folder = tempfile::tempdir().expect("a folder");
+    let from = file(&folder, "from");
+    let to = folder.path().join("to").to_string_lossy().into_owned();
+    let (from_c, to_c) = (c(&from), c(&to));
+    // SAFETY: both paths end with NUL.
+    let code = scene
+        .group
+        .fork(|| unsafe { libc::rename(from_c.as_ptr(), to_c.as_ptr()) });
+    assert_eq!(code, 0);
+    let told = judged(&mut scene);
+    let [seen] = told.as_slice() else {
+        panic!("{told:?}")
+    };
+    assert!(
+        matches!(&seen.op, Op::Syscall { path, other, .. } if (path, other) == (&from, &to)),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn calls_that_use_a_capability_are_seen_without_a_rule() {
+    let Some(mut scene) = Scene::new(Contain::Default) else {
+        return;
+    };
+    // SAFETY: no memory is touched. Set to what it is.
+    let code = scene.group.fork(|| unsafe { libc::setuid(libc::getuid()) });
+    assert_eq!(code, 0);
+    let number = libc::SYS_setuid as u16;
+    let seen = scene
+        .look()
+        .iter()
+        .filter(|seen| matches!(seen.op, Op::Syscall { number: named, .. } if named == number));
+    let verdicts: Vec<_> = seen.map(|seen| seen.verdict.is_some()).collect();
+    assert_eq!(verdicts, [false]);
+}
+
+fn judged(scene: &mut Scene) -> Vec<Observation> {
+    let judged = scene.look().iter().filter(|seen| seen.verdict.is_some());
+    judged.cloned().collect()
 }

@@ -9,9 +9,10 @@ use std::time::Instant;
 use prost::Message;
 use proto::Kind;
 use proto::feeder::{Alert, Log};
-use sensor_bpf::config::{RedactField, Redaction, VisibilityClass};
+use sensor_bpf::config::{RedactField, Redaction, Visibility, VisibilityClass};
+use sensor_bpf::kernel::HOST;
 use sensor_bpf::lost::{Class, Losses, Place};
-use sensor_bpf::observe::{Action, By, Decision, Hook, Observation, Op, Outcome};
+use sensor_bpf::observe::{Action, Address, By, Decision, Hook, Observation, Op, Outcome};
 use sensor_bpf::redact::Redact;
 use sensor_bpf::render::Node;
 use sensor_bpf::sets::Sets;
@@ -38,7 +39,9 @@ impl Bench {
                 replace: "***".to_owned(),
             })
             .collect();
-        let visible: BTreeSet<_> = visible.iter().copied().collect();
+        let workloads: BTreeSet<_> = visible.iter().copied().collect();
+        let host = BTreeSet::from([VisibilityClass::Process, VisibilityClass::File]);
+        let visible = Visibility { workloads, host };
         let redact = Redact::new(&redactions).unwrap();
         let throttle = Throttle::new(per_second);
         let teller = Teller::new(Node::default(), visible, redact, throttle, losses.clone());
@@ -253,4 +256,93 @@ fn ends_are_not_told() {
         ..exec(1, 5, "/bin/cat")
     };
     assert!(bench.round(vec![end]).is_empty());
+}
+
+// === the host ===
+
+fn named(exec_id: u64, line: &str) -> Observation {
+    let mut seen = exec(HOST, exec_id, line);
+    seen.task.uid = 0;
+    seen
+}
+
+#[test]
+fn the_hosts_classes_are_its_own() {
+    let mut bench = Bench::new(&[VisibilityClass::Network], &[], 0);
+    let connect = |workload| Observation {
+        op: Op::Listen {
+            fd: 3,
+            local: Address::Unix("/run/x".to_owned()),
+        },
+        ..exec(workload, 5, "/bin/x")
+    };
+    let told = bench.logs(vec![
+        named(5, "/bin/cat /a"),
+        open(HOST, 5, "/a"),
+        connect(HOST),
+        exec(1, 6, "/bin/tac"),
+        open(1, 6, "/b"),
+        Observation {
+            task: exec(1, 6, "/bin/tac").task,
+            ..connect(1)
+        },
+    ]);
+    let told: Vec<_> = told
+        .iter()
+        .map(|log| (log.r#type.as_str(), log.operation.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("HostLog", "Process"),
+            ("HostLog", "File"),
+            ("ContainerLog", "Network")
+        ]
+    );
+}
+
+#[test]
+fn a_host_log_has_its_image_its_user_and_the_class_of_telemetry() {
+    let mut bench = Bench::all();
+    let sent = bench.round(vec![named(5, "/bin/cat /a"), open(HOST, 5, "/a")]);
+    assert!(sent.iter().all(|event| event.class == Class::Telemetry));
+    let logs: Vec<_> = sent
+        .into_iter()
+        .map(|event| Log::decode(event.payload).unwrap())
+        .collect();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let root = passwd
+        .lines()
+        .find(|line| line.split(':').nth(2) == Some("0"));
+    let root = root.and_then(|line| line.split(':').next()).unwrap_or("");
+    assert_eq!(logs[0].user_name, root);
+    assert_eq!(
+        (logs[1].source.as_str(), logs[1].resource.as_str()),
+        ("/bin/cat /a", "/a")
+    );
+}
+
+#[test]
+fn a_host_process_from_before_is_looked_up_at_once_and_marked() {
+    let mut bench = Bench::all();
+    let mut mine = open(HOST, 0, "/a");
+    mine.task.host_pid = std::process::id();
+    let told = bench.logs(vec![mine]);
+    assert_eq!(told[0].display_only, 8 | 16 | 32);
+    assert_eq!(
+        told[0].process_name,
+        std::env::current_exe().unwrap().to_str().unwrap()
+    );
+}
+
+#[test]
+fn much_that_happens_on_the_host_makes_no_workloads_image_forgotten() {
+    let mut bench = Bench::all();
+    bench.logs(vec![exec(1, 5, "/sbin/daemon -x")]);
+    for round in 0..7 {
+        let ids = 10_000 * round + 100..10_000 * (round + 1) + 100;
+        bench.round(ids.map(|id| named(id, "/bin/true")).collect());
+    }
+    let told = bench.logs(vec![open(1, 5, "/a")]);
+    assert_eq!(told[0].source, "/sbin/daemon -x");
 }

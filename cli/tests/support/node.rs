@@ -109,6 +109,15 @@ impl Node {
         )
     }
 
+    /// What `cresset status` prints.
+    pub fn status(&self) -> String {
+        let out = program("cresset")
+            .args(["status", "--relay", &self.feed])
+            .output();
+        let out = out.expect("cresset status");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
     pub fn metrics(&self) -> String {
         super::get(&self.http, "/metrics").expect("metrics").1
     }

@@ -87,8 +87,8 @@ enum text {
 	TEXT_OBJECT = 0,	/* path; old name; path of a local socket */
 	TEXT_SECOND = 1,	/* the caller's name of an exec; new name */
 	TEXT_CWD = 2,
-	TEXT_PARENT = 3,	/* image of the parent */
-	TEXT_ARGS = 4,		/* each argument ends with NUL */
+	TEXT_PARENT = 3,	/* image of the parent; of mount, the type of the file system */
+	TEXT_ARGS = 4,		/* each argument ends with NUL; of a system call, five numbers of 8 bytes */
 	TEXTS = 5,
 };
 
@@ -121,7 +121,7 @@ struct record {
 	__u64 time;		/* CLOCK_BOOTTIME, ns */
 	__u64 exec_id;
 	__u64 parent_exec_id;
-	__u32 workload;
+	__u32 workload;		/* its index, or HOST */
 	__u32 tgid, tid, ppid;	/* initial pid namespace */
 	__u32 ns_pid, ns_ppid;	/* the task's own */
 	__u32 uid;

@@ -73,24 +73,35 @@ static __always_inline __u8 exec_call(struct task_struct *task)
 	return BPF_CORE_READ(regs, orig_ax) == NR_EXECVEAT ? CALL_EXECVEAT : CALL_EXECVE;
 }
 
-/* A new image has a new id; its parent is the image of the parent process. */
+/* A new image has a new id; its parent is the image of the parent process, on the same side of the workload's border. */
 static __always_inline void renew(struct task_struct *task, struct who *who, struct decision *pending)
 {
 	struct label *label = bpf_task_storage_get(&labels, task, 0, 0);
 	struct task_struct *parent = task->real_parent;
 	struct label *above = NULL;
+	bool host = is_host(who);
 
 	if (parent)
 		above = bpf_task_storage_get(&labels, parent, 0, 0);
 	who->exec_id = __sync_fetch_and_add(&next_exec_id, 1);
-	who->parent_exec_id = above && above->labelled ? above->exec_id : 0;
-	put_image(task, who);
+	who->parent_exec_id = above && (above->labelled == 0) == host ? above->exec_id : 0;
+	if (!host)
+		put_image(task, who);
 	if (!label)
 		return;
 	label->exec_id = who->exec_id;
 	label->parent_exec_id = who->parent_exec_id;
 	*pending = label->pending;
 	label->pending.by = BY_NOBODY;
+}
+
+/*
+ * Where the life of processes is told. Events of a workload cannot do without it; a machine on which much happens must
+ * not cost the workloads their decisions.
+ */
+static __always_inline __u32 ring_of(const struct who *who)
+{
+	return is_host(who) ? RING_TELEMETRY : RING_VERDICTS;
 }
 
 /* Native tier: what was decided is carried out on the process. */
@@ -110,7 +121,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	struct file *file;
 	__u32 at = 0;
 
-	if (!whoami(&who))
+	if (!who_or_host(&who))
 		return 0;
 	renew(task, &who, &decision);
 	scratch = begin(&who, KIND_EXEC, CLASS_PROCESS);
@@ -118,7 +129,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	if (!scratch) {
 		if (native && judge_blind(&who, CLASS_PROCESS, &decision))
 			kill_if(&who, contain, &decision);
-		lose(RING_VERDICTS, CLASS_PROCESS);
+		lose(ring_of(&who), CLASS_PROCESS);
 		return 0;
 	}
 	if (native) {
@@ -133,7 +144,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	at = append_image(scratch, bprm, at);
 	at = append_args(scratch, at);
 	scratch->record.decision = decision;
-	submit(scratch, at, RING_VERDICTS);
+	submit(scratch, at, ring_of(&who));
 	return 0;
 }
 
@@ -145,8 +156,10 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	struct who who = {};
 	__u32 at, tgid;
 
-	if (!whoami(&who))
+	if (!who_or_host(&who))
 		return 0;
+	if (is_host(&who) && !who.exec_id)
+		return 0; /* its image is not known, so there is none to forget */
 	signal = BPF_CORE_READ(task, signal);
 	if (BPF_CORE_READ(signal, live.counter) != 0)
 		return 0; /* other threads remain */
@@ -154,7 +167,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	bpf_map_delete_elem(&images, &tgid);
 	scratch = begin(&who, KIND_EXIT, CLASS_PROCESS);
 	if (!scratch) {
-		lose(RING_VERDICTS, CLASS_PROCESS);
+		lose(ring_of(&who), CLASS_PROCESS);
 		return 0;
 	}
 	fill_task(&scratch->record);
@@ -162,7 +175,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 				      BPF_CORE_READ(signal, group_exit_code) :
 				      BPF_CORE_READ(task, exit_code);
 	at = append_cwd(scratch, 0);
-	submit(scratch, at, RING_VERDICTS);
+	submit(scratch, at, ring_of(&who));
 	return 0;
 }
 

@@ -55,8 +55,10 @@ static __always_inline __u32 append_user(struct scratch *scratch, __u32 at, cons
 	scratch->record.display_only |= MARK_RESOURCE;
 	if (text == TEXT_OBJECT)
 		scratch->record.lengths[TEXT_OBJECT] = at - from;
-	else
+	else if (text == TEXT_SECOND)
 		scratch->record.lengths[TEXT_SECOND] = at - from;
+	else
+		scratch->record.lengths[TEXT_PARENT] = at - from;
 	return at;
 }
 

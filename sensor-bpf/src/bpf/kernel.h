@@ -270,6 +270,7 @@ struct unix_sock {
 
 /* Values that are no part of BTF, with the header that holds each. */
 #define EPERM 1
+#define ENOENT 2
 #define EACCES 13
 #define EINPROGRESS 115
 #define SIGKILL 9

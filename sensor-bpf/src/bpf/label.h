@@ -5,6 +5,9 @@
  * Identity is never looked up by namespace or pid, which the task can change. It is set when the task enters the
  * workload's cgroup, inherited at fork, and stays. Where a task has none (threads that moved with their process,
  * io_uring workers), its leader's is taken, then that of its cgroup or the nearest ancestor that is a workload's.
+ *
+ * Where host visibility is on, programs that tell take a task in no workload as HOST. That is an answer and not a label:
+ * no task keeps it, and nothing is judged or enforced by it, because no workload has that index.
  */
 #ifndef CRESSET_LABEL_H
 #define CRESSET_LABEL_H
@@ -159,7 +162,38 @@ static __always_inline bool whoami(struct who *who)
 	return true;
 }
 
-/* The same, for a program of the workload's cgroup. */
+/* The current task is in no workload; as the host's it is told of. Kernel threads and the sensor itself never are. */
+static __always_inline bool as_host(struct who *who)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 visible = host_visible;
+	struct label *label;
+
+	if (!visible || (__u32)task->tgid == own_tgid || task->flags & PF_KTHREAD)
+		return false;
+	__builtin_memset(who, 0, sizeof(*who));
+	who->workload = HOST;
+	who->visible = visible;
+	label = bpf_task_storage_get(&labels, task, 0, 0);
+	if (label && !label->labelled) {
+		who->exec_id = label->exec_id;
+		who->parent_exec_id = label->parent_exec_id;
+	}
+	return true;
+}
+
+/* For programs that only tell. */
+static __always_inline bool who_or_host(struct who *who)
+{
+	return whoami(who) || as_host(who);
+}
+
+static __always_inline bool is_host(const struct who *who)
+{
+	return who->workload == HOST;
+}
+
+/* Like whoami, for a program of the workload's cgroup. */
 static __always_inline bool whoami_by_number(struct who *who)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
@@ -195,21 +229,38 @@ static __always_inline bool may_enforce(const struct who *who)
 	return !native || is_inside(bpf_get_current_task_btf(), who->cgroup);
 }
 
+/* CLONE_INTO_CGROUP: a child that begins in another cgroup than its parent's, which may be a workload's. */
+static __always_inline bool was_cloned_into(struct task_struct *parent, struct task_struct *child, struct who *who)
+{
+	struct cgroup *cgroup = BPF_CORE_READ(child, cgroups, dfl_cgrp);
+
+	return cgroup != BPF_CORE_READ(parent, cgroups, dfl_cgrp) && find_by_cgroup(cgroup, who);
+}
+
+/* A child of the host runs its parent's image, whose name its events bear. It stays without a label. */
+static __always_inline void inherit_image(struct task_struct *parent, struct task_struct *child)
+{
+	struct label *from = bpf_task_storage_get(&labels, parent, 0, 0), *to;
+
+	if (!from || from->labelled || !from->exec_id)
+		return;
+	to = bpf_task_storage_get(&labels, child, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!to || to->labelled)
+		return;
+	to->exec_id = from->exec_id;
+	to->parent_exec_id = from->parent_exec_id;
+}
+
 /* A new process or thread has its parent's label before it runs. */
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
 	struct who who = {};
 
-	if (whoami(&who)) {
+	if (whoami(&who) || was_cloned_into(parent, child, &who))
 		put_label(child, &who);
-		return 0;
-	}
-	/* CLONE_INTO_CGROUP */
-	if (BPF_CORE_READ(child, cgroups, dfl_cgrp) == BPF_CORE_READ(parent, cgroups, dfl_cgrp))
-		return 0;
-	if (find_by_cgroup(BPF_CORE_READ(child, cgroups, dfl_cgrp), &who))
-		put_label(child, &who);
+	else if (host_visible)
+		inherit_image(parent, child);
 	return 0;
 }
 

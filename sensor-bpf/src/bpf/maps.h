@@ -15,6 +15,7 @@
 #define CRESSET_MAPS_H
 
 #define MAX_WORKLOADS 4096
+#define HOST 0xffffffffu	/* no workload: a task of the host, in records that only tell */
 #define MAX_SETS 4096
 #define CHUNK 8			/* candidates in one entry of lists */
 #define MAX_CHUNKS 64
@@ -48,7 +49,7 @@ enum mode {
 	MODE_AUDIT = 8,		/* the posture is Audit; with neither, Allow */
 };
 
-/* Bits of workload.visible. */
+/* Bits of workload.visible, and of host_visible. */
 enum visible {
 	VISIBLE_PROCESS = 1,
 	VISIBLE_FILE = 2,
@@ -63,7 +64,10 @@ struct workload {
 	__u32 visible;
 };
 
-/* One per thread. Set when the task enters the workload's cgroup, inherited by fork, never taken away. */
+/*
+ * One per thread. Set when the task enters the workload's cgroup, inherited by fork, never taken away. Of a task that is
+ * in no workload it keeps that this was found out, and with host visibility the image that runs.
+ */
 struct label {
 	__u64 cgroup;		/* of the workload when it was set: an index that is used again is another workload */
 	__u64 exec_id;
@@ -159,6 +163,8 @@ __u32 epoch = 1;			/* goes up when a workload is added, or a process enters one 
 __u64 next_exec_id = 0;
 __u64 lost[2][CLASSES];			/* records without room: ring (verdicts, telemetry) × class */
 __u64 unlabelled = 0;			/* tasks whose label found no memory */
+__u32 host_visible = 0;			/* which operations of tasks that are in no workload are told; 0: none */
+__u32 own_tgid = 0;			/* the sensor, of which nothing is told: an event would make the next one */
 __u32 canary = 0;			/* a process that is refused one impossible socket, to see a hook work */
 
 struct {
@@ -216,7 +222,7 @@ struct {
 	__type(value, struct chunk);
 } lists SEC(".maps");
 
-/* Decisions, and the life of processes: what may not be lost to a flood of the rest. */
+/* Decisions, and the life of workloads' processes: what may not be lost to a flood of the rest. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4 << 20);

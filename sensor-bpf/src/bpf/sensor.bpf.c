@@ -3,7 +3,7 @@
  * The kernel half of the sensor, in one object. Read in the order of the includes.
  *
  *   hook ─▶ whoami ─▶ walk + judge ─▶ carry out ─▶ record ─▶ ring
- *            │ no label: out after one lookup
+ *            │ no label: out after one lookup; with host visibility, told as the host's and not judged
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>

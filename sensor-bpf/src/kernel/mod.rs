@@ -14,6 +14,7 @@ mod cgroup;
 mod events;
 mod footprint;
 mod load;
+mod per_call;
 mod probe;
 mod sets;
 mod words;
@@ -49,6 +50,8 @@ mod skel {
 
 /// Workloads have indices below this (`MAX_WORKLOADS` in `maps.h`).
 pub const MAX_WORKLOADS: u32 = 4096;
+/// In a record the index of no workload: a task of the host (`HOST` in `maps.h`).
+pub const HOST: u32 = u32::MAX;
 /// Sets are numbered from 1 to below this (`MAX_SETS` in `maps.h`); 0 means no rules.
 pub const MAX_SETS: u32 = 4096;
 /// Components of a path that rules can tell apart (`DEPTH` in `maps.h`).
@@ -77,17 +80,25 @@ pub struct KernelConfig {
     pub tier_limit: Option<u8>,
 }
 
-/// Which operations become records without a decision. Exec and exit always do: who is who depends on them.
+/// Which operations become records without a decision. Exec and exit always do, where anything does: who is who depends
+/// on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Visibility {
-    /// Exec and exit; adds nothing to what always comes.
+    /// Exec and exit; of a workload it adds nothing to what always comes.
     pub process: bool,
     /// Opens (but of /proc and /sys), removed and changed names.
     pub file: bool,
     /// Sockets and connections.
     pub network: bool,
-    /// Capabilities.
+    /// System calls that use a capability: setuid, setgid, mount, umount.
     pub capabilities: bool,
+}
+
+impl Visibility {
+    /// Whether system calls must be looked at.
+    fn needs_calls(self) -> bool {
+        self.file || self.network || self.capabilities
+    }
 }
 
 /// Records that found no room in their ring, since the start.
@@ -126,8 +137,8 @@ pub struct Kernel(Arc<Inner>);
 /// Fields drop in this order: programs let go of their hooks before the maps and the shared words go.
 struct Inner {
     workloads: Mutex<HashMap<u32, Labelled>>,
-    /// What runs at every system call of the machine: attached while there is a workload.
-    per_call: Mutex<Vec<Link>>,
+    /// Locked after the workloads.
+    per_call: Mutex<per_call::PerCall>,
     _links: Vec<Link>,
     sets: Mutex<sets::Sets>,
     secret: Secret,
@@ -205,7 +216,11 @@ impl Kernel {
             return Err(LabelError::Set(set));
         }
         let checked = cgroup::Checked::open(cgroup, &self.0.config.cgroup2)?;
-        self.attach_per_call(&checked)?;
+        lock(&self.0.per_call)
+            .watch_workloads(&self.0.skel.progs)
+            .map_err(|error| {
+                checked.refused("watch the system calls of")(load::io_error(&error))
+            })?;
         let links = self.attach_cgroup(&checked)?;
         self.0
             .words
@@ -238,7 +253,7 @@ impl Kernel {
             return;
         };
         if workloads.is_empty() {
-            lock(&self.0.per_call).clear();
+            lock(&self.0.per_call).leave_workloads();
         }
         self.0.words.clear_workload(index);
         if let Err(error) = self.0.skel.maps.cgroups.delete(bytes_of(&labelled.cgroup)) {
@@ -271,6 +286,26 @@ impl Kernel {
         }
     }
 
+    /// Which operations of tasks that are in no workload become records, with [`HOST`] in the place of a workload. They
+    /// are told only: no rule judges them, and their records use the ring of telemetry alone. Nothing is told of this
+    /// process, since telling would make more to tell. Off until this is called, and with [`Visibility::default`].
+    pub fn host_visibility(&self, classes: Visibility) -> Result<(), LoadError> {
+        let workloads = lock(&self.0.workloads);
+        let mut per_call = lock(&self.0.per_call);
+        if classes.needs_calls() {
+            per_call
+                .watch_host(&self.0.skel.progs)
+                .map_err(|error| LoadError::Attach {
+                    program: "on_sys_exit".to_owned(),
+                    source: load::io_error(&error),
+                })?;
+        } else {
+            per_call.leave_host(!workloads.is_empty());
+        }
+        self.0.words.show_host(classes);
+        Ok(())
+    }
+
     /// Records that found no room, since the start.
     pub fn lost(&self) -> Lost {
         self.0.words.lost()
@@ -283,25 +318,6 @@ impl Kernel {
             named: &maps.named,
             lists: &maps.lists,
         }
-    }
-
-    fn attach_per_call(&self, checked: &cgroup::Checked) -> Result<(), LabelError> {
-        let mut links = lock(&self.0.per_call);
-        if !links.is_empty() {
-            return Ok(());
-        }
-        let progs = &self.0.skel.progs;
-        for program in [&progs.on_sys_exit, &progs.on_capable] {
-            if program.autoload() {
-                let refused = checked.refused("watch the system calls of");
-                links.push(
-                    program
-                        .attach()
-                        .map_err(|error| refused(load::io_error(&error)))?,
-                );
-            }
-        }
-        Ok(())
     }
 
     /// The socket programs, on this cgroup alone: where no hook refuses a socket, one that does; on every tier those

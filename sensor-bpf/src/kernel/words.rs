@@ -44,18 +44,21 @@ impl Words {
     }
 
     pub(super) fn show(&self, index: u32, classes: Visibility) {
-        let bits = [
-            (classes.process, raw::visible::VISIBLE_PROCESS),
-            (classes.file, raw::visible::VISIBLE_FILE),
-            (classes.network, raw::visible::VISIBLE_NETWORK),
-            (classes.capabilities, raw::visible::VISIBLE_CAPABILITY),
-        ];
-        let word = bits
-            .iter()
-            .filter(|(on, _)| *on)
-            .map(|(_, bit)| bit.0)
-            .sum();
-        self.visible(index).store(word, Ordering::Release);
+        self.visible(index).store(bits(classes), Ordering::Release);
+    }
+
+    /// Of tasks that are in no workload.
+    pub(super) fn show_host(&self, classes: Visibility) {
+        // SAFETY: as in next_epoch.
+        let visible = unsafe { AtomicU32::from_ptr(&raw mut (*self.bss).host_visible) };
+        visible.store(bits(classes), Ordering::Release);
+    }
+
+    /// The process of which nothing is told, though the host is visible.
+    pub(super) fn set_own(&self, tgid: u32) {
+        // SAFETY: as in next_epoch.
+        let own = unsafe { AtomicU32::from_ptr(&raw mut (*self.bss).own_tgid) };
+        own.store(tgid, Ordering::Release);
     }
 
     /// Puts a generation in force, or (with 0) none.
@@ -127,4 +130,16 @@ impl Words {
         // SAFETY: as in head.
         unsafe { AtomicU32::from_ptr(&raw mut (*self.bss).workloads[index as usize].visible) }
     }
+}
+
+/// As in `enum visible` of `maps.h`.
+fn bits(classes: Visibility) -> u32 {
+    let bits = [
+        (classes.process, raw::visible::VISIBLE_PROCESS),
+        (classes.file, raw::visible::VISIBLE_FILE),
+        (classes.network, raw::visible::VISIBLE_NETWORK),
+        (classes.capabilities, raw::visible::VISIBLE_CAPABILITY),
+    ];
+    let on = bits.iter().filter(|(on, _)| *on);
+    on.map(|(_, bit)| bit.0).sum()
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Observation ─┐
-//! Workload    ─┤
+//! Whose       ─┤
 //! Image       ─┼─▶ events() ─▶ Alert   a rule or a posture had something to say
 //! Rule        ─┤          └──▶ Log     otherwise; whether it is wanted is the caller's business
 //! Node        ─┘
@@ -10,7 +10,9 @@
 //! Pure: what is not in its arguments is not in the event. Texts that consumers match on are in [`words`] and
 //! [`texts`]; this file says which field gets which.
 
+mod calls;
 mod texts;
+mod whose;
 mod words;
 
 use std::collections::BTreeMap;
@@ -20,8 +22,9 @@ use proto::feeder;
 
 use crate::observe::{Action, By, Decision, Observation, Op, Outcome, text};
 use crate::process::Image;
-use crate::workload::Workload;
 
+use whose::Subject;
+pub use whose::Whose;
 use words::Texts;
 pub use words::updated_time;
 
@@ -44,7 +47,7 @@ pub struct Context<'a> {
     /// The sensor.
     pub node: &'a Node,
     /// Whose task acted.
-    pub workload: &'a Workload,
+    pub whose: Whose<'a>,
     /// The image that acted; of an exec, the new one.
     pub image: &'a Image,
     /// The rule that decided; none for a posture, or when nothing did.
@@ -69,7 +72,7 @@ pub fn events(context: &Context<'_>, observation: &Observation) -> Vec<Rendered>
         return Vec::new();
     };
     match observation.verdict {
-        Some(decision) if is_alert(decision, observation.result) => {
+        Some(decision) if is_alert(decision, observation) => {
             let alert = alert(context, observation, decision, operation);
             vec![Rendered::Alert(Box::new(alert))]
         }
@@ -84,9 +87,20 @@ pub fn events(context: &Context<'_>, observation: &Observation) -> Vec<Rendered>
     }
 }
 
-/// An audited operation that failed by itself is no alert: nothing that policy could mind has happened.
-fn is_alert(decision: Decision, result: i32) -> bool {
-    decision.action == Action::Block || decision.outcome != Outcome::Passed || result >= 0
+/// An audited operation that failed by itself is no alert: nothing that policy could mind has happened. But a system
+/// call that was refused for want of a privilege is told, as KubeArmor tells it.
+fn is_alert(decision: Decision, observation: &Observation) -> bool {
+    decision.action == Action::Block
+        || decision.outcome != Outcome::Passed
+        || observation.result >= 0
+        || refused(observation).is_some()
+}
+
+/// What a system call that was refused for want of a privilege returned.
+fn refused(observation: &Observation) -> Option<&'static str> {
+    let errno = observation.result.saturating_neg();
+    let privilege = [libc::EPERM, libc::EACCES].contains(&errno);
+    (privilege && matches!(observation.op, Op::Syscall { .. })).then(|| texts::errno(errno))
 }
 
 fn alert(
@@ -98,7 +112,7 @@ fn alert(
     let parts = Parts::of(
         context,
         observation,
-        words::decided(context.image, &observation.op, decision),
+        words::decided(context.image, observation, decision),
     );
     let Node {
         cluster,
@@ -106,7 +120,8 @@ fn alert(
         id,
         tier,
     } = context.node;
-    let (workload, task, rule) = (context.workload, &observation.task, context.rule);
+    let (task, rule) = (&observation.task, context.rule);
+    let subject = Subject::of(context.whose, task);
     let told = told(decision, *tier);
     let tags = rule.map(|rule| rule.tags.join(",")).unwrap_or_default();
     feeder::Alert {
@@ -114,17 +129,17 @@ fn alert(
         updated_time: parts.updated_time,
         cluster_name: cluster.clone(),
         host_name: name.clone(),
-        namespace_name: workload.identity.namespace.clone(),
-        owner: owner(workload),
-        pod_name: workload.identity.name.clone(),
-        labels: workload.labels.clone(),
-        container_id: workload.container_id.clone(),
-        container_name: workload.identity.container.clone(),
-        container_image: workload.identity.image.clone(),
+        namespace_name: subject.namespace,
+        owner: subject.owner,
+        pod_name: subject.pod,
+        labels: subject.labels,
+        container_id: subject.container_id,
+        container_name: subject.container,
+        container_image: subject.image,
         host_ppid: int(task.host_ppid),
         host_pid: int(task.host_pid),
-        ppid: int(task.ppid),
-        pid: int(task.pid),
+        ppid: int(subject.ppid),
+        pid: int(subject.pid),
         uid: int(task.uid),
         parent_process_name: parts.parent,
         process_name: parts.process,
@@ -133,7 +148,7 @@ fn alert(
         a_tags: rule.map(|rule| rule.tags.clone()).unwrap_or_default(),
         tags,
         message: message(decision, rule),
-        r#type: "MatchedPolicy".to_owned(),
+        r#type: context.whose.alert_type().to_owned(),
         source: parts.source,
         operation: operation.to_owned(),
         resource: parts.resource,
@@ -141,7 +156,7 @@ fn alert(
         event_data: parts.event_data,
         enforcer: told.enforcer.to_owned(),
         action: told.action.to_owned(),
-        result: told.result.to_owned(),
+        result: refused(observation).unwrap_or(told.result).to_owned(),
         cwd: parts.cwd,
         tty: task.tty.clone().unwrap_or_default(),
         exec_event: Some(exec_event(&task.comm)),
@@ -157,7 +172,8 @@ fn alert(
         rule_id: rule.map(|rule| rule.id.0).unwrap_or_default(),
         tier: u32::from(*tier),
         policy_digest: context.digest.to_vec(),
-        // Given by others: the throttle, the relay, hashes that no tier computes, users of host events.
+        user_name: subject.user_name,
+        // Given by others: the throttle, the relay, hashes that no tier computes.
         max_alerts_per_sec: 0,
         dropping_alerts_interval: 0,
         kube_armor_version: String::new(),
@@ -165,7 +181,6 @@ fn alert(
         parent_hash: String::new(),
         resource_hash: String::new(),
         hash_algo: String::new(),
-        user_name: String::new(),
         event_id: Default::default(),
     }
 }
@@ -184,27 +199,28 @@ fn log(
         id,
         tier,
     } = context.node;
-    let (workload, task) = (context.workload, &observation.task);
+    let task = &observation.task;
+    let subject = Subject::of(context.whose, task);
     feeder::Log {
         timestamp: parts.timestamp,
         updated_time: parts.updated_time,
         cluster_name: cluster.clone(),
         host_name: name.clone(),
-        namespace_name: workload.identity.namespace.clone(),
-        owner: owner(workload),
-        pod_name: workload.identity.name.clone(),
-        labels: workload.labels.clone(),
-        container_id: workload.container_id.clone(),
-        container_name: workload.identity.container.clone(),
-        container_image: workload.identity.image.clone(),
+        namespace_name: subject.namespace,
+        owner: subject.owner,
+        pod_name: subject.pod,
+        labels: subject.labels,
+        container_id: subject.container_id,
+        container_name: subject.container,
+        container_image: subject.image,
         parent_process_name: parts.parent,
         process_name: parts.process,
         host_ppid: int(task.host_ppid),
         host_pid: int(task.host_pid),
-        ppid: int(task.ppid),
-        pid: int(task.pid),
+        ppid: int(subject.ppid),
+        pid: int(subject.pid),
         uid: int(task.uid),
-        r#type: "ContainerLog".to_owned(),
+        r#type: context.whose.log_type().to_owned(),
         source: parts.source,
         operation: operation.to_owned(),
         resource: parts.resource,
@@ -226,11 +242,11 @@ fn log(
         rule_id: 0,
         tier: u32::from(*tier),
         policy_digest: context.digest.to_vec(),
+        user_name: subject.user_name,
         process_hash: String::new(),
         parent_hash: String::new(),
         resource_hash: String::new(),
         hash_algo: String::new(),
-        user_name: String::new(),
         event_id: Default::default(),
     }
 }
@@ -342,18 +358,6 @@ fn severity(severity: u32) -> String {
     } else {
         severity.to_string()
     }
-}
-
-fn owner(workload: &Workload) -> Option<feeder::Podowner> {
-    let owner = workload.identity.owner.as_ref()?;
-    if owner.kind.is_empty() && owner.name.is_empty() && owner.namespace.is_empty() {
-        return None;
-    }
-    Some(feeder::Podowner {
-        r#ref: owner.kind.clone(),
-        name: owner.name.clone(),
-        namespace: owner.namespace.clone(),
-    })
 }
 
 /// KubeArmor always sets it; id 0 is "no `kubectl exec` session".

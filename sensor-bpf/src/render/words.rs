@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
+use super::calls::Asked;
 use super::texts;
 use crate::observe::{Action, Address, By, Call, Decision, Observation, Op};
 use crate::process::{Image, command_line};
@@ -35,7 +36,8 @@ pub(super) struct Texts {
 
 /// Of an operation that policy decided. A denial or a posture on a socket names the rule's key, as KubeArmor's LSM
 /// programs do; an Audit rule names what was asked for, as its monitor does.
-pub(super) fn decided(image: &Image, op: &Op, decision: Decision) -> Texts {
+pub(super) fn decided(image: &Image, observation: &Observation, decision: Decision) -> Texts {
+    let op = &observation.op;
     let resource = match op {
         Op::Socket {
             family,
@@ -44,7 +46,7 @@ pub(super) fn decided(image: &Image, op: &Op, decision: Decision) -> Texts {
         } if !audited(decision) => {
             texts::socket_key(crate::sets::socket_key(*family, *kind, *protocol))
         }
-        _ => resource(op, image),
+        _ => resource(observation, image),
     };
     let data = match (lsm(op, decision), op) {
         (Some(hook), Op::Socket { .. } | Op::Capability { .. }) => format!("lsm={hook} {resource}"),
@@ -63,7 +65,7 @@ pub(super) fn call(image: &Image, observation: &Observation) -> Option<Texts> {
     let op = &observation.op;
     let result = result(observation.result)?;
     Some(Texts {
-        resource: resource(op, image),
+        resource: resource(observation, image),
         data: data(op),
         result,
     })
@@ -98,12 +100,18 @@ pub(super) fn protocol(observation: &Observation) -> Option<Texts> {
     })
 }
 
-fn resource(op: &Op, image: &Image) -> String {
-    match op {
+fn resource(observation: &Observation, image: &Image) -> String {
+    let cwd = &observation.task.cwd;
+    match &observation.op {
         Op::Exec { .. } => command_line(&image.exe, &image.args),
-        Op::Exit { .. } | Op::Listen { .. } | Op::Syscall { .. } => String::new(),
-        Op::Open { path, .. } | Op::Unlink { path, .. } | Op::Rename { from: path, .. } => {
-            path.clone()
+        Op::Exit { .. } | Op::Listen { .. } => String::new(),
+        Op::Open { path, dirfd, .. }
+        | Op::Unlink { path, dirfd, .. }
+        | Op::Rename {
+            from: path, dirfd, ..
+        } => absolute(path, *dirfd, cwd),
+        op @ Op::Syscall { dirfd, .. } => {
+            asked(op).map_or_else(String::new, |call| absolute(call.resource(), *dirfd, cwd))
         }
         Op::Socket {
             family,
@@ -146,8 +154,45 @@ fn data(op: &Op) -> String {
         Op::Listen { fd, .. } => format!("syscall=SYS_LISTEN fd={fd}"),
         Op::Bind { fd, .. } => format!("syscall=SYS_BIND fd={fd}"),
         Op::Capability { number } => format!("kfunc=cap_capable {}", texts::capability(*number)),
-        Op::Syscall { number } => format!("syscall={number}"),
+        op @ Op::Syscall { .. } => asked(op).map_or_else(String::new, |call| call.data()),
     }
+}
+
+fn asked(op: &Op) -> Option<Asked<'_>> {
+    match op {
+        Op::Syscall {
+            number,
+            arguments,
+            path,
+            other,
+            file_system,
+            dirfd: _,
+        } => Some(Asked {
+            number: *number,
+            arguments: *arguments,
+            path,
+            other,
+            file_system,
+        }),
+        _ => None,
+    }
+}
+
+/// A relative name from the working directory, as Go's `filepath.Join` makes it. From another directory it stays as it
+/// was written: which one that was is known to the kernel only.
+fn absolute(path: &str, dirfd: i32, cwd: &str) -> String {
+    if path.is_empty() || path.starts_with('/') || dirfd != libc::AT_FDCWD || cwd.is_empty() {
+        return path.to_owned();
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in cwd.split('/').chain(path.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            _ => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 /// The LSM word, where KubeArmor's LSM programs would have told it: denials and postures. An Audit rule is told by the
