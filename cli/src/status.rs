@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use proto::link::{Ability, RuleProblem, Workload};
 use proto::query::{
     JournalStatus, PoliciesStatus, PolicyProblem, PolicyStatus, RelayStatus, SensorStatus,
-    SinkStatus, StatusReply, StatusRequest,
+    SinkStatus, SourceStatus, SourceStream, StatusReply, StatusRequest,
 };
 use serde_json::{Value, json};
 
@@ -74,6 +74,7 @@ fn json(reply: &StatusReply) -> Value {
     json!({
         "relay": reply.relay.as_ref().map(relay),
         "sensors": reply.sensors.iter().map(sensor).collect::<Vec<_>>(),
+        "sources": reply.sources.iter().map(source).collect::<Vec<_>>(),
         "policies": reply.policies.as_ref().map(policies),
         "sinks": reply.sinks.iter().map(sink).collect::<Vec<_>>(),
         "losses": reply.losses.iter().map(|loss| json!({
@@ -118,6 +119,32 @@ fn sensor(sensor: &SensorStatus) -> Value {
         "problems": sensor.problems.iter().map(rule_problem).collect::<Vec<_>>(),
         "workloads": sensor.workloads.iter().map(workload).collect::<Vec<_>>(),
         "counters": sorted(&sensor.counters),
+    })
+}
+
+fn source(source: &SourceStatus) -> Value {
+    json!({
+        "name": source.name,
+        "type": source.r#type,
+        "address": source.address,
+        "connected": source.connected,
+        "since_unix": source.since_unix,
+        "streams": source.streams.iter().map(source_stream).collect::<Vec<_>>(),
+        "errors": source.errors,
+        "last_error": source.last_error,
+        "last_error_unix": source.last_error_unix,
+    })
+}
+
+fn source_stream(stream: &SourceStream) -> Value {
+    let kind = proto::Kind::try_from(stream.kind()).map_or("unknown", proto::Kind::name);
+    json!({
+        "kind": kind.to_lowercase(),
+        "open": stream.open,
+        "events": stream.events,
+        "rejected": stream.rejected,
+        "missed": stream.missed,
+        "dropped": stream.dropped,
     })
 }
 

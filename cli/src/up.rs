@@ -181,7 +181,9 @@ async fn ended_by_itself(sensor: &mut Option<JoinHandle<()>>) -> String {
 
 /// The relay goes on: what was recorded can be read, and other sensors are heard.
 fn lost_sensor(why: &str, conditions: &relay::Conditions) {
-    let text = format!("{why}; workloads on this machine are neither watched nor held to policies; start `cresset up` again");
+    let text = format!(
+        "{why}; workloads on this machine are neither watched nor held to policies; start `cresset up` again"
+    );
     tracing::error!(why = text, "the sensor ended by itself");
     // Standard error may be a terminal that was closed.
     let _ = writeln!(

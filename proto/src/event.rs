@@ -155,6 +155,16 @@ impl Event {
         out.put_slice(&self.id.to_bytes());
     }
 
+    /// The id that another relay put behind an event as [`Event::with_id`] does, and the event without it. These bytes may
+    /// also be part of some other field that ends the same way, so whoever uses the rest has to [`check`](crate::check())
+    /// it: then it would not be whole.
+    #[must_use]
+    pub fn split_id(payload: &Bytes) -> Option<(EventId, Bytes)> {
+        let at = payload.len().checked_sub(ID_HEADER.len() + EventId::LEN)?;
+        let id = payload[at..].strip_prefix(&ID_HEADER)?;
+        Some((EventId::try_from(id).ok()?, payload.slice(..at)))
+    }
+
     /// The length of what [`Event::with_id`] gives, in bytes.
     #[must_use]
     pub fn len_with_id(&self) -> usize {
@@ -217,5 +227,22 @@ mod tests {
             ..alert
         };
         assert_eq!(without.encode_to_vec(), event.payload);
+    }
+
+    #[test]
+    fn the_id_comes_off_again_and_what_only_looks_like_one_leaves_no_event() {
+        let event = event();
+        assert_eq!(
+            Event::split_id(&event.with_id()),
+            Some((event.id, event.payload.clone()))
+        );
+        assert_eq!(Event::split_id(&event.payload), None);
+        // 0xa2 0x06 can stand in text: the end of ¢ (0xc2 0xa2), and a control character.
+        let alert = feeder::Alert {
+            pod_name: format!("¢\u{6}\u{10}{}", "x".repeat(16)),
+            ..Default::default()
+        };
+        let (_, rest) = Event::split_id(&alert.encode_to_vec().into()).unwrap();
+        assert!(crate::check(Kind::Alert, &rest).is_err());
     }
 }

@@ -23,7 +23,7 @@ use proto::{Kind, rules};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::service::Routes;
@@ -32,7 +32,7 @@ use crate::conditions::Conditions;
 use crate::config::{self, Address, Config};
 use crate::distribute::Distributor;
 use crate::fanout::{self, Fanout};
-use crate::feed::{self, LogService, Tail};
+use crate::feed::{self, LogService, Nonces, Tail};
 use crate::http::{self, Readiness};
 use crate::ingest::{self, Accounts, Budget, Door, Importer, Ingest};
 use crate::listen::{self, Connections, Grpc};
@@ -40,6 +40,7 @@ use crate::log::{Log, OpenError};
 use crate::losses::Origin;
 use crate::policies::{self, Policies};
 use crate::query::{self, Import, QueryService};
+use crate::sources::{self, Sources};
 use crate::standing::Standing;
 use crate::status::Parts;
 use crate::{losses, metrics};
@@ -69,6 +70,9 @@ pub enum StartError {
     /// A sink.
     #[error(transparent)]
     Sinks(#[from] fanout::BuildError),
+    /// A source.
+    #[error(transparent)]
+    Sources(#[from] sources::BuildError),
     /// The policies.
     #[error(transparent)]
     Policies(#[from] policies::BuildError),
@@ -110,6 +114,7 @@ pub struct App {
     conditions: Conditions,
     log: Log,
     ingest: Ingest,
+    sources: Sources,
     fanout: Fanout,
     tail: Tail,
     policies: Policies,
@@ -165,12 +170,10 @@ impl App {
             cluster: config.cluster,
             host: host_name(),
         };
+        let nonces = Nonces::default();
+        let sources = Sources::build(&config.sources, &ingest, &nonces, origin.clone(), &registry)?;
         let (serving, conditions) = (Arc::new(AtomicBool::new(false)), Conditions::default());
-        let readiness = readiness(
-            log.standing().clone(),
-            serving.clone(),
-            conditions.clone(),
-        );
+        let readiness = readiness(log.standing().clone(), serving.clone(), conditions.clone());
         let about = About {
             id: log.relay_id().to_owned(),
             cluster: origin.cluster.clone(),
@@ -185,14 +188,12 @@ impl App {
             .with_feeds(tail.clone())
             .with(sensors(&ingest))
             .with(sinks(&fanout))
+            .with(pulled(&sources))
             .with(move |reply| reply.losses.extend(losses::of_doors(&accounts)));
         let shown = parts.clone();
-        metrics::register(
-            &registry,
-            Arc::new(move || shown.read()),
-            log.clone(),
-        )?;
-        let services = services(&log, &tail, &ingest, &parts).await?;
+        metrics::register(&registry, Arc::new(move || shown.read()), log.clone())?;
+        let log_service = LogService::new(tail.clone()).with_nonces(nonces);
+        let services = services(&log, &tail, log_service, &ingest, &parts).await?;
         let (listeners, http) = bound.serve(
             services,
             certificates,
@@ -208,6 +209,7 @@ impl App {
             conditions,
             log,
             ingest,
+            sources,
             fanout,
             tail,
             policies,
@@ -243,6 +245,7 @@ impl App {
             serving,
             log,
             ingest,
+            sources,
             fanout,
             tail,
             policies,
@@ -256,6 +259,8 @@ impl App {
         let own = ingest.importer(Door::Relay);
         background.spawn(log.standing().clone().watch(own, origin));
         background.spawn(reopen(reopening, fanout.clone()));
+        let (stop_sources, sources_stopped) = watch::channel(false);
+        let pulling = tokio::spawn(sources.run(sources_stopped));
         let (stop, stopped) = watch::channel(false);
         let (stop_http, http_stopped) = watch::channel(false);
         let mut calls = JoinSet::new();
@@ -284,6 +289,8 @@ impl App {
         serving.store(false, Ordering::Relaxed);
         background.shutdown().await;
         let drain = Drain {
+            stop_sources,
+            pulling,
             stop,
             stop_http,
             calls,
@@ -309,6 +316,8 @@ impl App {
 
 /// What has to end, in order.
 struct Drain {
+    stop_sources: watch::Sender<bool>,
+    pulling: JoinHandle<()>,
     stop: watch::Sender<bool>,
     stop_http: watch::Sender<bool>,
     calls: JoinSet<(&'static str, Option<String>)>,
@@ -321,6 +330,10 @@ struct Drain {
 impl Drain {
     async fn run(mut self) {
         self.stop.send_replace(true);
+        self.stop_sources.send_replace(true);
+        if timeout(LAST_CALLS, self.pulling).await.is_err() {
+            tracing::warn!("sources did not end in time");
+        }
         self.ingest.drain();
         // Readers are served while sensors' last events and the sinks are finished, so they see those events too.
         self.ingest.finished(LAST_CALLS).await;
@@ -505,11 +518,7 @@ impl About {
 }
 
 /// Events get through when the journal takes them and readers are served.
-fn readiness(
-    standing: Standing,
-    serving: Arc<AtomicBool>,
-    conditions: Conditions,
-) -> Readiness {
+fn readiness(standing: Standing, serving: Arc<AtomicBool>, conditions: Conditions) -> Readiness {
     Arc::new(move || {
         let mut not_ready = Vec::new();
         if let Some(why) = standing.refusing() {
@@ -543,6 +552,14 @@ fn sink_losses(fanout: &Fanout) -> Vec<LossStatus> {
     losses::of_sinks(&fanout.status(), &fanout.dead_letters_dropped())
 }
 
+fn pulled(sources: &Sources) -> impl Fn(&mut StatusReply) + Send + Sync + 'static {
+    let status = sources.status();
+    move |reply| {
+        reply.sources = status();
+        reply.losses.extend(sources::losses(&reply.sources));
+    }
+}
+
 /// Events from the admin socket.
 #[async_trait]
 impl Import for Importer {
@@ -572,13 +589,14 @@ impl Import for Importer {
 async fn services(
     log: &Log,
     tail: &Tail,
+    log_service: LogService,
     ingest: &Ingest,
     parts: &Parts,
 ) -> Result<Services, StartError> {
     let query = || QueryService::new(tail.clone(), log.relay_id(), parts.clone());
     let admin = query().with_import(Arc::new(ingest.importer(Door::Import)));
     Ok(Services {
-        feed: feed::services(LogService::new(tail.clone()), query()).await?,
+        feed: feed::services(log_service, query()).await?,
         link: Routes::new(ingest.service()),
         admin: Routes::new(admin.into_server()),
     })

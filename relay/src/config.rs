@@ -25,6 +25,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::sources::SourceConfig;
+
 pub use self::read::Settings;
 
 /// The whole file, except for the `sensor` section, which belongs to the sensor.
@@ -39,7 +41,7 @@ pub struct Config {
     pub relay: Relay,
     /// Where events come from besides Cresset's own sensors.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub sources: BTreeMap<String, Later>,
+    pub sources: BTreeMap<String, SourceConfig>,
     /// Where events go. The key names the sink's cursor: renaming a sink makes a new one.
     pub sinks: BTreeMap<String, exporters::SinkConfig>,
     /// Where policies come from.

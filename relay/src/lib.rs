@@ -27,6 +27,7 @@ mod metrics;
 pub mod policies;
 pub mod query;
 pub mod received;
+mod sources;
 pub mod standing;
 pub mod status;
 pub mod telemetry;
@@ -35,8 +36,9 @@ pub use app::{Addresses, App, RunError, StartError};
 pub use conditions::Conditions;
 pub use config::{
     Address, Compression, Config, DefaultPosture, Feeds, Intake, Later, Listen, Listeners,
-    LogConfig, LogKind, Policies, PolicySource, PolicySourceKind, Posture, Relay, Retention, Settings, Tls,
-    default_data_dir, schema,
+    LogConfig, LogKind, Policies, PolicySource, PolicySourceKind, Posture, Relay, Retention,
+    Settings, Tls, default_data_dir, schema,
 };
 pub use listen::{BindError, TlsError};
 pub use log::OpenError;
+pub use sources::{KubeArmor, SourceConfig, SourceTls};

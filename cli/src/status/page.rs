@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proto::link::KernelFacts;
 use proto::query::{
-    JournalStatus, PoliciesStatus, PolicyStatus, RelayStatus, SensorStatus, SinkStatus, StatusReply,
+    JournalStatus, PoliciesStatus, PolicyStatus, RelayStatus, SensorStatus, SinkStatus,
+    SourceStatus, StatusReply,
 };
 
 use super::hex;
@@ -27,6 +28,7 @@ pub(super) fn page(reply: &StatusReply) -> String {
         page.policies(policies, &reply.sensors);
     }
     page.sensors(reply);
+    page.sources(&reply.sources);
     page.sinks(&reply.sinks);
     page.losses(reply);
     page.text
@@ -309,6 +311,34 @@ impl Page {
         }
     }
 
+    fn sources(&mut self, sources: &[SourceStatus]) {
+        if sources.is_empty() {
+            return;
+        }
+        let connected = sources.iter().filter(|source| source.connected).count();
+        self.section(
+            "sources",
+            &format!("{connected} of {} connected", sources.len()),
+        );
+        let rows: Vec<Vec<String>> = sources.iter().map(source_row).collect();
+        let head = [
+            "NAME", "ADDRESS", "STATE", "ALERTS", "LOGS", "MESSAGES", "LOST", "ERRORS",
+        ];
+        self.table(1, &head, &rows, |page, at| {
+            let source = &sources[at];
+            if !source.last_error.is_empty() {
+                page.line(
+                    2,
+                    &format!(
+                        "! {} ago: {}",
+                        ago(source.last_error_unix),
+                        source.last_error
+                    ),
+                );
+            }
+        });
+    }
+
     fn sinks(&mut self, sinks: &[SinkStatus]) {
         if sinks.is_empty() {
             return self.section("sinks", "none");
@@ -373,6 +403,26 @@ fn policy_row(policy: &PolicyStatus) -> Vec<String> {
     ]
 }
 
+fn source_row(source: &SourceStatus) -> Vec<String> {
+    let closed = source.streams.iter().any(|stream| !stream.open);
+    let state = match (source.connected, source.since_unix) {
+        (true, _) if closed => "! a stream is away".to_string(),
+        (true, since) => format!("connected for {}", ago(since)),
+        (false, 0) => "! never reached".to_string(),
+        (false, _) => "! away".to_string(),
+    };
+    let events = |kind: usize| source.streams.get(kind).map_or(0, |stream| stream.events);
+    let lost = source
+        .streams
+        .iter()
+        .map(|stream| stream.rejected + stream.missed + stream.dropped);
+    let counts = [events(0), events(1), events(2), lost.sum(), source.errors];
+    [source.name.clone(), source.address.clone(), state]
+        .into_iter()
+        .chain(counts.map(|count| count.to_string()))
+        .collect()
+}
+
 fn sink_row(sink: &SinkStatus) -> Vec<String> {
     let counts = [
         sink.pending,
@@ -424,7 +474,7 @@ pub(crate) fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use proto::link::{Ability, RuleProblem};
-    use proto::query::{LossStatus, PolicyProblem};
+    use proto::query::{LossStatus, PolicyProblem, SourceStream};
 
     use super::*;
 
@@ -496,6 +546,22 @@ mod tests {
                 count: 3,
             }],
             journal: None,
+            sources: vec![SourceStatus {
+                name: "old".into(),
+                r#type: "kubearmor".into(),
+                address: "node-b:32767".into(),
+                streams: [7, 8, 9]
+                    .map(|events| SourceStream {
+                        events,
+                        rejected: 1,
+                        missed: 1,
+                        ..Default::default()
+                    })
+                    .into(),
+                errors: 4,
+                last_error: "connection refused".into(),
+                ..Default::default()
+            }],
         }
     }
 
@@ -513,6 +579,9 @@ mod tests {
             "  ! error: /p/b.yaml:3: spec: is \\x1b[2Jbroken\n",
             "  node-a  connected, rules current, 0 workloads",
             "      exec       kill\n",
+            "sources   0 of 1 connected\n",
+            "  old   node-b:32767  ! never reached  7       8     9         6     4\n",
+            " ago: connection refused\n",
             "  console  stdout  ! retrying  0        12 ",
             "  ring   verdict  3\n",
         ] {

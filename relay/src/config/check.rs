@@ -1,5 +1,7 @@
 //! What the types let through: listeners that would tell everybody everything, and keys of later versions.
 
+use std::collections::BTreeSet;
+
 use yaml::{Node, Problem, Severity};
 
 use super::{Address, Compression, Config, Listen, LogKind, PolicySourceKind};
@@ -46,6 +48,7 @@ pub(super) fn check(config: &Config, node: &Node, problems: &mut Vec<Problem>) {
     checker.policies(config);
     checker.retention(config);
     checker.ingest(config);
+    checker.sources(config);
     checker.data_dir(config);
     checker.sinks(config);
 }
@@ -106,14 +109,6 @@ impl Checker<'_> {
                 "relay.access",
                 format!("access by token is {LATER}, and give relay.tls a client_ca_file"),
             );
-        }
-        for (name, source) in &config.sources {
-            if source.is_given() {
-                self.say(
-                    &format!("sources.{name}"),
-                    format!("sources besides Cresset's own sensors are {LATER}"),
-                );
-            }
         }
         let log = &config.relay.log;
         if log.kind == LogKind::Kafka {
@@ -230,6 +225,30 @@ impl Checker<'_> {
             }
             if let Some(node) = key {
                 sink.check(node, self.problems);
+            }
+        }
+    }
+
+    fn sources(&mut self, config: &Config) {
+        let mut seen = BTreeSet::new();
+        for (name, source) in &config.sources {
+            let key = self.node.get("sources").and_then(|all| all.key(name));
+            let node = key.unwrap_or(self.node);
+            if exporters::name_problem(name).is_some() {
+                self.problems.push(node.problem(format!(
+                    "`{name}` cannot name a source; use 1 to 63 of a-z 0-9 - _, a letter or digit first"
+                )));
+            }
+            source.check(node, self.problems);
+            for address in source.addresses() {
+                if !seen.insert(address) {
+                    self.problems.push(node.problem_at(
+                        "addresses",
+                        format!(
+                            "{address} stands here twice, so its events would come twice; keep one"
+                        ),
+                    ));
+                }
             }
         }
     }

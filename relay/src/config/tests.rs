@@ -100,8 +100,6 @@ fn what_this_version_does_not_have_is_said_and_never_ignored() {
 relay:
   access: [{token_file: /t, role: reader}]
   log: {type: kafka, brokers: [a], topic: b}
-sources:
-  old: {type: kubearmor, addresses: ['127.0.0.1:32000']}
 sinks:
   siem: {type: elasticsearch, endpoints: ['https://es:9200'], concurrency: 4}
   bus: {type: kafka, brokers: [a]}
@@ -113,10 +111,9 @@ policies:
     for (line, path) in [
         (3, "relay.access"),
         (4, "relay.log.type"),
-        (6, "sources.old"),
-        (8, "sinks.siem.type"),
-        (9, "sinks.bus.type"),
-        (12, "policies.sources[0].type"),
+        (6, "sinks.siem.type"),
+        (7, "sinks.bus.type"),
+        (10, "policies.sources[0].type"),
     ] {
         let start = format!("c.yaml:{line}: {path}: ");
         let problem = found.iter().find(|problem| problem.starts_with(&start));
@@ -131,7 +128,43 @@ policies:
         .find(|problem| problem.contains("sinks.typo.type"))
         .unwrap();
     assert!(!typo.contains("not available"), "{typo}");
-    assert_eq!(found.len(), 7, "{found:#?}");
+    assert_eq!(found.len(), 6, "{found:#?}");
+}
+
+#[test]
+fn sources_are_read_and_what_is_wrong_with_them_is_told_with_its_line() {
+    let text = "
+sources:
+  old-daemons: {type: kubearmor, addresses: ['127.0.0.1:32000', 'localhost:32001']}
+  tls: {type: kubearmor, addresses: ['node-a:32767'], tls: {ca_file: /ca.crt, cert_file: /c.crt, key_file: /c.key}}
+";
+    let config = read(text, &[]).unwrap().config;
+    let SourceConfig::KubeArmor(old) = &config.sources["old-daemons"];
+    assert_eq!(old.addresses, ["127.0.0.1:32000", "localhost:32001"]);
+    let shown = serde_json::to_string(&config).unwrap();
+    assert_eq!(read(&shown, &[]).unwrap().config, config, "{shown}");
+
+    let text = "
+sources:
+  one: {type: kubearmor, addresses: ['10.0.0.1:32767']}
+  two: {type: kubearmor, addresses: ['127.0.0.1:1', '127.0.0.1:1']}
+  Three: {type: kubearmor, addresses: []}
+  four: {type: falco}
+";
+    let found = problems(text);
+    for start in [
+        "c.yaml:3: sources.one.addresses[0]: plaintext from 10.0.0.1:32767",
+        "c.yaml:4: sources.two.addresses: 127.0.0.1:1 stands here twice",
+        "c.yaml:5: sources.Three: `Three` cannot name a source",
+        "c.yaml:5: sources.Three.addresses: no address",
+        "c.yaml:6: sources.four.type: ",
+    ] {
+        assert!(
+            found.iter().any(|line| line.starts_with(start)),
+            "no {start} in {found:#?}"
+        );
+    }
+    assert_eq!(found.len(), 5, "{found:#?}");
 }
 
 #[test]

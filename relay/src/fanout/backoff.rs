@@ -17,7 +17,7 @@ fn bound(retry: Retry, attempts: u32) -> Duration {
 }
 
 /// The wait after `attempts` failures in a row.
-pub(super) fn wait(retry: Retry, attempts: u32, asked: Option<Duration>) -> Duration {
+pub(crate) fn wait(retry: Retry, attempts: u32, asked: Option<Duration>) -> Duration {
     drawn(bound(retry, attempts), dice())
         .max(asked.unwrap_or_default())
         .max(LEAST)

@@ -15,7 +15,7 @@
 //! - A destination that is away is left alone for a random time up to a bound that doubles, then asked with one batch.
 //! - Shown figures come from the cursor, so they go on after a restart and never ahead of what is durable.
 
-mod backoff;
+pub(crate) mod backoff;
 mod dead_letters;
 mod flight;
 mod health;

@@ -11,6 +11,7 @@
 //! and not by generated code, which would copy and frame each event again for each reader.
 
 mod frames;
+mod nonces;
 mod reader;
 mod ring;
 mod services;
@@ -33,12 +34,13 @@ use tower::Service;
 
 use crate::filter::accepts;
 
+pub use nonces::Nonces;
 pub use services::services;
 pub use tail::{Config, Tail};
 
 pub(crate) use reader::{Place, read_patiently, unreadable};
 pub(crate) use ring::{Counts, Found};
-pub(crate) use tail::{Admission, Lane, kind_index};
+pub(crate) use tail::{Admission, Lane, class, kind_index};
 
 /// What a request may weigh, in bytes: it holds one word.
 const MAX_REQUEST: usize = 64 << 10;
@@ -46,12 +48,20 @@ const MAX_REQUEST: usize = 64 << 10;
 #[derive(Clone)]
 pub struct LogService {
     tail: Tail,
+    nonces: Nonces,
 }
 
 impl LogService {
     /// Serves what `tail` reads.
     pub fn new(tail: Tail) -> LogService {
-        LogService { tail }
+        let nonces = Nonces::default();
+        LogService { tail, nonces }
+    }
+
+    /// For a relay that asks other feeds: where to note that it was its own.
+    #[must_use]
+    pub fn with_nonces(self, nonces: Nonces) -> LogService {
+        LogService { nonces, ..self }
     }
 }
 
@@ -72,13 +82,13 @@ impl Service<http::Request<tonic::body::Body>> for LogService {
     }
 
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Answer {
-        let tail = self.tail.clone();
+        let LogService { tail, nonces } = self.clone();
         Box::pin(async move {
             Ok(match request.uri().path() {
                 "/feeder.LogService/WatchAlerts" => watch(tail, Kind::Alert, request).await,
                 "/feeder.LogService/WatchLogs" => watch(tail, Kind::Log, request).await,
                 "/feeder.LogService/WatchMessages" => watch(tail, Kind::Message, request).await,
-                "/feeder.LogService/HealthCheck" => health_check(request).await,
+                "/feeder.LogService/HealthCheck" => health_check(nonces, request).await,
                 path => {
                     Status::unimplemented(format!("feeder.LogService has no {path}")).into_http()
                 }
@@ -117,11 +127,15 @@ async fn filter_word(request: http::Request<tonic::body::Body>) -> Result<String
 }
 
 async fn health_check(
+    nonces: Nonces,
     request: http::Request<tonic::body::Body>,
 ) -> http::Response<tonic::body::Body> {
-    let echo = tower::service_fn(|request: Request<feeder::NonceMessage>| async move {
+    let echo = tower::service_fn(|request: Request<feeder::NonceMessage>| {
         let retval = request.into_inner().nonce;
-        Ok::<_, Status>(Response::new(feeder::ReplyMessage { retval }))
+        nonces.hear(retval);
+        std::future::ready(Ok::<_, Status>(Response::new(feeder::ReplyMessage {
+            retval,
+        })))
     });
     Grpc::new(ProstCodec::default()).unary(echo, request).await
 }

@@ -64,13 +64,6 @@ impl CurrentSet {
             source: self.source.clone(),
         }
     }
-
-    fn errors(&self) -> usize {
-        self.problems
-            .iter()
-            .filter(|problem| problem.severity == Severity::Error)
-            .count()
-    }
 }
 
 fn problem_status(problem: &Problem) -> query::PolicyProblem {
@@ -207,8 +200,8 @@ impl Policies {
             }
         }
         if !next.current && (before.current || before.problems != next.problems) {
-            let errors = next.errors();
-            tracing::error!(source = next.source, errors, in_force = %digest, "policies are broken: the last good set stays in force");
+            let problems = next.problems.len();
+            tracing::error!(source = next.source, problems, in_force = %digest, "policies are broken: the last good set stays in force");
         }
         if next.current && (!before.current || proto_digest(&before.ruleset) != digest) {
             let policies = next.policies.len();

@@ -132,7 +132,9 @@ async fn import_all(
     match import_into(&mut reply, import, requests).await {
         Ok(()) => Ok(reply),
         Err(mut status) => {
-            status.metadata_mut().insert(ACCEPTED, reply.accepted.into());
+            status
+                .metadata_mut()
+                .insert(ACCEPTED, reply.accepted.into());
             Err(status)
         }
     }
