@@ -20,6 +20,9 @@ for group in "$@"; do
         need pkg-config pkg-config
         need /usr/include/libelf.h libelf-dev
         need /usr/include/zlib.h zlib1g-dev
+        need /usr/include/openssl/ssl.h libssl-dev
+        need make make
+        need c++ g++
         ;;
     test)
         need qemu-system-x86_64 qemu-system-x86

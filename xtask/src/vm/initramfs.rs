@@ -95,6 +95,7 @@ impl GuestBuild for Command {
             TRIPLE,
             "--profile",
             "vm",
+            "--no-default-features",
             "--features",
             "cli/static",
         ])
