@@ -30,6 +30,10 @@ for group in "$@"; do
         need cpio cpio
         need valgrind valgrind
         need gzip gzip
+        need java default-jdk-headless
+        need javac default-jdk-headless
+        need mvn maven
+        need kcat kcat
         ;;
     *)
         echo "setup.sh: unknown group $group; known are build and test" >&2

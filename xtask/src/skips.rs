@@ -33,6 +33,8 @@ impl Skip {
         match self.need.as_str() {
             "root" => workspace::is_root(),
             "bpf" => workspace::is_root() && Path::new("/sys/kernel/btf/vmlinux").exists(),
+            "java" => ["java", "javac", "mvn"].into_iter().all(workspace::on_path),
+            "kcat" => workspace::on_path("kcat"),
             "qemu" => workspace::on_path("qemu-system-x86_64"),
             // Quick runs leave it out; what else a suite may name (another tier, a newer kernel) is not here to be had.
             _ => false,
