@@ -5,6 +5,8 @@
 //!   type: file
 //!   path: /var/log/events.jsonl # the sink's own keys
 //!   filter: {kinds: [alert]}    # from here on: every sink's keys
+//!   sample: {log: 0.1}
+//!   redact: [{field: arguments, match: '(?i)token=\S+', replace: '***'}]
 //!   batch: {max_events: 1000, max_bytes: 1MiB, max_delay: 50ms}
 //!   concurrency: 1
 //!   retry: {initial: 500ms, max: 30s}
@@ -18,6 +20,7 @@
 //! `config!` macro repeats the common keys in every sink's struct instead of flattening one struct into the others,
 //! because serde buffers what it flattens and a problem would lose its line.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::FieldSet;
@@ -25,8 +28,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use yaml::{Node, Problem, Severity, Size, Span};
 
+use crate::Encoded;
 use crate::filter::{Filter, FilterConfig};
-use crate::{file, prometheus, stdout};
+use crate::redact::{self, Redact, Redaction};
+use crate::sample::{Sample, SampleConfig};
+use crate::{BuildError, Context, Sink, file, prometheus, stdout};
 
 /// Declares a sink's `Config`: its own keys, then those of all sinks.
 macro_rules! config {
@@ -41,6 +47,11 @@ macro_rules! config {
             $( $(#[$field_doc])* pub $field: $ty, )*
             /// Which events go here. Nothing said: all.
             pub filter: $crate::FilterConfig,
+            /// The share of them that goes here, by kind. Nothing said: all.
+            pub sample: $crate::SampleConfig,
+            /// What is taken out of their texts.
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            pub redact: Vec<$crate::Redaction>,
             /// How many events go together.
             pub batch: $crate::BatchConfig,
             /// Batches on their way at once.
@@ -63,6 +74,8 @@ macro_rules! config {
             pub(crate) fn common(&self) -> $crate::Common {
                 $crate::config::Written {
                     filter: &self.filter,
+                    sample: self.sample,
+                    redact: &self.redact,
                     batch: &self.batch,
                     concurrency: self.concurrency,
                     retry: &self.retry,
@@ -77,19 +90,71 @@ macro_rules! config {
     };
 }
 
-/// The settings of one sink. `type` says which.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "lowercase")]
-pub enum SinkConfig {
-    /// This program's standard output.
-    Stdout(stdout::Config),
-    /// A file that is rotated.
-    File(file::Config),
-    /// Counters on this program's `/metrics`.
-    Prometheus(prometheus::Config),
+/// The list of all sinks: what it is, the word after `type`, its module with `Config`, `DEFAULTS` and a type of the same
+/// name as the variant.
+macro_rules! sinks {
+    ($( $(#[cfg($on:meta)])? #[doc = $doc:literal] $word:literal => $module:ident::$sink:ident; )+) => {
+        /// The settings of one sink. `type` says which.
+        #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+        #[serde(tag = "type")]
+        pub enum SinkConfig {
+            $( $(#[cfg($on)])? #[doc = $doc] #[serde(rename = $word)] $sink($module::Config), )+
+        }
+
+        yaml::tagged! { SinkConfig { $( $(#[cfg($on)])? $word => $sink ),+ } }
+
+        impl SinkConfig {
+            /// The word after `type`.
+            #[must_use]
+            pub fn kind(&self) -> &'static str {
+                match self { $( $(#[cfg($on)])? SinkConfig::$sink(_) => $word, )+ }
+            }
+
+            /// What all sinks have, with this sink's defaults where nothing is written.
+            #[must_use]
+            pub fn common(&self) -> Common {
+                match self { $( $(#[cfg($on)])? SinkConfig::$sink(config) => config.common(), )+ }
+            }
+
+            fn check_own(&self, node: &Node, problems: &mut Vec<Problem>) {
+                match self { $( $(#[cfg($on)])? SinkConfig::$sink(config) => config.check(node, problems), )+ }
+            }
+
+            fn redactions(&self) -> &[Redaction] {
+                match self { $( $(#[cfg($on)])? SinkConfig::$sink(config) => &config.redact, )+ }
+            }
+
+            fn defaults(&self) -> &'static Defaults {
+                match self { $( $(#[cfg($on)])? SinkConfig::$sink(_) => &$module::DEFAULTS, )+ }
+            }
+        }
+
+        /// Makes the sink that the settings describe. Its destination need not be there yet.
+        ///
+        /// # Errors
+        /// The settings cannot work in this program: two sinks claim the same metrics, say.
+        pub fn build(
+            name: &str,
+            config: &SinkConfig,
+            context: &Context,
+        ) -> Result<Box<dyn Sink>, BuildError> {
+            Ok(match config {
+                $( $(#[cfg($on)])? SinkConfig::$sink(config) => {
+                    Box::new($module::$sink::build(name, config, context)?)
+                } )+
+            })
+        }
+    };
 }
 
-yaml::tagged! { SinkConfig { "stdout" => Stdout, "file" => File, "prometheus" => Prometheus } }
+sinks! {
+    /// This program's standard output.
+    "stdout" => stdout::Stdout;
+    /// A file that is rotated.
+    "file" => file::File;
+    /// Counters on this program's `/metrics`.
+    "prometheus" => prometheus::Prometheus;
+}
 
 impl SinkConfig {
     /// Reads the settings of one sink and reports everything that is wrong with them. `Some` may come with problems: do
@@ -104,39 +169,10 @@ impl SinkConfig {
     pub fn check(&self, node: &Node, problems: &mut Vec<Problem>) {
         let most = self.defaults().max_concurrency;
         check_common(&self.common(), most, self.kind(), node, problems);
-        match self {
-            SinkConfig::Stdout(_) => {}
-            SinkConfig::File(config) => config.check(node, problems),
-            SinkConfig::Prometheus(config) => config.check(node, problems),
+        for (at, message) in redact::problems(self.redactions()) {
+            problems.push(node.problem_at(&format!("redact[{at}].match"), message));
         }
-    }
-
-    /// The word after `type`.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            SinkConfig::Stdout(_) => "stdout",
-            SinkConfig::File(_) => "file",
-            SinkConfig::Prometheus(_) => "prometheus",
-        }
-    }
-
-    /// What all sinks have, with this sink's defaults where nothing is written.
-    #[must_use]
-    pub fn common(&self) -> Common {
-        match self {
-            SinkConfig::Stdout(config) => config.common(),
-            SinkConfig::File(config) => config.common(),
-            SinkConfig::Prometheus(config) => config.common(),
-        }
-    }
-
-    fn defaults(&self) -> &'static Defaults {
-        match self {
-            SinkConfig::Stdout(_) => &stdout::DEFAULTS,
-            SinkConfig::File(_) => &file::DEFAULTS,
-            SinkConfig::Prometheus(_) => &prometheus::DEFAULTS,
-        }
+        self.check_own(node, problems);
     }
 }
 
@@ -157,6 +193,10 @@ pub fn name_problem(name: &str) -> Option<String> {
 pub struct Common {
     /// Which events go here.
     pub filter: Filter,
+    /// The share of them.
+    pub sample: Sample,
+    /// What is taken out of them.
+    pub redact: Redact,
     /// How many go together.
     pub batch: BatchLimits,
     /// Batches on their way at once, at least 1.
@@ -171,6 +211,15 @@ pub struct Common {
     pub fields: FieldSet,
     /// Bound of the dead letters on disk, in bytes.
     pub dead_letters_max_size: u64,
+}
+
+impl Common {
+    /// The event as the sink gets it, or none if it is not for this sink.
+    #[must_use]
+    pub fn outgoing(&self, event: &Arc<Encoded>) -> Option<Arc<Encoded>> {
+        let wanted = self.filter.wants(event.event()) && self.sample.keeps(event.event());
+        wanted.then(|| self.redact.event(event))
+    }
 }
 
 /// A batch goes when one of these is reached.
@@ -300,6 +349,8 @@ impl From<Fields> for FieldSet {
 /// The common keys of one sink as they were written.
 pub(crate) struct Written<'a> {
     pub(crate) filter: &'a FilterConfig,
+    pub(crate) sample: SampleConfig,
+    pub(crate) redact: &'a [Redaction],
     pub(crate) batch: &'a BatchConfig,
     pub(crate) concurrency: Option<u32>,
     pub(crate) retry: &'a RetryConfig,
@@ -324,6 +375,8 @@ impl Written<'_> {
         let RetryConfig { initial, max } = self.retry;
         Common {
             filter: Filter::new(self.filter.clone()),
+            sample: Sample::new(self.sample),
+            redact: Redact::new(self.redact),
             batch,
             concurrency: self.concurrency.unwrap_or(defaults.concurrency) as usize,
             retry: Retry {
@@ -395,6 +448,10 @@ fn check_common(
             "filter.min_severity",
             format!("{severity} is no severity; use 1 to 10, or 0 for any"),
         );
+    }
+    if let Some((key, share)) = common.sample.out_of_range() {
+        let message = format!("{share} is no share; use above 0 and up to 1 (0.1: one in ten)");
+        wrong(key, message);
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use proto::FieldSet;
+use yaml::{Node, Problem};
 
 use crate::blocking::{Destination, OwnThread};
 use crate::config::{BatchLimits, Defaults};
@@ -25,6 +26,11 @@ config! {
         /// `text`, `json` or `pretty-json`.
         pub format: Format,
     }
+}
+
+impl Config {
+    /// The types say it all.
+    pub(crate) fn check(&self, _node: &Node, _problems: &mut Vec<Problem>) {}
 }
 
 /// What is there goes at once: people watch.

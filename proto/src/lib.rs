@@ -20,12 +20,14 @@ mod ids;
 mod plain;
 mod slots;
 mod time;
+mod values;
 mod view;
 mod walk;
 
 pub mod batch;
 pub mod fields;
 pub mod json;
+pub mod rewrite;
 pub mod text;
 pub mod visible;
 
@@ -35,6 +37,7 @@ pub use eventdata::event_data;
 pub use fields::FieldSet;
 pub use ids::{BadId, Digest, EventId, RuleId, StreamId};
 pub use time::updated_time;
+pub use values::{FieldValue, values};
 pub use view::View;
 
 /// KubeArmor's feeder messages and `LogService`.

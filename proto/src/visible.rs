@@ -4,7 +4,7 @@
 //! What goes into files, pipes and sockets is never changed by this: there the bytes are the contract.
 
 use crate::Kind;
-use crate::fields::{self, FieldType, Table};
+use crate::rewrite::{self, Change};
 
 /// Does a terminal obey it rather than show it?
 #[must_use]
@@ -50,91 +50,11 @@ pub fn json(line: &mut Vec<u8>) {
 /// renderer to refuse.
 #[must_use]
 pub fn event(kind: Kind, payload: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(payload.len());
-    match copy(payload, &Texts::Of(fields::table(kind)), &mut out) {
-        Some(()) => out,
-        None => payload.to_vec(),
-    }
-}
-
-/// Which fields of a message are text.
-enum Texts {
-    Of(&'static Table),
-    All,
-}
-
-/// Copies encoded fields, with their texts made visible. None: they are not well-formed.
-fn copy(mut from: &[u8], texts: &Texts, out: &mut Vec<u8>) -> Option<()> {
-    while !from.is_empty() {
-        let start = from;
-        let key = varint(&mut from)?;
-        let fixed = match key & 7 {
-            0 => {
-                varint(&mut from)?;
-                0
-            }
-            1 => 8,
-            5 => 4,
-            2 => {
-                let length = usize::try_from(varint(&mut from)?).ok()?;
-                let value = from.split_off(..length)?;
-                put_varint(key, out);
-                put_bytes(&copied(value, key >> 3, texts)?, out);
-                continue;
-            }
-            _ => return None,
-        };
-        from.split_off(..fixed)?;
-        out.extend_from_slice(&start[..start.len() - from.len()]);
-    }
-    Some(())
-}
-
-fn copied(value: &[u8], number: u64, texts: &Texts) -> Option<Vec<u8>> {
-    let written = |value: &[u8]| {
-        std::str::from_utf8(value)
-            .ok()
-            .map(|value| text(value).into_bytes())
-    };
-    let nested = |texts: Texts| {
-        let mut out = Vec::new();
-        copy(value, &texts, &mut out)?;
-        Some(out)
-    };
-    let table = match texts {
-        Texts::All => return written(value),
-        Texts::Of(table) => table,
-    };
-    match table
-        .by_number(u32::try_from(number).ok()?)
-        .map(|field| field.ty)
-    {
-        Some(FieldType::Text | FieldType::TextList) => written(value),
-        Some(FieldType::TextMap) => nested(Texts::All),
-        Some(FieldType::Message(table)) => nested(Texts::Of(table)),
-        _ => Some(value.to_vec()),
-    }
-}
-
-fn varint(from: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = *from.split_off_first()?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
-}
-
-fn put_varint(value: u64, out: &mut Vec<u8>) {
-    prost::encoding::encode_varint(value, out);
-}
-
-fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
-    put_varint(bytes.len() as u64, out); // usize is at most 64 bits
-    out.extend_from_slice(bytes);
+    let written = rewrite::texts(kind, payload, |part| match part.text.contains(is_command) {
+        true => Change::To(text(part.text)),
+        false => Change::Keep,
+    });
+    written.unwrap_or_else(|| payload.to_vec())
 }
 
 #[cfg(test)]

@@ -22,13 +22,13 @@
 /// assert_eq!(problems[0].to_string(), "c.yaml:2: pat: unknown field `pat`; did you mean `path`?");
 /// ```
 ///
-/// It reads with this crate's reader only: other formats would see an enum written as serde writes it without `tag`.
+/// A word may stand behind `#[cfg(…)]`. It reads with this crate's reader only: other formats would see an enum written as serde writes it without `tag`.
 #[macro_export]
 macro_rules! tagged {
-    ($name:ident { $($word:literal => $variant:ident),+ $(,)? }) => {
+    ($name:ident { $($(#[cfg($on:meta)])? $word:literal => $variant:ident),+ $(,)? }) => {
         impl<'de> $crate::__serde::Deserialize<'de> for $name {
             fn deserialize<D: $crate::__serde::Deserializer<'de>>(from: D) -> ::core::result::Result<Self, D::Error> {
-                const WORDS: &[&str] = &[$($word),+];
+                const WORDS: &[&str] = &[$($(#[cfg($on)])? $word),+];
                 struct Read;
                 impl<'de> $crate::__serde::de::Visitor<'de> for Read {
                     type Value = $name;
@@ -41,7 +41,7 @@ macro_rules! tagged {
                     ) -> ::core::result::Result<$name, A::Error> {
                         let (word, held) = access.variant_seed($crate::__Word(WORDS))?;
                         match WORDS[word] {
-                            $($word => $crate::__serde::de::VariantAccess::newtype_variant(held).map($name::$variant),)+
+                            $($(#[cfg($on)])? $word => $crate::__serde::de::VariantAccess::newtype_variant(held).map($name::$variant),)+
                             other => Err($crate::__serde::de::Error::unknown_variant(other, WORDS)),
                         }
                     }

@@ -193,14 +193,15 @@ impl Task {
             }
             Run::Events(events) => {
                 for event in events.iter().skip(done as usize) {
-                    if !self.common.filter.wants(event.event()) {
+                    let Some(event) = self.common.outgoing(event) else {
                         self.progress.push(Fate::Filtered, 1);
-                    } else if self.open.take(self.progress.end(), event, &self.common) {
-                        self.progress.push(Fate::Open, 1);
-                    } else {
+                        continue;
+                    };
+                    if !self.open.take(self.progress.end(), event, &self.common) {
                         self.piece = Some(piece);
                         return;
                     }
+                    self.progress.push(Fate::Open, 1);
                 }
             }
         }
@@ -419,7 +420,7 @@ fn gap(count: u64, fate: Fate) -> String {
 
 impl Gathering {
     /// Takes an event in, or says that the batch is full without it.
-    fn take(&mut self, number: u64, event: &Arc<Encoded>, common: &Common) -> bool {
+    fn take(&mut self, number: u64, event: Arc<Encoded>, common: &Common) -> bool {
         let bytes = event.event().payload.len();
         let over = self.bytes + bytes > common.batch.max_bytes && !self.events.is_empty();
         if self.full || over {
@@ -427,7 +428,7 @@ impl Gathering {
             return false;
         }
         self.since.get_or_insert_with(Instant::now);
-        self.events.push((number, Arc::clone(event)));
+        self.events.push((number, event));
         self.bytes += bytes;
         self.full = self.events.len() >= common.batch.max_events;
         true
