@@ -154,10 +154,10 @@ impl Cgroup {
         kill(&self.path)
     }
 
-    /// Removes it; it must be empty.
+    /// Removes it, and those that the workload made below it; no task may be in any.
     pub fn remove(mut self) -> Result<(), CgroupError> {
         self.gone = true;
-        std::fs::remove_dir(&self.path).map_err(io_error("remove", &self.path))
+        remove_tree(&self.path)
     }
 }
 
@@ -340,7 +340,9 @@ mod tests {
         let nursery = Nursery::new(&place.0).unwrap();
         let cgroup = nursery.make(1).unwrap();
         let path = cgroup.path().to_owned();
-        let mut child = sleeper(&path);
+        let below = path.join("made/by/the/workload");
+        std::fs::create_dir_all(&below).unwrap();
+        let mut child = sleeper(&below);
         cgroup.kill().unwrap();
         cgroup.remove().unwrap();
         assert!(!path.exists());

@@ -285,14 +285,13 @@ async fn end(ready: Ready, engine: &Handle) {
     let Ready { index, cgroup, .. } = ready;
     let killed = tokio::task::spawn_blocking(move || (cgroup.kill(), cgroup)).await;
     engine.unregister(index).await;
-    let ended = match killed {
-        Ok((Ok(()), cgroup)) => cgroup.remove(),
-        Ok((Err(why), _cgroup)) => Err(why),
-        Err(_) => return,
-    };
-    match ended {
-        Ok(()) => tracing::debug!(workload = index, "workload ended"),
-        Err(error) => tracing::warn!(workload = index, %error, "workload ended badly"),
+    let Ok((killed, cgroup)) = killed else { return };
+    // What could not be killed is tried again when the cgroup is dropped, which may take as long.
+    let removed = tokio::task::spawn_blocking(move || killed.and_then(|()| cgroup.remove())).await;
+    match removed {
+        Ok(Ok(())) => tracing::debug!(workload = index, "workload ended"),
+        Ok(Err(error)) => tracing::warn!(workload = index, %error, "workload ended badly"),
+        Err(_) => {}
     }
 }
 

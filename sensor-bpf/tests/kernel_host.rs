@@ -11,7 +11,6 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use flat::Rules;
 use kernel::{Scene, WORKLOAD, resolved, wait};
@@ -76,9 +75,12 @@ fn a_host_process_is_told_as_proc_tells_it() {
         return;
     };
     let mut sleep = Command::new("sleep");
-    let mut child = sleep.arg("20").current_dir("/usr").spawn().expect("starts");
+    let mut child = sleep
+        .arg("300")
+        .current_dir("/usr")
+        .spawn()
+        .expect("starts");
     let pid = child.id();
-    std::thread::sleep(Duration::from_millis(100));
     let exe = resolved(&format!("/proc/{pid}/exe"));
     let seen = of(&mut scene, pid);
     let (uid, ppid) = (status(pid, "Uid:"), status(pid, "PPid:"));

@@ -235,8 +235,8 @@ fn a_workload_that_was_removed_is_let_alone_and_its_index_is_free() {
         "while [ ! -e {} ]; do sleep 0.02; done; {program}",
         gate.display()
     );
+    // It has entered the cgroup when it has called exec, and that is when this returns.
     let mut child = scene.start(Command::new("sh").args(["-c", &script]));
-    std::thread::sleep(Duration::from_millis(100));
     scene.kernel.remove_workload(WORKLOAD);
     let group = Group::new().expect("a cgroup");
     scene

@@ -7,7 +7,7 @@ mod flat;
 mod kernel;
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use flat::Rules;
 use kernel::{Group, Scene, WORKLOAD, copy_of, resolved};
@@ -28,9 +28,10 @@ fn an_exec_is_seen_as_proc_tells_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let cwd = resolved(&folder.path().to_string_lossy());
     let mut sleep = Command::new("sleep");
+    let before = std::time::SystemTime::now();
     let mut child = scene.start(
         sleep
-            .arg("5")
+            .arg("300")
             .env("PATH", "/bin:/usr/bin")
             .current_dir(&cwd),
     );
@@ -47,7 +48,6 @@ fn an_exec_is_seen_as_proc_tells_it() {
         line.and_then(|line| line.split_whitespace().nth(1).map(str::to_owned))
             .expect("a number")
     };
-    std::thread::sleep(std::time::Duration::from_millis(100));
     let exe = std::fs::read_link(format!("/proc/{pid}/exe")).expect("alive");
     let exe = exe.to_string_lossy().into_owned();
     let seen = scene.execs(&exe);
@@ -80,11 +80,14 @@ fn an_exec_is_seen_as_proc_tells_it() {
     assert_eq!(task.cwd, cwd);
     assert_eq!(task.workload, WORKLOAD);
     assert!(task.exec_id > 1 << 32, "{}", task.exec_id);
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970");
-    let age = now.as_nanos() as i128 - i128::from(seen.time_ns);
-    assert!((0..5_000_000_000).contains(&age), "{age} ns old");
+    let unix = |time: std::time::SystemTime| {
+        let since = time.duration_since(std::time::UNIX_EPOCH);
+        u64::try_from(since.expect("after 1970").as_nanos()).expect("before 2554")
+    };
+    // The two clocks are read one after the other when a record is read.
+    let slack = 100_000_000;
+    let span = unix(before) - slack..unix(std::time::SystemTime::now()) + slack;
+    assert!(span.contains(&seen.time_ns), "{} in {span:?}", seen.time_ns);
     assert_eq!((seen.result, seen.truncated, seen.display_only), (0, 0, 0));
     assert_eq!(seen.verdict, None);
     child.kill().expect("is alive");
@@ -105,6 +108,46 @@ fn an_exec_is_seen_as_proc_tells_it() {
         ),
         "{exits:?}"
     );
+}
+
+/// Started again by itself, this is a process whose threads are all ended at the same moment, on all processors.
+#[test]
+fn a_process_ends_once_however_many_threads_it_has() {
+    if std::env::var_os("CRESSET_TEST_THREADS").is_some() {
+        for _ in 0..32 {
+            std::thread::spawn(|| {
+                loop {
+                    std::thread::park();
+                }
+            });
+        }
+        std::process::exit(7);
+    }
+    let Some(mut scene) = Scene::new(Contain::Default) else {
+        return;
+    };
+    let own = resolved("/proc/self/exe");
+    for _ in 0..25 {
+        let mut command = Command::new(&own);
+        let name = "a_process_ends_once_however_many_threads_it_has";
+        command.args(["--exact", name]).stdout(Stdio::null());
+        let status = scene.run(command.env("CRESSET_TEST_THREADS", "1"));
+        assert_eq!(status.code(), Some(7));
+    }
+    let ids: Vec<u64> = scene
+        .execs(&own)
+        .iter()
+        .map(|exec| exec.task.exec_id)
+        .collect();
+    assert_eq!(ids.len(), 25);
+    for id in ids {
+        let exits = scene.seen.iter().filter(|seen| seen.task.exec_id == id);
+        let codes = exits.filter_map(|seen| match seen.op {
+            Op::Exit { code } => Some(code),
+            _ => None,
+        });
+        assert_eq!(codes.collect::<Vec<_>>(), [7 << 8], "of {id:#x}");
+    }
 }
 
 #[test]

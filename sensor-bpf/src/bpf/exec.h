@@ -148,6 +148,22 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	return 0;
 }
 
+/*
+ * Is this the end of the process? Threads that exit together all find that none is left, and only one of them may say
+ * so: the first to mark the leader, whose label outlives them.
+ */
+static __always_inline bool ends_process(struct task_struct *task)
+{
+	struct task_struct *leader = task->group_leader;
+	struct label *label = NULL;
+
+	if (BPF_CORE_READ(task, signal, live.counter) != 0)
+		return false;
+	if (leader)
+		label = bpf_task_storage_get(&labels, leader, 0, 0);
+	return !label || __sync_fetch_and_add(&label->exited, 1) == 0;
+}
+
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct *task)
 {
@@ -160,9 +176,9 @@ int BPF_PROG(on_exit, struct task_struct *task)
 		return 0;
 	if (is_host(&who) && !who.exec_id)
 		return 0; /* its image is not known, so there is none to forget */
+	if (!ends_process(task))
+		return 0;
 	signal = BPF_CORE_READ(task, signal);
-	if (BPF_CORE_READ(signal, live.counter) != 0)
-		return 0; /* other threads remain */
 	tgid = BPF_CORE_READ(task, tgid);
 	bpf_map_delete_elem(&images, &tgid);
 	scratch = begin(&who, KIND_EXIT, CLASS_PROCESS);
@@ -173,7 +189,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	fill_task(&scratch->record);
 	scratch->record.arg = BPF_CORE_READ(signal, flags) & SIGNAL_GROUP_EXIT ?
 				      BPF_CORE_READ(signal, group_exit_code) :
-				      BPF_CORE_READ(task, exit_code);
+				      BPF_CORE_READ(task, group_leader, exit_code);
 	at = append_cwd(scratch, 0);
 	submit(scratch, at, ring_of(&who));
 	return 0;

@@ -75,7 +75,7 @@ struct label {
 	__u32 workload;
 	__u32 epoch;		/* of a task that is in no workload: when this was found out */
 	__u32 labelled;
-	__u32 zero;
+	__u32 exited;		/* of a leader: the end of its process was told */
 	struct decision pending;	/* an Audit that was decided for an exec in progress */
 };
 

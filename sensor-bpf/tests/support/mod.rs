@@ -17,14 +17,14 @@ use tokio::task::JoinHandle;
 
 use kernel::FakeKernel;
 
-/// Waits until `what` holds, for at most ten seconds.
+/// Waits until `what` holds, for at most a minute.
 pub async fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(value) = check() {
             return value;
         }
-        assert!(Instant::now() < deadline, "not within 10 s: {what}");
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
