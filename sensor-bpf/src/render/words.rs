@@ -280,12 +280,11 @@ fn result(result: i32) -> Option<&'static str> {
 const NO_ENTRY: i32 = -2;
 const IN_PROGRESS: i32 = -115;
 
-/// KubeArmor always appends a slash.
+/// KubeArmor always appends a slash; the root is one.
 pub(super) fn cwd(path: &str) -> String {
-    if path.is_empty() {
-        String::new()
-    } else {
-        format!("{path}/")
+    match path {
+        "" | "/" => path.to_owned(),
+        _ => format!("{path}/"),
     }
 }
 
@@ -293,4 +292,14 @@ pub(super) fn cwd(path: &str) -> String {
 pub fn updated_time(time_ns: u64) -> String {
     let time = Timestamp::from_nanosecond(i128::from(time_ns)).unwrap_or(Timestamp::UNIX_EPOCH);
     time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_working_directory_ends_with_one_slash() {
+        assert_eq!(["", "/", "/usr/share"].map(cwd), ["", "/", "/usr/share/"]);
+    }
 }
