@@ -3,25 +3,27 @@
 //! It runs what `cresset-relay` and `cresset-sensor` run, joined by the same link over loopback; only the settings are made here.
 //! Where the kernel refuses the sensor, the relay runs alone and says why.
 
+mod settings;
+mod stop;
+
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use proto::query::StatusRequest;
 use relay::telemetry::{self, Format};
-use relay::{Address, App, Listen, PolicySource, PolicySourceKind};
-use sensor_bpf::config::Contain;
+use relay::{Addresses, App, RunError};
 use sensor_bpf::{Footprint, Sensor};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::config::{Both, load};
 use crate::connect::{Relay, Trouble};
 use crate::demo;
+use settings::settle;
+use stop::{Stage, Stop, stop_signal, stopped};
 
 /// Run a relay and, where the kernel allows it, a sensor on this machine.
 #[derive(Args)]
@@ -47,7 +49,7 @@ pub(crate) struct UpArgs {
     /// What a kernel without LSM hooks may do about a Block rule [default: default]
     #[arg(long, value_enum)]
     contain: Option<ContainArg>,
-    /// Run a sample workload once everything is up
+    /// Run a sample workload once everything is up [policies: those named, else its own]
     #[arg(long)]
     demo: bool,
     /// Which log lines are written, as in `info` or `relay=debug,info` [default: $RUST_LOG, else warn]
@@ -84,85 +86,132 @@ pub(crate) async fn up(args: UpArgs) -> Result<ExitCode, Trouble> {
         .iter()
         .for_each(|warning| eprintln!("{warning}"));
     settle(&args, &mut both)?;
+    let _policies = examples(&args, &mut both)?;
     live(&args, both).await
+}
+
+/// The demo has policies of its own where none were named.
+fn examples(args: &UpArgs, both: &mut Both) -> Result<Option<demo::Policies>, Trouble> {
+    if !args.demo || args.policies.is_some() || args.config.is_some() {
+        return Ok(None);
+    }
+    let policies = demo::Policies::write()
+        .map_err(|error| Trouble::Local(format!("the policies of the demo: {error}")))?;
+    both.relay.policies.sources = vec![settings::folder(policies.path().to_owned())];
+    Ok(Some(policies))
 }
 
 async fn live(args: &UpArgs, both: Both) -> Result<ExitCode, Trouble> {
     let data = both.relay.relay.data_dir.clone();
     let stop = stop_signal()?;
-    let app = App::build(both.relay)
-        .await
-        .map_err(|error| Trouble::Local(error.to_string()))?;
+    let app = App::build(both.relay).await.map_err(local)?;
     let (addresses, conditions) = (app.addresses().clone(), app.conditions());
-    let mut settings = both.sensor;
-    if settings.sensor.tls.is_none() {
-        settings.sensor.relay = vec![format!("http://{}", addresses.link)];
-    }
-    let sensor = Sensor::build(settings);
+    let sensor = Sensor::build(joined(both.sensor, &addresses));
     let footprint = sensor.as_ref().map(Sensor::footprint).unwrap_or_default();
-    let (tier, socket) = match &sensor {
-        Ok(sensor) => (
-            sensor.tier().to_string(),
-            sensor.control_path().display().to_string(),
-        ),
-        Err(_) => ("none".to_owned(), "none".to_owned()),
-    };
+    let ready = ready(&addresses, &data, sensor.as_ref().ok());
     let relay = tokio::spawn(app.run(stopped(stop.clone(), Stage::Relay)));
-    let sensor =
-        sensor.map(|sensor| tokio::spawn(sensor.run(stopped(stop.clone(), Stage::Sensor))));
-    if sensor.is_ok() {
-        rules_in_force(&addresses.feed.to_string()).await;
+    let mut node = Node {
+        relay,
+        sensor: None,
+        conditions,
+    };
+    match sensor {
+        Ok(sensor) => {
+            let running = sensor.run(stopped(stop.clone(), Stage::Sensor));
+            node.sensor = Some(tokio::spawn(running));
+            rules_in_force(&addresses.feed.to_string(), stop.clone()).await;
+            tell(&ready);
+        }
+        Err(why) => {
+            tell(&ready);
+            tell(&format!("no sensor on this machine: {why}"));
+            let import = demo::import_hint(&data);
+            tell(&format!(
+                "the relay runs; feed it a recorded stream: {import}"
+            ));
+        }
     }
-    eprintln!(
+    let place = demo::Place {
+        data,
+        feed: addresses.feed,
+        http: addresses.http,
+    };
+    let demo = (args.demo && node.sensor.is_some()).then(|| tokio::spawn(demo::run(place)));
+    let ended = node.until_the_end(stop.clone()).await;
+    if let Some(demo) = demo {
+        demo.abort();
+    }
+    node.drain(&stop, ended).await?;
+    nothing_left(&footprint)
+}
+
+fn local(error: impl std::error::Error) -> Trouble {
+    Trouble::Local(error.to_string())
+}
+
+/// A line on standard error, which may be a terminal that was closed.
+pub(crate) fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// The sensor of this process dials the relay of this process, unless certificates say that it dials another.
+fn joined(mut sensor: sensor_bpf::Config, addresses: &Addresses) -> sensor_bpf::Config {
+    if sensor.sensor.tls.is_none() {
+        sensor.sensor.relay = vec![format!("http://{}", addresses.link)];
+    }
+    sensor
+}
+
+/// The line that scripts wait for.
+fn ready(addresses: &Addresses, data: &Path, sensor: Option<&Sensor>) -> String {
+    let none = || "none".to_owned();
+    let socket = sensor.map_or_else(none, |sensor| sensor.control_path().display().to_string());
+    let tier = sensor.map_or_else(none, |sensor| sensor.tier().to_string());
+    format!(
         "ready feed={} link={} http={} sensor={socket} data={} tier={tier}",
         addresses.feed,
         addresses.link,
         addresses.http,
         data.display()
-    );
-    let sensor = match sensor {
-        Ok(sensor) => Some(sensor),
-        Err(why) => {
-            eprintln!("no sensor on this machine: {why}");
-            eprintln!(
-                "the relay runs; feed it a recorded stream: {}",
-                demo::import_hint(&data)
-            );
-            None
-        }
-    };
-    let place = demo::Place {
-        data: data.clone(),
-        feed: addresses.feed,
-        http: addresses.http,
-    };
-    let demo = (args.demo && sensor.is_some()).then(|| tokio::spawn(demo::run(place)));
+    )
+}
 
-    let (mut signalled, mut relay, mut sensor) = (stop.clone(), relay, sensor);
-    let ended = loop {
-        tokio::select! {
-            _ = signalled.wait_for(|stage| *stage != Stage::Running) => break None,
-            ended = &mut relay => break Some(ended),
-            why = ended_by_itself(&mut sensor) => lost_sensor(&why, &conditions),
+/// How the relay's task ended.
+type Ended = Result<Result<(), RunError>, JoinError>;
+
+/// Both halves, as they run.
+struct Node {
+    relay: JoinHandle<Result<(), RunError>>,
+    /// None: there is none, or it has ended.
+    sensor: Option<JoinHandle<()>>,
+    conditions: relay::Conditions,
+}
+
+impl Node {
+    /// Until it is told to stop, or the relay ends by itself.
+    async fn until_the_end(&mut self, mut stop: Stop) -> Option<Ended> {
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stage| *stage != Stage::Running) => return None,
+                ended = &mut self.relay => return Some(ended),
+                why = ended_by_itself(&mut self.sensor) => lost_sensor(&why, &self.conditions),
+            }
         }
-    };
-    if let Some(demo) = demo {
-        demo.abort();
     }
-    // The sensor first: its last events still reach the relay.
-    if let Some(sensor) = sensor {
+
+    /// The sensor first: its last events still reach the relay.
+    async fn drain(self, stop: &Stop, ended: Option<Ended>) -> Result<(), Trouble> {
         stop.send(Stage::Sensor);
-        let _ = sensor.await;
-    }
-    stop.send(Stage::Relay);
-    let ended = match ended {
-        Some(ended) => ended,
-        None => relay.await,
-    };
-    match ended {
-        Ok(Ok(())) => nothing_left(&footprint),
-        Ok(Err(error)) => Err(Trouble::Local(error.to_string())),
-        Err(error) => Err(Trouble::Local(error.to_string())),
+        if let Some(sensor) = self.sensor {
+            // It failed while it drained: what it left is looked at next.
+            let _ = sensor.await;
+        }
+        stop.send(Stage::Relay);
+        let ended = match ended {
+            Some(ended) => ended,
+            None => self.relay.await,
+        };
+        ended.map_err(local)?.map_err(local)
     }
 }
 
@@ -185,11 +234,9 @@ fn lost_sensor(why: &str, conditions: &relay::Conditions) {
         "{why}; workloads on this machine are neither watched nor held to policies; start `cresset up` again"
     );
     tracing::error!(why = text, "the sensor ended by itself");
-    // Standard error may be a terminal that was closed.
-    let _ = writeln!(
-        std::io::stderr(),
+    tell(&format!(
         "the sensor on this machine ended: {text}; the relay goes on"
-    );
+    ));
     conditions.set("sensor", &text);
 }
 
@@ -197,17 +244,18 @@ fn lost_sensor(why: &str, conditions: &relay::Conditions) {
 const RULES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Waits until the sensor has the relay's policies in force: a workload that is started now is judged by them.
-async fn rules_in_force(feed: &str) {
-    let deadline = tokio::time::Instant::now() + RULES_WITHIN;
-    loop {
-        if let Ok(true) = has_rules(feed).await {
-            return;
+async fn rules_in_force(feed: &str, mut stop: Stop) {
+    let asked = async {
+        while !matches!(has_rules(feed).await, Ok(true)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        if tokio::time::Instant::now() > deadline {
-            eprintln!("the policies are not in force yet; `cresset status` says why");
-            return;
+    };
+    tokio::select! {
+        () = asked => {}
+        () = tokio::time::sleep(RULES_WITHIN) => {
+            tell("the policies are not in force yet; `cresset status` says why");
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        _ = stop.wait_for(|stage| *stage != Stage::Running) => {}
     }
 }
 
@@ -225,178 +273,20 @@ async fn has_rules(feed: &str) -> Result<bool, Trouble> {
         .any(|sensor| sensor.rules_applied && sensor.rules == digest))
 }
 
-// === the end ===
-
-/// How far the end has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Running,
-    /// The sensor drains.
-    Sensor,
-    /// The relay drains.
-    Relay,
-}
-
-#[derive(Clone)]
-struct Stop {
-    sender: std::sync::Arc<watch::Sender<Stage>>,
-    receiver: watch::Receiver<Stage>,
-}
-
-impl Stop {
-    fn send(&self, stage: Stage) {
-        self.sender.send_if_modified(|now| {
-            let later = *now < stage;
-            *now = stage.max(*now);
-            later
-        });
-    }
-
-    async fn wait_for(
-        &mut self,
-        reached: impl FnMut(&Stage) -> bool,
-    ) -> Result<(), watch::error::RecvError> {
-        self.receiver.wait_for(reached).await.map(|_| ())
-    }
-}
-
-async fn stopped(mut stop: Stop, stage: Stage) {
-    // The sender lives in the same value.
-    let _ = stop.wait_for(|now| *now >= stage).await;
-}
-
-/// SIGINT, SIGTERM and SIGHUP begin the end: a terminal that is closed leaves nothing behind either.
-fn stop_signal() -> Result<Stop, Trouble> {
-    let failed = |error: std::io::Error| Trouble::Local(format!("no signal handlers: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-    let (sender, receiver) = watch::channel(Stage::Running);
-    let stop = Stop {
-        sender: std::sync::Arc::new(sender),
-        receiver,
-    };
-    let on_signal = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hangup.recv() => {}
-        }
-        // Standard error may be the terminal that was closed.
-        let _ = writeln!(std::io::stderr(), "draining");
-        on_signal.send(Stage::Sensor);
-    });
-    Ok(stop)
-}
-
 /// Looks whether anything of the sensor is left attached or in place.
 fn nothing_left(footprint: &Footprint) -> Result<ExitCode, Trouble> {
     let left = footprint.left();
     if left.is_empty() {
-        let _ = writeln!(
-            std::io::stderr(),
-            "stopped; nothing is left attached or mounted"
-        );
+        tell("stopped; nothing is left attached or mounted");
         return Ok(ExitCode::SUCCESS);
     }
     Err(Trouble::Local(format!("left behind: {}", left.join(", "))))
-}
-
-// === settings ===
-
-/// The flags over the file, and what only `up` has as its default.
-fn settle(args: &UpArgs, both: &mut Both) -> Result<(), Trouble> {
-    let Both { relay, sensor, .. } = both;
-    if let Some(data) = &args.data {
-        let data = std::path::absolute(data)
-            .map_err(|why| Trouble::Usage(format!("--data {}: {why}", data.display())))?;
-        relay.relay.listen.admin.address = Address::Unix(data.join("admin.sock"));
-        sensor.sensor.control = format!("unix:{}", data.join("sensor.sock").display());
-        relay.relay.data_dir = data;
-    }
-    if sensor.sensor.data_dir.is_none() || args.data.is_some() {
-        sensor.sensor.data_dir = Some(relay.relay.data_dir.join("sensor"));
-    }
-    let listen = &mut relay.relay.listen;
-    for (flag, given, listener) in [
-        ("--listen-feed", args.listen_feed, &mut listen.feed),
-        ("--listen-link", args.listen_link, &mut listen.link),
-        ("--listen-http", args.listen_http, &mut listen.http),
-    ] {
-        if let Some(address) = given {
-            local(flag, address, listener)?;
-            listener.address = Address::Tcp(address);
-        }
-    }
-    if let Some(contain) = args.contain {
-        sensor.sensor.contain = match contain {
-            ContainArg::Default => Contain::Default,
-            ContainArg::All => Contain::All,
-            ContainArg::None => Contain::None,
-        };
-    }
-    policies(args, relay);
-    if relay.sinks.is_empty() {
-        relay.sinks = default_sinks();
-    }
-    Ok(())
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         "write ADDRESS:PORT, such as 127.0.0.1:32767; port 0 takes a free one".to_owned()
     })
-}
-
-/// A flag may not open a door that the file has to open in so many words.
-fn local(flag: &str, address: SocketAddr, listener: &Listen) -> Result<(), Trouble> {
-    if address.ip().is_loopback() || listener.insecure {
-        return Ok(());
-    }
-    Err(Trouble::Usage(format!(
-        "{flag} {address} is not a loopback address: everybody who reaches it could read; \
-         write `{{address: {address}, insecure: true}}` in the configuration file if that is meant"
-    )))
-}
-
-fn policies(args: &UpArgs, relay: &mut relay::Config) {
-    let folder = match &args.policies {
-        Some(folder) => folder.clone(),
-        None if relay.policies.sources.is_empty() => default_policies(),
-        None => return,
-    };
-    let path = std::path::absolute(&folder).unwrap_or(folder);
-    relay.policies.sources = vec![PolicySource {
-        kind: PolicySourceKind::Folder,
-        path,
-    }];
-}
-
-/// /etc/cresset/policies as root, else in the XDG configuration folder.
-fn default_policies() -> PathBuf {
-    if rustix::process::geteuid().is_root() {
-        return PathBuf::from("/etc/cresset/policies");
-    }
-    let absolute = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    absolute("XDG_CONFIG_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".config")))
-        .unwrap_or_else(|| PathBuf::from("/etc"))
-        .join("cresset/policies")
-}
-
-/// Alerts on standard output, and metrics: what a person who starts it by hand wants to see.
-fn default_sinks() -> std::collections::BTreeMap<String, exporters::SinkConfig> {
-    let text = "{console: {type: stdout, format: text, filter: {kinds: [alert]}}, metrics: {type: prometheus}}";
-    let (documents, _) = yaml::parse("defaults", text);
-    let sinks = documents
-        .first()
-        .and_then(|node| node.read(yaml::Severity::Error, &mut Vec::new()));
-    sinks.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -412,13 +302,5 @@ mod tests {
         assert!(sensor.is_none());
         let again = tokio::time::timeout(Duration::from_millis(50), ended_by_itself(&mut sensor));
         assert!(again.await.is_err(), "there is no sensor to end");
-    }
-
-    #[test]
-    fn the_default_sinks_are_read() {
-        assert_eq!(
-            default_sinks().keys().collect::<Vec<_>>(),
-            ["console", "metrics"]
-        );
     }
 }

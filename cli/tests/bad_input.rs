@@ -20,7 +20,7 @@ fn relay_settings(dir: &std::path::Path, feed: u16, link: u16, http: u16) -> std
 
 fn failing(command: &mut std::process::Command) -> (Option<i32>, String) {
     let mut program = Running::start(command);
-    let status = program.wait(Duration::from_secs(20));
+    let status = program.wait(Duration::from_secs(60));
     std::thread::sleep(Duration::from_millis(50));
     (
         status.code(),
@@ -87,7 +87,7 @@ async fn a_log_of_warnings_says_whose_session_ended() {
             .args(["--log", "warn", "--config"])
             .arg(&settings),
     );
-    let soon = Duration::from_secs(20);
+    let soon = Duration::from_secs(60);
     eventually("the relay is ready", soon, || {
         relay.stderr.text().contains("ready").then_some(())
     });
@@ -126,7 +126,7 @@ fn a_terminal_that_is_closed_lets_up_drain() {
             .arg("--policies")
             .arg(dir.path()),
     );
-    let soon = Duration::from_secs(20);
+    let soon = Duration::from_secs(60);
     eventually("up is ready", soon, || {
         up.stderr.text().contains("ready feed=").then_some(())
     });
@@ -187,7 +187,7 @@ fn a_taken_port_a_locked_folder_and_a_strange_folder_are_told() {
     let http = free_port();
     let path = relay_settings(dir.path(), free_port(), free_port(), http);
     let mut first = Running::start(program("cresset-relay").arg("--config").arg(&path));
-    eventually("the relay is ready", Duration::from_secs(20), || {
+    eventually("the relay is ready", Duration::from_secs(60), || {
         assert!(first.exited().is_none(), "{}", first.stderr.text());
         get(&format!("127.0.0.1:{http}"), "/readyz")
             .ok()
@@ -199,7 +199,7 @@ fn a_taken_port_a_locked_folder_and_a_strange_folder_are_told() {
     assert!(said.contains("data is in use by process"), "{said}");
     first.signal(libc::SIGTERM);
     assert_eq!(
-        first.wait(Duration::from_secs(20)).code(),
+        first.wait(Duration::from_secs(60)).code(),
         Some(0),
         "{}",
         first.stderr.text()
@@ -213,7 +213,7 @@ fn garbage_on_the_grpc_ports_ends_that_connection_only() {
     let path = relay_settings(dir.path(), feed, link, http);
     let mut relay = Running::start(program("cresset-relay").arg("--config").arg(&path));
     let http = format!("127.0.0.1:{http}");
-    eventually("the relay is ready", Duration::from_secs(20), || {
+    eventually("the relay is ready", Duration::from_secs(60), || {
         assert!(relay.exited().is_none(), "{}", relay.stderr.text());
         get(&http, "/readyz")
             .ok()
@@ -235,5 +235,5 @@ fn garbage_on_the_grpc_ports_ends_that_connection_only() {
     assert!(out.expect("status").status.success());
     assert!(relay.exited().is_none());
     relay.signal(libc::SIGTERM);
-    assert_eq!(relay.wait(Duration::from_secs(20)).code(), Some(0));
+    assert_eq!(relay.wait(Duration::from_secs(60)).code(), Some(0));
 }

@@ -66,7 +66,7 @@ fn a_program_of_the_host_is_told_as_a_host_log() {
     finish(reader);
     let shown = file.display().to_string();
     let is_open = |event: &Value| event["Operation"] == "File" && event["Resource"] == *shown;
-    let told = eventually("both are told", Duration::from_secs(20), || {
+    let told = eventually("both are told", Duration::from_secs(60), || {
         let told = by_pid(&node, pid);
         told.iter().any(is_open).then_some(told)
     });

@@ -100,7 +100,7 @@ fn the_counters_know_the_operations() {
     node.told("policy", &[("Operation", "Syscall")]);
     let line = support::eventually(
         "the counter moves",
-        std::time::Duration::from_secs(20),
+        std::time::Duration::from_secs(60),
         || {
             let page = get(&node.http, "/metrics").ok()?.1;
             let line = page.lines().find(|line| {

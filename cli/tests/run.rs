@@ -4,11 +4,12 @@
 mod support;
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use support::node::Node;
+use support::node::{Node, cgroups_left};
 use support::{can_watch, eventually, program};
 
 const QUIET: &str = "
@@ -47,7 +48,7 @@ fn gone(pid: &str) -> bool {
 
 /// The pid that a workload's script writes into this file.
 fn written(file: &Path) -> String {
-    eventually("the workload runs", Duration::from_secs(10), || {
+    eventually("the workload runs", Duration::from_secs(60), || {
         let text = std::fs::read_to_string(file).ok()?;
         text.ends_with('\n').then(|| text.trim().to_owned())
     })
@@ -135,6 +136,42 @@ fn nothing_outlives_the_command() {
 }
 
 #[test]
+fn cgroups_that_the_workload_made_go_with_it() {
+    if !can_watch("run-nested") {
+        return;
+    }
+    let node = node();
+    let script = "own=$(awk '$3 == \"cgroup2\" {print $2; exit}' /proc/mounts)$(sed -n 's/^0:://p' /proc/self/cgroup); \
+        mkdir -p $own/a/b && (echo 0 > $own/a/b/cgroup.procs; exec setsid sleep 300) & sleep 0.2; echo done";
+    let out = node.run("test", "pod", "app=test", &["bash", "-c", script]);
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "done\n", "{out:?}");
+    let left = cgroups_left(node.up.pid());
+    let [sensor] = left.as_slice() else {
+        panic!("one folder a sensor: {left:?}")
+    };
+    let workloads = std::fs::read_dir(sensor).expect("the sensor's folder");
+    let workloads = workloads.flatten().filter(|entry| entry.path().is_dir());
+    assert_eq!(workloads.count(), 0, "a workload's cgroup is left");
+}
+
+#[test]
+fn a_caller_that_ignores_the_end_of_children_gets_the_status_all_the_same() {
+    if !can_watch("run-sigchld") {
+        return;
+    }
+    let node = node();
+    let mut run = run(&node, &["sh", "-c", "exit 7"]);
+    // SAFETY: signal(2) may be called between fork and exec.
+    unsafe {
+        run.pre_exec(|| {
+            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+            Ok(())
+        });
+    }
+    assert_eq!(run.status().expect("cresset run").code(), Some(7));
+}
+
+#[test]
 fn a_killed_run_takes_its_workload_with_it() {
     if !can_watch("run-killed") {
         return;
@@ -148,7 +185,7 @@ fn a_killed_run_takes_its_workload_with_it() {
     let pid = written(&file);
     signal(&child, libc::SIGKILL);
     child.wait().expect("an end");
-    eventually("the workload ends", Duration::from_secs(5), || {
+    eventually("the workload ends", Duration::from_secs(60), || {
         gone(&pid).then_some(())
     });
 }

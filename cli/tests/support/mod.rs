@@ -9,9 +9,10 @@ pub mod oracle;
 pub mod program;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -247,10 +248,14 @@ pub fn in_force(feed: &str) {
     );
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago. Not one of those that connections take theirs from (`ip_local_port_range`): the
+/// tests' own would take it while its server is being started again.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = std::process::id() as u16;
+    let port = || 10_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (0..20_000).map(|_| port()).find(free).expect("a free port")
 }
 
 /// GET over plain HTTP/1.1: status and body.
