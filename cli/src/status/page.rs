@@ -198,18 +198,15 @@ impl Page {
                 .iter()
                 .filter(|problem| problem.policy == name && !problem.refused)
             {
-                let place = if problem.path.is_empty() {
-                    String::new()
+                let part = if problem.path.is_empty() {
+                    problem.message.clone()
                 } else {
-                    format!("{}: ", problem.path)
+                    format!("{}: {}", problem.path, problem.message)
                 };
-                self.line(
-                    2,
-                    &format!(
-                        "! not enforced on {}: {place}{}",
-                        sensor.node, problem.message
-                    ),
-                );
+                // What is enforced nowhere need not be said again for each node.
+                if !policy.not_enforced.contains(&part) {
+                    self.line(2, &format!("! not enforced on {}: {part}", sensor.node));
+                }
             }
         }
     }
@@ -493,6 +490,11 @@ mod tests {
             message: "files are not denied on tier 3".into(),
             refused: false,
         };
+        let everywhere = RuleProblem {
+            path: "spec.dns".into(),
+            message: "needs a resolver".into(),
+            ..problem.clone()
+        };
         StatusReply {
             relay: Some(RelayStatus {
                 version: "0.1.0".into(),
@@ -516,7 +518,7 @@ mod tests {
                     }],
                     ..Default::default()
                 }),
-                problems: vec![problem],
+                problems: vec![problem, everywhere],
                 ..Default::default()
             }],
             policies: Some(PoliciesStatus {
@@ -587,6 +589,7 @@ mod tests {
         ] {
             assert!(page.contains(line), "{line:?} is not in\n{page}");
         }
+        assert_eq!(page.matches("needs a resolver").count(), 1, "{page}");
     }
 
     #[test]
