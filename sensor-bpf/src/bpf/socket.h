@@ -216,7 +216,8 @@ static __noinline __u32 fill_end_by_caller(struct scratch *scratch, const void *
 
 struct socket_use {
 	const void *name;	/* the caller's address */
-	__s32 fd;		/* whose end it is */
+	__s32 fd;		/* that the call was handed */
+	__s32 end;		/* of the socket whose end is told: of accept, the new one */
 	__u32 kind;
 	__u32 call;
 	bool far;
@@ -237,7 +238,7 @@ static __noinline void used_socket(const struct who *who, const struct socket_us
 		return;
 	}
 	if (known || !use->name)
-		sk = sock_of(use->fd);
+		sk = sock_of(use->end);
 	if (sk)
 		at = fill_end(scratch, sk, use->far, at);
 	else if (use->name)

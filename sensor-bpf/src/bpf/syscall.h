@@ -96,7 +96,8 @@ static __always_inline void on_use(const struct who *who, const struct arguments
 	struct socket_use use = {
 		.kind = kind,
 		.call = call,
-		.fd = kind == KIND_ACCEPT ? result : (long)of->a,
+		.fd = of->a,
+		.end = kind == KIND_ACCEPT ? result : (long)of->a,
 		.name = kind == KIND_CONNECT || kind == KIND_BIND ? (void *)of->b : NULL,
 		.far = kind == KIND_CONNECT || kind == KIND_ACCEPT,
 	};
