@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "rules.proto",
         "link.proto",
         "query.proto",
+        "sinks.proto",
     ];
     for file in files {
         println!("cargo:rerun-if-changed=proto/{file}");
@@ -21,6 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(".feeder")
         .bytes(".cresset.link.v1")
         .bytes(".cresset.query.v1")
+        .bytes(".cresset.sinks.v1")
         .compile_fds(set)?;
     Ok(())
 }

@@ -286,6 +286,13 @@ static LOST_TABLE: Table = build(&[
     LOST_REASON.at(7),
 ]);
 
+static AUDIT_TABLE: Table = build(&[
+    AUDIT_ACTOR.at(1),
+    AUDIT_ACTION.at(2),
+    AUDIT_TARGET.at(3),
+    AUDIT_DETAIL.at(4),
+]);
+
 pub(crate) static MESSAGE: Table = build(&[
     TIMESTAMP.at(1),
     UPDATED_TIME.at(2),
@@ -297,6 +304,7 @@ pub(crate) static MESSAGE: Table = build(&[
     MESSAGE_TEXT.at(8),
     EVENT_ID.at(100),
     LOST.at(101),
+    AUDIT.at(102),
 ]);
 
 pub(crate) static ALERT: Table = build(&[

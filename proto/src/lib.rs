@@ -23,6 +23,7 @@ mod time;
 mod values;
 mod view;
 mod walk;
+mod workload;
 
 pub mod batch;
 pub mod fields;
@@ -39,6 +40,7 @@ pub use ids::{BadId, Digest, EventId, RuleId, StreamId};
 pub use time::updated_time;
 pub use values::{FieldValue, values};
 pub use view::View;
+pub use workload::workload;
 
 /// KubeArmor's feeder messages and `LogService`.
 #[allow(
@@ -84,8 +86,13 @@ mod cresset {
             tonic::include_proto!("cresset.query.v1");
         }
     }
+    pub mod sinks {
+        pub mod v1 {
+            tonic::include_proto!("cresset.sinks.v1");
+        }
+    }
 }
-pub use cresset::{link::v1 as link, query::v1 as query, rules::v1 as rules};
+pub use cresset::{link::v1 as link, query::v1 as query, rules::v1 as rules, sinks::v1 as sinks};
 
 /// The descriptors of all packages, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

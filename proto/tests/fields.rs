@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use prost::Message as _;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
-use proto::feeder::{Alert, ExecEvent, Log, Lost, Message, Podowner};
+use proto::feeder::{Alert, Audit, ExecEvent, Log, Lost, Message, Podowner};
 use proto::fields::{self, Field, FieldType, IndexType, Table};
 use proto::{FieldSet, Kind};
 use support::written;
@@ -303,6 +303,12 @@ fn full_message() -> Message {
             first: 2,
             last: 3,
             reason: "i".into(),
+        }),
+        audit: Some(Audit {
+            actor: "j".into(),
+            action: "k".into(),
+            target: "l".into(),
+            detail: "m".into(),
         }),
     }
 }

@@ -157,6 +157,18 @@ columns! {
     LOST "Lost" Message(&super::LOST_TABLE), Object, "cresset.lost",
         "A counted loss.";
 
+    AUDIT "Audit" Message(&super::AUDIT_TABLE), Object, "cresset.audit",
+        "What somebody did to the pipeline itself.";
+
+    AUDIT_ACTOR "Actor" Text, Keyword, "cresset.audit.actor",
+        "Who did it: user and process behind the administrator's socket.";
+    AUDIT_ACTION "Action" Text, Keyword, "cresset.audit.action",
+        "What was done: pause, resume, rewind, skip, test, retry or drop dead letters.";
+    AUDIT_TARGET "Target" Text, Keyword, "cresset.audit.target",
+        "What it was done to, such as `sink siem`.";
+    AUDIT_DETAIL "Detail" Text, Text, "cresset.audit.detail",
+        "How far and how many, in words.";
+
     LOST_WHERE "Where" Text, Keyword, "cresset.lost.where",
         "Where events were lost: ring, spool, rejected, journal or feed.";
     LOST_CLASS "Class" Text, Keyword, "cresset.lost.class",

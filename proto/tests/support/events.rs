@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use proto::Kind;
-use proto::feeder::{Alert, ExecEvent, Log, Lost, Message, Podowner};
+use proto::feeder::{Alert, Audit, ExecEvent, Log, Lost, Message, Podowner};
 
 /// Text as events have it: often absent, mostly ASCII, sometimes with all that has to be escaped.
 pub fn text() -> BoxedStrategy<String> {
@@ -50,6 +50,7 @@ struct Pool {
     exec_event: Option<(String, String)>,
     owner_uid: Option<u32>,
     lost: bool,
+    audit: bool,
 }
 
 fn pool() -> BoxedStrategy<Pool> {
@@ -65,10 +66,21 @@ fn pool() -> BoxedStrategy<Pool> {
         option::of((text(), text(), text())),
         option::of((text(), text())),
         option::of(any::<u32>()),
-        any::<bool>(),
+        any::<(bool, bool)>(),
     )
         .prop_map(
-            |(texts, numbers, large, lists, blobs, map, owner, exec_event, owner_uid, lost)| Pool {
+            |(
+                texts,
+                numbers,
+                large,
+                lists,
+                blobs,
+                map,
+                owner,
+                exec_event,
+                owner_uid,
+                (lost, audit),
+            )| Pool {
                 texts,
                 numbers,
                 large,
@@ -79,6 +91,7 @@ fn pool() -> BoxedStrategy<Pool> {
                 exec_event,
                 owner_uid,
                 lost,
+                audit,
             },
         )
         .boxed()
@@ -265,6 +278,12 @@ pub fn message() -> BoxedStrategy<Message> {
                 first: pool.large(),
                 last: pool.large(),
                 reason: pool.text(),
+            }),
+            audit: pool.audit.then(|| Audit {
+                actor: pool.text(),
+                action: pool.text(),
+                target: pool.text(),
+                detail: pool.text(),
             }),
         })
         .boxed()

@@ -12,7 +12,7 @@ pub mod events;
 use std::collections::BTreeMap;
 
 use prost::Message as _;
-use proto::feeder::{Alert, ExecEvent, Log, Lost, Message, Podowner};
+use proto::feeder::{Alert, Audit, ExecEvent, Log, Lost, Message, Podowner};
 use proto::{FieldSet, Kind};
 use serde_json::{Map, Value};
 
@@ -117,7 +117,7 @@ fn object(kind: Kind, payload: &[u8], set: FieldSet) -> Map<String, Value> {
     printed(members)
 }
 
-const OURS: [&str; 13] = [
+const OURS: [&str; 14] = [
     "EventID",
     "Args",
     "AccessMask",
@@ -131,6 +131,7 @@ const OURS: [&str; 13] = [
     "Tier",
     "PolicyDigest",
     "Lost",
+    "Audit",
 ];
 
 /// A member and its value; none where it is left out.
@@ -202,6 +203,16 @@ fn lost(lost: Lost) -> Value {
     .into()
 }
 
+fn audit(audit: Audit) -> Value {
+    printed(vec![
+        ("Actor", string(audit.actor)),
+        ("Action", string(audit.action)),
+        ("Target", string(audit.target)),
+        ("Detail", string(audit.detail)),
+    ])
+    .into()
+}
+
 macro_rules! ours {
     ($event:ident) => {
         [
@@ -233,6 +244,7 @@ fn message(event: Message) -> Vec<Member> {
         ("Message", string(event.message)),
         ("EventID", hex(event.event_id)),
         ("Lost", event.lost.map(lost)),
+        ("Audit", event.audit.map(audit)),
     ]
 }
 
