@@ -11,8 +11,9 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -24,6 +25,12 @@ pub(crate) trait Destination: Send + 'static {
     fn deliver(&mut self, batch: &Batch) -> Result<Vec<Outcome>, Unavailable>;
     /// As [`Sink::reopen`](crate::Sink::reopen).
     fn reopen(&mut self) {}
+    /// How long it may wait for a batch before [`idle`](Destination::idle) is called; none: as long as it takes.
+    fn rest(&self) -> Option<Duration> {
+        None
+    }
+    /// No batch came for so long.
+    fn idle(&mut self) {}
 }
 
 type Answer = Result<Vec<Outcome>, Unavailable>;
@@ -75,7 +82,19 @@ fn gone() -> Unavailable {
 }
 
 fn serve(mut destination: impl Destination, queue: &Receiver<Job>, reopen: &AtomicBool) {
-    while let Ok(Job { batch, answer }) = queue.recv() {
+    loop {
+        let job = match destination.rest() {
+            Some(rest) => queue.recv_timeout(rest),
+            None => queue.recv().map_err(RecvTimeoutError::from),
+        };
+        let Job { batch, answer } = match job {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => {
+                destination.idle();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         if reopen.swap(false, Ordering::Relaxed) {
             destination.reopen();
         }

@@ -25,8 +25,10 @@
 //!    - it would take it later → [`Outcome::Retry`]
 //!    - it will never take *this event* → [`Outcome::Reject`] with the reason: the event becomes a dead letter
 //!    - it takes nothing at all (away, wrong password, no such index) → [`Unavailable`]: everything waits, nothing is rejected
-//! 5. **Name it** in the list of `config.rs`, the one place that knows all sinks.
-//! 6. **Tests** through the real door: a real file, a real pipe, a real server.
+//! 5. **`test`** where the destination has steps worth telling apart (resolve, connect, authenticate, read back): `cresset sink
+//!    test` shows them. Without it the one step is a `write`.
+//! 6. **Name it** in the list of `config.rs`, the one place that knows all sinks.
+//! 7. **Tests** through the real door: a real file, a real pipe, a real server.
 //!
 //! `send` runs on the relay's runtime and must not block it. A destination that can only block (a pipe, a disk) gets a
 //! thread of its own: see `blocking.rs`, which `stdout` and `file` use.
@@ -35,13 +37,16 @@
 mod config;
 mod batch;
 mod blocking;
+mod exposition;
 mod filter;
 #[cfg(test)]
 mod fixtures;
 mod lines;
+mod pages;
 mod redact;
 mod sample;
 mod stamp;
+mod trial;
 
 pub mod file;
 pub mod prometheus;
@@ -60,11 +65,14 @@ pub use config::{
     BatchConfig, BatchLimits, Common, DeadLettersConfig, Defaults, Fields, Retry, RetryConfig,
     SinkConfig, Start, WhenFull, build, name_problem,
 };
+pub use exposition::Page;
 pub use filter::{Filter, FilterConfig, KindName};
 pub use lines::Format;
+pub use pages::{Pages, Served};
 pub use redact::{Redact, RedactField, Redaction};
 pub use sample::{Sample, SampleConfig};
 pub use stamp::Stamp;
+pub use trial::{Failed, Step, Trial};
 
 /// One destination.
 #[async_trait]
@@ -104,6 +112,17 @@ pub trait Sink: Send + Sync {
     fn restore(&self, _snapshot: &[u8]) -> Result<(), BadSnapshot> {
         Ok(())
     }
+
+    /// Tries the destination with one marked event, telling each step as it ends. The event is in no journal; whoever finds it
+    /// at the destination knows it by its id, which stands in its text too. May run beside [`send`](Sink::send).
+    ///
+    /// # Errors
+    /// A step failed; it has been told.
+    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+        trial
+            .write(self.send(Arc::new(Batch::new(vec![event]))))
+            .await
+    }
 }
 
 /// What became of one event.
@@ -120,7 +139,8 @@ pub enum Outcome {
     },
     /// Never: this event becomes a dead letter.
     Reject {
-        /// Why, in the destination's words.
+        /// Why, in one line. Lines after it, if any, are the destination's answer as it came: they are kept with the dead
+        /// letter and shown by `cresset dlq show`.
         reason: String,
     },
 }
@@ -155,6 +175,8 @@ pub struct BadSnapshot(pub String);
 pub struct Context {
     /// What `/metrics` shows.
     pub registry: ::prometheus::Registry,
+    /// Serves pages on ports of their own; none: this program does not.
+    pub pages: Option<Arc<dyn Pages>>,
 }
 
 /// A sink that cannot be made from its settings.

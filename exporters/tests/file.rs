@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use exporters::{Batch, Context, Encoded, Outcome, Sink, SinkConfig, Unavailable};
+use exporters::{Batch, Context, Encoded, Outcome, Sink, SinkConfig, Trial, Unavailable};
 use flate2::read::GzDecoder;
 use prost::Message;
 use proto::{Event, EventId, Kind, StreamId, feeder};
@@ -170,6 +170,56 @@ async fn full_files_are_compressed_when_asked_for() {
         .unwrap();
     assert_eq!(text, line("a"));
     assert!(scene.path("events.1.gz").exists() && !scene.path("events.1").exists());
+}
+
+#[tokio::test]
+async fn a_file_that_is_old_is_rotated_also_when_no_event_comes() {
+    let scene = Scene::new("rotate: {max_age: 1s, keep: 5}");
+    scene.send(&["a"]).await;
+    assert!(!scene.path("events.1").exists());
+    for _ in 0..3000 {
+        if scene.path("events.1").exists() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(
+        (scene.text("events.1"), scene.text("events")),
+        (line("a"), String::new())
+    );
+    scene.send(&["b"]).await;
+    assert_eq!(
+        (scene.text("events.1"), scene.text("events")),
+        (line("a"), line("b"))
+    );
+}
+
+#[tokio::test]
+async fn a_test_writes_the_marked_event_and_reads_it_back() {
+    let scene = Scene::new("fields: all");
+    let (trial, mut steps) = Trial::new();
+    scene.sink.test(alert("marked"), &trial).await.unwrap();
+    drop(trial);
+    let mut told = Vec::new();
+    while let Some(step) = steps.recv().await {
+        told.push((step.name, step.outcome.is_ok()));
+    }
+    assert_eq!(told, [("write", true), ("read back", true)]);
+    assert!(scene.text("events").contains("marked"));
+}
+
+#[tokio::test]
+async fn a_test_of_a_file_that_cannot_be_written_ends_with_the_reason() {
+    let scene = Scene::new("");
+    fs::create_dir(scene.path("events")).unwrap();
+    let (trial, mut steps) = Trial::new();
+    scene.sink.test(alert("marked"), &trial).await.unwrap_err();
+    let step = steps.recv().await.unwrap();
+    assert!(
+        step.outcome.unwrap_err().contains("events"),
+        "{:?}",
+        step.name
+    );
 }
 
 #[tokio::test]

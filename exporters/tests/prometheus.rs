@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use exporters::{Batch, Context, Encoded, Outcome, Sink, SinkConfig};
+use exporters::{Batch, Context, Encoded, Outcome, Sink, SinkConfig, Trial};
 use prometheus::{Encoder, Registry, TextEncoder};
 use prost::Message;
 use proto::{Event, EventId, Kind, StreamId, feeder};
@@ -51,6 +51,7 @@ impl Scene {
         let registry = Registry::new();
         let context = Context {
             registry: registry.clone(),
+            pages: None,
         };
         let sink = exporters::build("metrics", &config.unwrap(), &context).unwrap();
         Scene { registry, sink }
@@ -169,6 +170,103 @@ async fn a_restart_goes_on_from_the_snapshot_and_shows_nothing_before_it_has_cau
     after.shows(r#"kubearmor_alerts_in_pod_total{PodName="a"} 2"#);
     after.shows(r#"kubearmor_alerts_in_pod_total{PodName="b"} 1"#);
     after.shows(r#"kubearmor_alerts_in_pod_total{PodName="other"} 2"#);
+}
+
+fn log(namespace: &str, pod: &str, owner: Option<&str>) -> Arc<Encoded> {
+    let owner = owner.map(|name| feeder::Podowner {
+        name: name.into(),
+        ..Default::default()
+    });
+    event(
+        Kind::Log,
+        &feeder::Log {
+            namespace_name: namespace.into(),
+            pod_name: pod.into(),
+            operation: "File".into(),
+            owner,
+            ..Default::default()
+        },
+    )
+}
+
+#[tokio::test]
+async fn logs_count_by_operation_namespace_and_workload() {
+    let scene = Scene::new("{type: prometheus, max_label_values: 3}");
+    scene.sink.caught_up();
+    scene
+        .send([
+            log("shop", "cart-1", Some("cart")),
+            log("shop", "cart-2", Some("cart")),
+            log("shop", "lone", None),
+            log("", "", None),
+            log("late", "later", None),
+            log("odd\0", "pod", None),
+        ])
+        .await;
+    for sample in [
+        r#"cresset_logs_total{operation="File",namespace="shop",workload="cart"} 2"#,
+        r#"cresset_logs_total{operation="File",namespace="shop",workload="lone"} 1"#,
+        r#"cresset_logs_total{operation="File",namespace="",workload=""} 1"#,
+        r#"cresset_logs_total{operation="other",namespace="other",workload="other"} 2"#,
+        r#"cresset_label_values_folded_total{metric="cresset_logs_total"} 2"#,
+        r#"cresset_events_total{kind="log",operation="File"} 6"#,
+    ] {
+        scene.shows(sample);
+    }
+    let snapshot = scene.sink.snapshot().unwrap();
+    let after = Scene::new("{type: prometheus, max_label_values: 3}");
+    after.sink.restore(&snapshot).unwrap();
+    after.sink.caught_up();
+    let sorted = |scene: &Scene| {
+        let mut samples = scene.scrape();
+        samples.sort();
+        samples
+    };
+    assert_eq!(sorted(&after), sorted(&scene));
+}
+
+#[tokio::test]
+async fn a_test_counts_the_marked_event_and_says_so() {
+    let scene = Scene::new("{type: prometheus}");
+    let (trial, mut steps) = Trial::new();
+    let message = event(Kind::Message, &feeder::Message::default());
+    scene.sink.test(message, &trial).await.unwrap();
+    drop(trial);
+    let mut told = Vec::new();
+    while let Some(step) = steps.recv().await {
+        told.push((step.name, step.outcome.unwrap()));
+    }
+    let (name, found) = told.pop().unwrap();
+    assert_eq!((told.len(), name), (1, "read back"));
+    assert!(
+        found.contains("cresset_events_total of kind message stands at 1, shown once"),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_port_of_its_own_needs_a_program_that_serves_it() {
+    let (nodes, mut problems) =
+        yaml::parse("c.yaml", "{type: prometheus, listen: \"127.0.0.1:0\"}");
+    let config = SinkConfig::read(&nodes[0], yaml::Severity::Error, &mut problems).unwrap();
+    assert_eq!(problems, []);
+    let context = Context::default();
+    let refused = exporters::build("metrics", &config, &context)
+        .err()
+        .unwrap();
+    assert!(
+        refused.to_string().contains("take `listen` out"),
+        "{refused}"
+    );
+    // It left nothing behind.
+    let (nodes, _) = yaml::parse("c.yaml", "{type: prometheus}");
+    let config = SinkConfig::read(&nodes[0], yaml::Severity::Error, &mut problems).unwrap();
+    let first = exporters::build("metrics", &config, &context).unwrap();
+    drop(first);
+    assert!(
+        exporters::build("metrics", &config, &context).is_ok(),
+        "one may follow another"
+    );
 }
 
 #[test]

@@ -28,6 +28,7 @@ use tokio::time::timeout;
 use tonic::Status;
 use tonic::service::Routes;
 
+use crate::audit::Audit;
 use crate::conditions::Conditions;
 use crate::config::{self, Address, Config};
 use crate::distribute::Distributor;
@@ -43,7 +44,7 @@ use crate::query::{self, Import, QueryService};
 use crate::sources::{self, Sources};
 use crate::standing::Standing;
 use crate::status::Parts;
-use crate::{losses, metrics};
+use crate::{losses, metrics, steering};
 
 use self::doors::{Bindings, Certificates, Services};
 
@@ -193,7 +194,9 @@ impl App {
         let shown = parts.clone();
         metrics::register(&registry, Arc::new(move || shown.read()), log.clone())?;
         let log_service = LogService::new(tail.clone()).with_nonces(nonces);
-        let services = services(&log, &tail, log_service, &ingest, &parts).await?;
+        let audit = Audit::new(ingest.importer(Door::Relay), origin.clone());
+        let sinks = steering::Sinks::new(fanout.clone(), audit, origin.clone());
+        let services = services(&log, &tail, log_service, &ingest, &parts, sinks).await?;
         let (listeners, http) = bound.serve(
             services,
             certificates,
@@ -450,6 +453,7 @@ fn build_sinks(
     let context = fanout::Context {
         registry: registry.clone(),
         data_dir: config.relay.data_dir.clone(),
+        pages: Some(Arc::new(http::OwnPorts)),
     };
     Fanout::build(log.journal.clone(), sinks, context)
 }
@@ -592,12 +596,13 @@ async fn services(
     log_service: LogService,
     ingest: &Ingest,
     parts: &Parts,
+    sinks: steering::Sinks,
 ) -> Result<Services, StartError> {
     let query = || QueryService::new(tail.clone(), log.relay_id(), parts.clone());
     let admin = query().with_import(Arc::new(ingest.importer(Door::Import)));
     Ok(Services {
         feed: feed::services(log_service, query()).await?,
         link: Routes::new(ingest.service()),
-        admin: Routes::new(admin.into_server()),
+        admin: Routes::new(admin.into_server()).add_service(sinks.into_server()),
     })
 }

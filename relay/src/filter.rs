@@ -141,6 +141,14 @@ impl Filter {
     }
 }
 
+/// An expression that disregards case.
+///
+/// # Errors
+/// It is none; `field` is named.
+pub(crate) fn expression(field: &'static str, text: &str) -> Result<Regex, BadFilter> {
+    compile(field, text, Case::Ignored)
+}
+
 fn compile(field: &'static str, expression: &str, case: Case) -> Result<Regex, BadFilter> {
     RegexBuilder::new(expression)
         .case_insensitive(case == Case::Ignored)

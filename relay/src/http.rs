@@ -1,17 +1,20 @@
 //! The small HTTP door: is the process alive, do events get through, and all figures.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus::{Encoder, Registry, TextEncoder};
+use exporters::{Page, Pages, Served};
+use prometheus::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use crate::listen::Bounded;
 
@@ -56,15 +59,19 @@ pub(crate) async fn serve(
         .await
 }
 
-async fn metrics(State(door): State<Door>) -> Response {
-    let encoder = TextEncoder::new();
-    let mut text = Vec::new();
-    match encoder.encode(&door.registry.gather(), &mut text) {
-        Ok(()) => (
-            [(header::CONTENT_TYPE, encoder.format_type().to_owned())],
-            text,
-        )
-            .into_response(),
+async fn metrics(State(door): State<Door>, headers: HeaderMap) -> Response {
+    figures(&door.registry, &headers)
+}
+
+/// The registry in the form that the scraper prefers.
+fn figures(registry: &Registry, headers: &HeaderMap) -> Response {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok());
+    match Page::new(&registry.gather(), accept) {
+        Ok(Page { content_type, body }) => {
+            ([(header::CONTENT_TYPE, content_type)], body).into_response()
+        }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
@@ -86,4 +93,36 @@ async fn not_found(uri: Uri) -> Response {
         uri.path()
     );
     (StatusCode::NOT_FOUND, text).into_response()
+}
+
+/// Serves figures on further ports, for sinks that want one.
+pub(crate) struct OwnPorts;
+
+impl Pages for OwnPorts {
+    fn serve(&self, address: SocketAddr, registry: Registry) -> std::io::Result<Served> {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let listener = Bounded::new(TcpListener::from_std(listener)?, CONNECTIONS, SILENCE);
+        let page = get(
+            async |State(registry): State<Registry>, headers: HeaderMap| {
+                figures(&registry, &headers)
+            },
+        );
+        let routes = Router::new()
+            .route("/metrics", page)
+            .fallback(async || (StatusCode::NOT_FOUND, "nothing here; there is /metrics\n"))
+            .with_state(registry);
+        let serving = tokio::spawn(async move { axum::serve(listener, routes).await });
+        Ok(Served::new(address, Stop(serving.abort_handle())))
+    }
+}
+
+/// Ends the serving when it is dropped.
+struct Stop(AbortHandle);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }

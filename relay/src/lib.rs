@@ -12,6 +12,7 @@
 //! Each part has its settings and its `build`; [`App`] alone knows them all.
 
 mod app;
+mod audit;
 mod conditions;
 mod config;
 pub mod distribute;
@@ -30,6 +31,7 @@ pub mod received;
 mod sources;
 pub mod standing;
 pub mod status;
+mod steering;
 pub mod telemetry;
 
 pub use app::{Addresses, App, RunError, StartError};

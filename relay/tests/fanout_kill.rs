@@ -116,6 +116,7 @@ fn start(folder: &Path) -> (Journal, Fanout, Registry) {
     let context = Context {
         registry: registry.clone(),
         data_dir: folder.to_owned(),
+        pages: None,
     };
     let fanout = Fanout::build(journal.clone(), sinks.into(), context).unwrap();
     (journal, fanout, registry)

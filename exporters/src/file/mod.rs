@@ -1,7 +1,7 @@
-//! A file of events, rotated by size and count.
+//! A file of events, rotated by size, age and count.
 //!
 //! ```text
-//! events.jsonl        written to; on disk (fdatasync) before an event counts as delivered
+//! events.jsonl        written to; full at `max_size`, or `max_age` after it was made; on disk (fdatasync) before an event counts as delivered
 //! events.jsonl.1      the newest that is full, or events.jsonl.1.gz
 //! events.jsonl.2.gz … as many as `keep` says; the oldest goes
 //! ```
@@ -20,7 +20,9 @@
 mod rotated;
 mod writer;
 
-use std::path::PathBuf;
+use std::fs;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,12 +30,12 @@ use async_trait::async_trait;
 use proto::FieldSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use yaml::{Node, Problem, Size};
+use yaml::{Node, Problem, Size, Span};
 
 use crate::blocking::OwnThread;
 use crate::config::{BatchLimits, Defaults};
 use crate::lines::{Format, Lines};
-use crate::{Batch, BuildError, Context, Outcome, Sink, Unavailable};
+use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable};
 
 config! {
     /// Settings of a `file` sink.
@@ -59,12 +61,18 @@ pub(crate) static DEFAULTS: Defaults = Defaults {
     fields: FieldSet::KubeArmor,
 };
 
+/// Below that there would be a file for nearly every event.
+const LEAST_AGE: Duration = Duration::from_secs(1);
+
 /// When a new file begins, and what becomes of the full ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rotate {
     /// A file is full at this size. An event is never split, so one larger than this has a file to itself.
     pub max_size: Size,
+    /// A file that has events is full so long after it was made, also when no more come. Not given: however old it gets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Span>,
     /// So many full files are kept beside the one that is written.
     pub keep: u32,
     /// `gzip` compresses full files.
@@ -75,6 +83,7 @@ impl Default for Rotate {
     fn default() -> Self {
         Rotate {
             max_size: Size(256 << 20),
+            max_age: None,
             keep: 10,
             compress: Compress::None,
         }
@@ -111,6 +120,9 @@ impl Config {
         if self.rotate.max_size.0 == 0 {
             wrong("rotate.max_size", "must be above zero");
         }
+        if self.rotate.max_age.is_some_and(|Span(age)| age < LEAST_AGE) {
+            wrong("rotate.max_age", "use 1s or more");
+        }
         if !(1..=1000).contains(&self.rotate.keep) {
             wrong("rotate.keep", "use 1 to 1000 files");
         }
@@ -120,6 +132,7 @@ impl Config {
 /// The sink.
 pub struct File {
     thread: OwnThread,
+    path: PathBuf,
 }
 
 impl File {
@@ -134,7 +147,37 @@ impl File {
         };
         let writer = writer::Writer::new(config.path.clone(), config.rotate.clone(), lines);
         let thread = OwnThread::start(name, writer).map_err(|e| BuildError::new(name, e))?;
-        Ok(File { thread })
+        Ok(File {
+            thread,
+            path: config.path.clone(),
+        })
+    }
+}
+
+/// How much of the end of the file is searched for the marked event.
+const TAIL: u64 = 1 << 20;
+
+/// Looks for `mark` at the end of the file.
+fn found(path: &Path, mark: &str) -> Result<String, String> {
+    let read = || -> io::Result<(u64, Vec<u8>)> {
+        let mut file = fs::File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+        let mut tail = Vec::new();
+        file.take(TAIL).read_to_end(&mut tail)?;
+        Ok((length, tail))
+    };
+    let (length, tail) = read().map_err(|e| format!("{}: {e}", path.display()))?;
+    if tail.windows(mark.len()).any(|part| part == mark.as_bytes()) {
+        Ok(format!(
+            "{} has it; {length} bytes are in the file",
+            path.display()
+        ))
+    } else {
+        Err(format!(
+            "{} was written and does not have it; does another program truncate it?",
+            path.display()
+        ))
     }
 }
 
@@ -146,5 +189,18 @@ impl Sink for File {
 
     fn reopen(&self) {
         self.thread.reopen();
+    }
+
+    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+        let id = event.id();
+        let batch = Arc::new(Batch::new(vec![event]));
+        trial.write(self.send(batch)).await?;
+        let path = self.path.clone();
+        let found = tokio::task::spawn_blocking(move || found(&path, &id.to_string()));
+        trial
+            .step("read back", async {
+                found.await.map_err(|e| e.to_string())?.map(|at| ((), at))
+            })
+            .await
     }
 }

@@ -4,6 +4,9 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use yaml::Span;
 
 use super::rotated::Rotated;
 use super::{Compress, Rotate};
@@ -16,10 +19,15 @@ const MODE: u32 = 0o640;
 /// No line of ours is longer: an event has at most 1 MiB, and JSON makes at most six bytes of one.
 const LONGEST_LINE: u64 = 16 << 20;
 
+/// Between two looks at the age of a file that gets no events: clocks may be set.
+const LEAST_REST: Duration = Duration::from_millis(10);
+const MOST_REST: Duration = Duration::from_secs(60);
+
 pub(super) struct Writer {
     path: PathBuf,
     lines: Lines,
     max_size: u64,
+    max_age: Option<Duration>,
     open: Option<Open>,
     rotated: Rotated,
     tidied: bool,
@@ -32,6 +40,8 @@ struct Open {
     identity: (u64, u64),
     /// Synced length.
     length: u64,
+    /// When it was made, as well as the file system knows.
+    born: SystemTime,
 }
 
 impl Writer {
@@ -42,6 +52,7 @@ impl Writer {
             path,
             lines,
             max_size: rotate.max_size.0,
+            max_age: rotate.max_age.map(|Span(age)| age),
             open: None,
             tidied: false,
             buffer: Vec::new(),
@@ -50,6 +61,7 @@ impl Writer {
 
     fn write(&mut self, batch: &Batch) -> io::Result<Vec<Outcome>> {
         self.ensure_open()?;
+        self.rotate_old()?;
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let mut outcomes = Vec::with_capacity(batch.len());
@@ -107,6 +119,21 @@ impl Writer {
         self.ensure_open()
     }
 
+    /// How long until the file that is open is too old; none: it never is.
+    fn time_left(&self) -> Option<Duration> {
+        let open = self.open.as_ref().filter(|open| open.length > 0)?;
+        // A clock that was set back makes it young.
+        let age = open.born.elapsed().unwrap_or_default();
+        Some(self.max_age?.saturating_sub(age))
+    }
+
+    fn rotate_old(&mut self) -> io::Result<()> {
+        if self.time_left().is_some_and(|left| left.is_zero()) {
+            self.rotate()?;
+        }
+        Ok(())
+    }
+
     fn ensure_open(&mut self) -> io::Result<()> {
         if let Some(open) = &self.open
             && identity(&self.path)? == Some(open.identity)
@@ -138,6 +165,19 @@ impl Destination for Writer {
     fn reopen(&mut self) {
         self.open = None;
     }
+
+    fn rest(&self) -> Option<Duration> {
+        self.time_left()
+            .map(|left| left.clamp(LEAST_REST, MOST_REST))
+    }
+
+    fn idle(&mut self) {
+        if let Err(error) = self.ensure_open().and_then(|()| self.rotate_old()) {
+            // The next batch opens it anew and tells what is wrong.
+            self.open = None;
+            tracing::warn!(file = %self.path.display(), %error, "an old file was not rotated");
+        }
+    }
 }
 
 impl Open {
@@ -166,10 +206,13 @@ impl Open {
             Err(TryLockError::Error(e)) => return Err(e),
         }
         let length = mend(&mut file, meta.len())?;
+        // Not every file system knows when a file was made; then it is as old as its last event, or new.
+        let born = meta.created().or_else(|_| meta.modified());
         Ok(Open {
             file,
             identity: (meta.dev(), meta.ino()),
             length,
+            born: born.unwrap_or_else(|_| SystemTime::now()),
         })
     }
 }

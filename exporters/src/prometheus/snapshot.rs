@@ -9,7 +9,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::Counts;
+use super::counts::Counts;
 use super::table::Table;
 use crate::BadSnapshot;
 

@@ -34,9 +34,19 @@ impl Table {
         } else if value.len() <= MAX_VALUE_LEN && self.counts.len() < self.max_values {
             self.counts.insert(value.into(), 1);
         } else {
-            self.other += 1;
-            self.folded += 1;
+            self.fold();
         }
+    }
+
+    /// Counts a value that is not admitted.
+    pub(super) fn fold(&mut self) {
+        self.other += 1;
+        self.folded += 1;
+    }
+
+    /// How often a value was counted.
+    pub(super) fn get(&self, value: &str) -> u64 {
+        self.counts.get(value).copied().unwrap_or(self.other)
     }
 
     /// Puts back a value of a snapshot. One that no longer fits, as the bound was lowered, joins `other`.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::dead_letters::{DeadLetter, DeadLetters};
 use super::progress::Fate;
+use super::taps::Taps;
 
 /// Events that are sent together, with their places in the journal, in order.
 pub(super) struct Parcel {
@@ -61,41 +62,55 @@ impl Trouble {
     }
 }
 
+/// What flights of a sink share.
+#[derive(Clone)]
+pub(super) struct Runway {
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) dead_letters: Arc<DeadLetters>,
+    pub(super) taps: Arc<Taps>,
+}
+
+impl Runway {
+    /// Sends these events together: an outcome for each, in their order.
+    pub(super) async fn send(
+        &self,
+        events: Vec<Arc<Encoded>>,
+    ) -> Result<Vec<Outcome>, Unavailable> {
+        let tapped = self.taps.sent(&events);
+        let batch = Arc::new(Batch::new(events));
+        let answer = self.ask(&batch).await;
+        if let Some(tapped) = tapped {
+            tapped.answered(batch.events(), &answer);
+        }
+        answer
+    }
+
+    async fn ask(&self, batch: &Arc<Batch>) -> Result<Vec<Outcome>, Unavailable> {
+        // One sink's mistake must not end the others.
+        let sending = AssertUnwindSafe(self.sink.send(Arc::clone(batch)));
+        match sending.catch_unwind().await {
+            Ok(Ok(outcomes)) if outcomes.len() != batch.len() => Err(Unavailable::new(format!(
+                "the sink told of {} events when {} were sent; please report it",
+                outcomes.len(),
+                batch.len()
+            ))),
+            Ok(answer) => answer,
+            Err(_) => Err(Unavailable::new(
+                "the sink panicked; please report it with the log",
+            )),
+        }
+    }
+}
+
 /// Sends a parcel. Dead letters are on disk when this ends.
-pub(super) async fn fly(
-    sink: Arc<dyn Sink>,
-    dead_letters: Arc<DeadLetters>,
-    parcel: Parcel,
-) -> Flown {
-    let batch = Batch::new(
-        parcel
-            .events
-            .iter()
-            .map(|(_, event)| Arc::clone(event))
-            .collect(),
-    );
-    // One sink's mistake must not end the others.
-    let answer = AssertUnwindSafe(sink.send(Arc::new(batch)))
-        .catch_unwind()
-        .await;
-    let outcomes = match answer {
-        Ok(Ok(outcomes)) if outcomes.len() == parcel.events.len() => outcomes,
-        Ok(Ok(outcomes)) => {
-            let (told, sent) = (outcomes.len(), parcel.events.len());
-            return nothing(
-                parcel,
-                Unavailable::new(format!(
-                    "the sink told of {told} events when {sent} were sent; please report it"
-                )),
-            );
-        }
-        Ok(Err(away)) => return nothing(parcel, away),
-        Err(_) => {
-            return nothing(
-                parcel,
-                Unavailable::new("the sink panicked; please report it with the log"),
-            );
-        }
+pub(super) async fn fly(runway: Runway, parcel: Parcel) -> Flown {
+    let events = parcel.events.iter();
+    let outcomes = match runway
+        .send(events.map(|(_, event)| Arc::clone(event)).collect())
+        .await
+    {
+        Ok(outcomes) => outcomes,
+        Err(away) => return nothing(parcel, away),
     };
     let mut flown = Flown {
         settled: Vec::with_capacity(outcomes.len()),
@@ -115,7 +130,7 @@ pub(super) async fn fly(
         }
     }
     if !refused.is_empty() {
-        bury(&dead_letters, refused, &mut flown).await;
+        bury(&runway.dead_letters, refused, &mut flown).await;
     }
     flown
 }

@@ -10,6 +10,7 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 use proto::query::SinkStatus;
 
 use super::dead_letters::DeadLetters;
+use super::pauses::Pause;
 use crate::log::unix_nanoseconds;
 
 /// What a sink does.
@@ -19,6 +20,9 @@ pub(super) enum State {
     Retrying,
     Stopped,
 }
+
+/// The word for a sink that would run if nobody had paused it.
+const PAUSED: &str = "paused";
 
 impl State {
     fn word(self) -> &'static str {
@@ -38,6 +42,7 @@ pub(super) struct Health {
     pub(super) dead_letters: Arc<DeadLetters>,
     retries: AtomicU64,
     told: Mutex<Told>,
+    pause: Mutex<Option<Pause>>,
 }
 
 struct Told {
@@ -52,6 +57,7 @@ impl Health {
         kind: &'static str,
         cursor: Cursor,
         dead_letters: DeadLetters,
+        pause: Option<Pause>,
     ) -> Self {
         let told = Told {
             state: State::Running,
@@ -65,11 +71,28 @@ impl Health {
             dead_letters: Arc::new(dead_letters),
             retries: AtomicU64::new(0),
             told: Mutex::new(told),
+            pause: Mutex::new(pause),
         }
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    fn pause(&self) -> MutexGuard<'_, Option<Pause>> {
+        self.pause.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody wants nothing to be sent.
+    pub(super) fn is_paused(&self) -> bool {
+        self.pause().is_some()
+    }
+
+    /// Pauses the sink, or lets it go on; true if it was otherwise before.
+    pub(super) fn set_pause(&self, pause: Option<Pause>) -> bool {
+        let now = pause.is_some();
+        let before = std::mem::replace(&mut *self.pause(), pause);
+        before.is_some() != now
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -115,11 +138,16 @@ impl Health {
             account,
             ..
         } = *stats;
+        let pause = self.pause().clone();
         let told = self.told();
+        let state = match (told.state, &pause) {
+            (State::Stopped, _) | (_, None) => told.state.word(),
+            (_, Some(_)) => PAUSED,
+        };
         SinkStatus {
             name: self.name.clone(),
             r#type: self.kind.to_owned(),
-            state: told.state.word().to_owned(),
+            state: state.to_owned(),
             position: position.0,
             pending,
             delivered: account.delivered,
@@ -129,6 +157,9 @@ impl Health {
             corrupt: account.corrupt,
             last_error: told.error.clone(),
             last_error_unix: told.at,
+            dead_letters: self.dead_letters.count().kept,
+            paused_unix: pause.as_ref().map_or(0, |pause| pause.since),
+            paused_by: pause.map(|pause| pause.by).unwrap_or_default(),
         }
     }
 }
@@ -162,7 +193,7 @@ impl Board {
     }
 
     pub(super) fn dead_letters_dropped(&self) -> Vec<(String, u64)> {
-        let dropped = |health: &Arc<Health>| health.dead_letters.count().dropped;
+        let dropped = |health: &Arc<Health>| health.dead_letters.count().overrun;
         self.0
             .iter()
             .map(|health| (health.name.clone(), dropped(health)))
@@ -180,9 +211,12 @@ struct Figures {
     corrupt: IntCounterVec,
     retries: IntCounterVec,
     dead_dropped: IntCounterVec,
+    dead_resent: IntCounterVec,
+    dead_discarded: IntCounterVec,
     dead_kept: IntGaugeVec,
     pending: IntGaugeVec,
     up: IntGaugeVec,
+    paused: IntGaugeVec,
     last_error: IntGaugeVec,
 }
 
@@ -205,7 +239,7 @@ impl Figures {
             )?,
             filtered: counter(
                 "filtered_total",
-                "Events that the sink's filter leaves out.",
+                "Events that the sink's filter, or an administrator's skip, leaves out.",
             )?,
             dead_lettered: counter(
                 "dead_lettered_total",
@@ -227,12 +261,21 @@ impl Figures {
                 "dead_letters_dropped_total",
                 "Dead letters that went to keep their bound.",
             )?,
+            dead_resent: counter(
+                "dead_letters_resent_total",
+                "Dead letters that a retry delivered.",
+            )?,
+            dead_discarded: counter(
+                "dead_letters_discarded_total",
+                "Dead letters that an administrator dropped.",
+            )?,
             dead_kept: gauge("dead_letters", "Dead letters on disk.")?,
             pending: gauge(
                 "pending",
                 "Events between the sink's cursor and the journal's end.",
             )?,
             up: gauge("up", "1 while the destination takes events.")?,
+            paused: gauge("paused", "1 while an administrator has paused the sink.")?,
             last_error: gauge(
                 "last_error_timestamp_seconds",
                 "When something last went wrong; 0: never.",
@@ -240,7 +283,7 @@ impl Figures {
         })
     }
 
-    fn collectors(&self) -> [&dyn Collector; 12] {
+    fn collectors(&self) -> [&dyn Collector; 15] {
         let Figures {
             journaled,
             delivered,
@@ -250,9 +293,12 @@ impl Figures {
             corrupt,
             retries,
             dead_dropped,
+            dead_resent,
+            dead_discarded,
             dead_kept,
             pending,
             up,
+            paused,
             last_error,
         } = self;
         [
@@ -264,9 +310,12 @@ impl Figures {
             corrupt,
             retries,
             dead_dropped,
+            dead_resent,
+            dead_discarded,
             dead_kept,
             pending,
             up,
+            paused,
             last_error,
         ]
     }
@@ -284,14 +333,17 @@ impl Figures {
             (&self.expired, status.expired),
             (&self.corrupt, status.corrupt),
             (&self.retries, health.retries.load(Ordering::Relaxed)),
-            (&self.dead_dropped, dead.dropped),
+            (&self.dead_dropped, dead.overrun),
+            (&self.dead_resent, dead.retried),
+            (&self.dead_discarded, dead.dropped),
         ] {
             counter.with_label_values(labels).inc_by(value);
         }
         for (gauge, value) in [
             (&self.dead_kept, dead.kept),
             (&self.pending, status.pending),
-            (&self.up, u64::from(status.state == State::Running.word())),
+            (&self.up, u64::from(health.told().state == State::Running)),
+            (&self.paused, u64::from(health.is_paused())),
             (&self.last_error, status.last_error_unix),
         ] {
             gauge

@@ -19,9 +19,13 @@ pub(crate) mod backoff;
 mod dead_letters;
 mod flight;
 mod health;
+mod orders;
+mod pauses;
 mod progress;
 mod recent;
 mod source;
+mod steer;
+mod taps;
 mod task;
 
 use std::path::PathBuf;
@@ -35,11 +39,18 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
+pub(crate) use self::dead_letters::Kept;
 pub use self::dead_letters::{BadDeadLetter, DeadLetter};
+pub(crate) use self::steer::{Letters, SteerError, Steered, Steering};
+pub(crate) use self::taps::{Onlooker, Seen};
 
 use self::dead_letters::DeadLetters;
+use self::flight::Runway;
 use self::health::{Board, Health, Shown, StoppedOnDrop};
+use self::pauses::Pauses;
 use self::recent::Recent;
+use self::steer::Post;
+use self::taps::Taps;
 use self::task::Task;
 
 /// What the fan-out uses of the program around it.
@@ -47,8 +58,10 @@ use self::task::Task;
 pub struct Context {
     /// Metrics of the sinks and of the fan-out.
     pub registry: prometheus::Registry,
-    /// Dead letters are kept in `dead-letters/SINK` below it.
+    /// Dead letters are kept in `dead-letters/SINK` below it, and which sinks are paused in `paused`.
     pub data_dir: PathBuf,
+    /// Serves pages of figures for sinks that want a port of their own.
+    pub pages: Option<Arc<dyn exporters::Pages>>,
 }
 
 /// A sink that is made, and how it wants to be fed.
@@ -97,6 +110,9 @@ pub enum BuildError {
 pub struct Fanout {
     board: Board,
     sinks: Arc<Vec<Arc<dyn Sink>>>,
+    posts: Arc<Vec<Arc<Post>>>,
+    pauses: Pauses,
+    journal: Journal,
     life: Arc<Life>,
 }
 
@@ -119,6 +135,7 @@ impl Fanout {
     ) -> Result<Fanout, BuildError> {
         let inner = exporters::Context {
             registry: context.registry.clone(),
+            pages: context.pages.clone(),
         };
         let outlets = sinks.into_iter().map(|(name, config)| {
             let sink = exporters::build(&name, &config, &inner)?;
@@ -144,8 +161,12 @@ impl Fanout {
     ) -> Result<Fanout, BuildError> {
         let recent = Recent::new(journal.clone());
         let mut tasks = Vec::with_capacity(outlets.len());
+        let (mut posts, mut sinks) = (Vec::new(), Vec::new());
         for outlet in outlets {
-            tasks.push(task_of(&journal, &recent, outlet, &context)?);
+            let (task, post, sink) = task_of(&journal, &recent, outlet, &context)?;
+            tasks.push(task);
+            posts.push(Arc::new(post));
+            sinks.push(sink);
         }
         let names: Vec<&str> = tasks.iter().map(|task| task.health().name()).collect();
         journal.retire_cursors_except(&names);
@@ -153,7 +174,6 @@ impl Fanout {
         context
             .registry
             .register(Box::new(Shown::new(board.clone())?))?;
-        let sinks = Arc::new(tasks.iter().map(Task::sink).collect());
         let (stop, told) = watch::channel(None);
         let tasks = tasks
             .into_iter()
@@ -163,7 +183,14 @@ impl Fanout {
             stop,
             tasks: Mutex::new(tasks),
         });
-        Ok(Fanout { board, sinks, life })
+        Ok(Fanout {
+            board,
+            sinks: Arc::new(sinks),
+            posts: Arc::new(posts),
+            pauses: Pauses::new(&context.data_dir),
+            journal,
+            life,
+        })
     }
 
     /// What every sink does and did, in the order of the settings.
@@ -221,7 +248,7 @@ fn task_of(
     recent: &Arc<Recent>,
     outlet: Outlet,
     context: &Context,
-) -> Result<Task, BuildError> {
+) -> Result<(Task, Post, Arc<dyn Sink>), BuildError> {
     let Outlet {
         name,
         kind,
@@ -258,12 +285,30 @@ fn task_of(
                 reason,
             }
         })?;
-    let health = Arc::new(Health::new(name, kind, cursor, dead_letters));
-    Ok(Task::new(
-        health,
-        sink.into(),
-        common,
-        journal.clone(),
-        Arc::clone(recent),
-    ))
+    let pause = Pauses::new(&context.data_dir).read(&name);
+    if let Some(pause) = &pause {
+        tracing::warn!(
+            sink = name,
+            by = pause.by,
+            "the sink is paused; `cresset sink resume {name}` lets it go on"
+        );
+    }
+    let sink: Arc<dyn Sink> = sink.into();
+    let taps = Arc::new(Taps::default());
+    let health = Arc::new(Health::new(name, kind, cursor, dead_letters, pause));
+    let runway = Runway {
+        sink: Arc::clone(&sink),
+        dead_letters: Arc::clone(&health.dead_letters),
+        taps: Arc::clone(&taps),
+    };
+    let (orders, ordered) = orders::orders();
+    let post = Post {
+        health: Arc::clone(&health),
+        orders,
+        taps,
+        filter: common.filter.clone(),
+    };
+    let recent = Arc::clone(recent);
+    let task = Task::new(health, runway, common, journal.clone(), recent, ordered);
+    Ok((task, post, sink))
 }

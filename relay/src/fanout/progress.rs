@@ -94,19 +94,51 @@ impl Progress {
     /// Takes the finished events in front: the cursor's new position and the account of what it passes.
     pub(super) fn take(&mut self) -> (u64, Account) {
         let mut account = Account::default();
-        while let Some(run) = self.runs.front() {
-            let figure = match run.fate {
-                Fate::Open => break,
-                Fate::Delivered => &mut account.delivered,
-                Fate::Filtered => &mut account.filtered,
-                Fate::DeadLettered => &mut account.dead_lettered,
-                Fate::Expired => &mut account.expired,
-                Fate::Corrupt => &mut account.corrupt,
-            };
-            *figure += run.count;
+        while let Some(run) = self.runs.front().copied()
+            && run.fate != Fate::Open
+        {
+            run.fate.count(run.count, &mut account);
             self.runs.pop_front();
         }
         (self.low(), account)
+    }
+
+    /// The event that the cursor stands at, once all that was taken is saved.
+    pub(super) fn start(&self) -> u64 {
+        self.runs.front().map_or(self.end, |run| run.first)
+    }
+
+    /// The account of all events from [`start`](Progress::start) to `to` when nothing more is done for them: those that are
+    /// not finished, or not even read, count as filtered, for somebody left them out; `first` is the oldest that there is.
+    pub(super) fn abandoned(&self, to: u64, first: u64) -> Account {
+        let mut account = Account::default();
+        for run in &self.runs {
+            let inside = (run.first + run.count).min(to).saturating_sub(run.first);
+            let fate = match run.fate {
+                Fate::Open => Fate::Filtered,
+                finished => finished,
+            };
+            fate.count(inside, &mut account);
+        }
+        let unread = to.saturating_sub(self.end);
+        let expired = first.min(to).saturating_sub(self.end);
+        account.expired += expired;
+        account.filtered += unread - expired;
+        account
+    }
+}
+
+impl Fate {
+    /// Puts events of this fate into an account; open ones have no place in it.
+    fn count(self, events: u64, account: &mut Account) {
+        match self {
+            Fate::Open => {}
+            Fate::Delivered => account.delivered += events,
+            Fate::Filtered => account.filtered += events,
+            Fate::DeadLettered => account.dead_lettered += events,
+            Fate::Expired => account.expired += events,
+            Fate::Corrupt => account.corrupt += events,
+        }
     }
 }
 
@@ -187,6 +219,34 @@ mod tests {
             progress.push(Fate::Filtered, 1);
         }
         assert_eq!(progress.len(), 2);
+    }
+
+    #[test]
+    fn what_is_abandoned_is_accounted_for_to_the_last_event() {
+        let mut progress = Progress::new(10);
+        progress.push(Fate::Open, 1);
+        progress.push(Fate::Open, 1);
+        progress.push(Fate::Corrupt, 3);
+        progress.push(Fate::Open, 1);
+        progress.settle(11, Fate::Delivered);
+        for to in 10..25 {
+            for first in [1, 12, 18, 30] {
+                assert_eq!(progress.abandoned(to, first).total(), to - 10, "to {to}");
+            }
+        }
+        let all = Account {
+            delivered: 1,
+            corrupt: 3,
+            filtered: 6,
+            ..Account::default()
+        };
+        assert_eq!(progress.abandoned(20, 1), all);
+        let expired = Account {
+            expired: 2,
+            filtered: 4,
+            ..all
+        };
+        assert_eq!(progress.abandoned(20, 18), expired);
     }
 
     fn permutations(items: &[u64]) -> Vec<Vec<u64>> {

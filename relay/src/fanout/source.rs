@@ -48,6 +48,13 @@ impl Source {
         }
     }
 
+    /// Goes on from another event; what is being read is let go.
+    pub(super) fn move_to(&mut self, next: u64) {
+        self.next = next;
+        self.own.clear();
+        (self.reader, self.reading) = (None, None);
+    }
+
     /// The event that comes next.
     pub(super) fn next(&self) -> u64 {
         self.next

@@ -4,13 +4,15 @@
 //! source ─ piece ─▶ filter ─▶ batch ─ full or due ─▶ flight (send, dead letters) ─▶ land: settle │ wait for another try
 //!                                                                                      └▶ save: cursor, account, state
 //! ```
-//! Every await of [`Task::feed`] may be dropped without losing anything: what is under way lives in the task.
+//! An administrator's orders come in between. Every await of [`Task::feed`] may be dropped without losing anything: what is under way lives in the task.
+
+mod obey;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use exporters::{Common, Encoded, Sink};
+use exporters::{Common, Encoded};
 use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::FuturesUnordered;
@@ -19,8 +21,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backoff;
-use super::flight::{Flown, Parcel, Trouble, fly};
+use super::flight::{Flown, Parcel, Runway, Trouble, fly};
 use super::health::{Health, State};
+use super::orders::{Errand, Orders};
 use super::progress::{Fate, Progress};
 use super::recent::{Piece, Recent, Run};
 use super::source::Source;
@@ -42,9 +45,12 @@ enum End {
 
 pub(super) struct Task {
     health: Arc<Health>,
-    sink: Arc<dyn Sink>,
+    runway: Runway,
     common: Common,
     journal: Journal,
+    orders: Orders,
+    /// For an administrator, besides what the journal has.
+    errands: VecDeque<Errand>,
     source: Source,
     /// The sink has a snapshot, which goes with the position.
     stateful: bool,
@@ -54,7 +60,7 @@ pub(super) struct Task {
     open: Gathering,
     /// To be sent again, lowest event first.
     waiting: VecDeque<Parcel>,
-    flying: FuturesUnordered<BoxFuture<'static, Flown>>,
+    flying: FuturesUnordered<BoxFuture<'static, Landed>>,
     hold: Hold,
     saving: Option<BoxFuture<'static, Result<(), CursorError>>>,
     saved: Instant,
@@ -63,6 +69,13 @@ pub(super) struct Task {
     read_again: Option<Instant>,
     /// Draining: the last event that is still sent.
     until: Option<u64>,
+}
+
+/// What comes back from a flight.
+enum Landed {
+    Parcel(Flown),
+    /// Whoever sent it has been told.
+    Errand,
 }
 
 /// The batch that is being filled.
@@ -85,21 +98,24 @@ struct Hold {
 impl Task {
     pub(super) fn new(
         health: Arc<Health>,
-        sink: Arc<dyn Sink>,
+        runway: Runway,
         common: Common,
         journal: Journal,
         recent: Arc<Recent>,
+        orders: Orders,
     ) -> Self {
         let next = health.cursor.position().0;
         Task {
             source: Source::new(journal.clone(), recent, next),
-            stateful: sink.snapshot().is_some(),
+            stateful: runway.sink.snapshot().is_some(),
             progress: Progress::new(next),
             behind: Some(journal.committed()),
             health,
-            sink,
+            runway,
             common,
             journal,
+            orders,
+            errands: VecDeque::new(),
             piece: None,
             open: Gathering::default(),
             waiting: VecDeque::new(),
@@ -114,10 +130,6 @@ impl Task {
 
     pub(super) fn health(&self) -> &Arc<Health> {
         &self.health
-    }
-
-    pub(super) fn sink(&self) -> Arc<dyn Sink> {
-        Arc::clone(&self.sink)
     }
 
     /// Feeds the sink until told to stop, then drains it for as long as it was told.
@@ -148,7 +160,8 @@ impl Task {
             }
             let wake = self.wake();
             tokio::select! {
-                Some(flown) = self.flying.next(), if !self.flying.is_empty() => self.land(flown),
+                Some(landed) = self.flying.next(), if !self.flying.is_empty() => self.land(landed),
+                order = self.orders.next() => self.obey(order).await,
                 saved = settled(&mut self.saving), if self.saving.is_some() => {
                     self.saving = None;
                     if let Some(end) = self.judge_save(saved) {
@@ -210,18 +223,24 @@ impl Task {
     fn tell_caught_up(&mut self) {
         if self.behind.is_some_and(|end| self.progress.low() > end.0) {
             self.behind = None;
-            self.sink.caught_up();
+            self.runway.sink.caught_up();
         }
     }
 
     // === sending ===
 
     fn launch(&mut self) {
+        while self.flying.len() < self.common.concurrency
+            && let Some(errand) = self.errands.pop_front()
+        {
+            let errand = errand.run(self.runway.clone());
+            self.flying.push(errand.map(|()| Landed::Errand).boxed());
+        }
         let now = Instant::now();
         while self.may_launch() && self.hold.until.is_none_or(|until| until <= now) {
             let Some(parcel) = self.due(now) else { break };
-            let (sink, dead) = (self.sink(), Arc::clone(&self.health.dead_letters));
-            self.flying.push(fly(sink, dead, parcel).boxed());
+            let flight = fly(self.runway.clone(), parcel);
+            self.flying.push(flight.map(Landed::Parcel).boxed());
         }
     }
 
@@ -232,7 +251,7 @@ impl Task {
         } else {
             self.common.concurrency
         };
-        self.flying.len() < most
+        self.flying.len() < most && !self.health.is_paused()
     }
 
     /// What is refused in parts must not pile up behind ever new batches.
@@ -285,7 +304,10 @@ impl Task {
         moments.into_iter().min()
     }
 
-    fn land(&mut self, flown: Flown) {
+    fn land(&mut self, landed: Landed) {
+        let Landed::Parcel(flown) = landed else {
+            return;
+        };
         let Flown {
             settled,
             again,
@@ -343,7 +365,7 @@ impl Task {
             self.saved = now;
             let (to, account) = self.progress.take();
             let state = if self.stateful {
-                self.sink.snapshot()
+                self.runway.sink.snapshot()
             } else {
                 None
             };
@@ -377,12 +399,12 @@ impl Task {
         }
         let left =
             !self.open.events.is_empty() || self.piece.is_some() || self.source.next() <= until;
-        // A destination that is away is not waited for.
-        !self.waiting.is_empty() || self.hold.attempts > 0 || !left
+        // A destination that is away is not waited for, nor is an administrator.
+        self.health.is_paused() || !self.waiting.is_empty() || self.hold.attempts > 0 || !left
     }
 
     async fn close(&mut self) {
-        if let Err(away) = self.sink.flush().await {
+        if let Err(away) = self.runway.sink.flush().await {
             self.health.error(&away.reason);
         }
         if self.saving.is_some() {

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tonic::codegen::http::Request;
 use tonic::service::Routes;
-use tonic::transport::server::TcpConnectInfo;
+use tonic::transport::server::{Connected as _, TcpConnectInfo, UdsConnectInfo};
 use tower::Service;
 use tracing::Instrument;
 
@@ -158,15 +158,15 @@ impl Grpc {
                 accepted = accept(name, &room, &bound) => accepted,
             };
             while open.try_join_next().is_some() {}
-            let Some((stream, info, permit)) = accepted else {
+            let Some((stream, peer, permit)) = accepted else {
                 continue;
             };
             let span =
                 tracing::info_span!("connection", listener = name, peer = tracing::field::Empty);
-            if let Some(peer) = info.remote_addr {
+            if let Some(peer) = peer.tcp.remote_addr {
                 span.record("peer", tracing::field::display(peer));
             }
-            let connection = server.clone().connection(stream, info, stop.clone());
+            let connection = server.clone().connection(stream, peer, stop.clone());
             open.spawn(
                 async move {
                     connection.await;
@@ -186,11 +186,15 @@ async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-type Accepted = (
-    Box<dyn Stream>,
-    TcpConnectInfo,
-    tokio::sync::OwnedSemaphorePermit,
-);
+/// Who is at the other end; services find it among a request's extensions.
+#[derive(Clone)]
+struct Peer {
+    tcp: TcpConnectInfo,
+    /// On a Unix socket: the process, as the kernel names it.
+    unix: Option<UdsConnectInfo>,
+}
+
+type Accepted = (Box<dyn Stream>, Peer, tokio::sync::OwnedSemaphorePermit);
 
 /// The next connection, once there is room for one. None after an error that concerns only that connection.
 async fn accept(name: &str, room: &Arc<Semaphore>, bound: &Bound) -> Option<Accepted> {
@@ -204,28 +208,30 @@ async fn accept(name: &str, room: &Arc<Semaphore>, bound: &Bound) -> Option<Acce
             room.clone().acquire_owned().await.ok()?
         }
     };
-    let accepted: io::Result<(Box<dyn Stream>, TcpConnectInfo)> = match bound {
+    let accepted: io::Result<(Box<dyn Stream>, Peer)> = match bound {
         Bound::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
             // Acks and events are small and must not wait for more; without the option they are only later.
             let _ = stream.set_nodelay(true);
-            let info = TcpConnectInfo {
+            let tcp = TcpConnectInfo {
                 local_addr: stream.local_addr().ok(),
                 remote_addr: Some(peer),
             };
-            (Box::new(stream) as Box<dyn Stream>, info)
-        }),
-        Bound::Unix(listener, _) => listener.accept().await.map(|(stream, _)| {
             (
                 Box::new(stream) as Box<dyn Stream>,
-                TcpConnectInfo {
-                    local_addr: None,
-                    remote_addr: None,
-                },
+                Peer { tcp, unix: None },
             )
+        }),
+        Bound::Unix(listener, _) => listener.accept().await.map(|(stream, _)| {
+            let tcp = TcpConnectInfo {
+                local_addr: None,
+                remote_addr: None,
+            };
+            let unix = Some(stream.connect_info());
+            (Box::new(stream) as Box<dyn Stream>, Peer { tcp, unix })
         }),
     };
     match accepted {
-        Ok((stream, info)) => Some((stream, info, permit)),
+        Ok((stream, peer)) => Some((stream, peer, permit)),
         Err(error) => {
             tracing::warn!(%error, "cannot accept a connection");
             // Out of file descriptors, say: trying again at once would only burn time.
@@ -262,7 +268,7 @@ impl Server {
     async fn connection(
         self: Arc<Self>,
         stream: Box<dyn Stream>,
-        info: TcpConnectInfo,
+        peer: Peer,
         stop: watch::Receiver<bool>,
     ) {
         self.connections
@@ -272,9 +278,9 @@ impl Server {
         let open = self.connections.open.with_label_values(&[self.name]);
         open.inc();
         let ended = match &self.tls {
-            None => self.http(stream, info, stop).await,
+            None => self.http(stream, peer, stop).await,
             Some(tls) => match tokio::time::timeout(GREETING, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.http(Box::new(stream), info, stop).await,
+                Ok(Ok(stream)) => self.http(Box::new(stream), peer, stop).await,
                 Ok(Err(error)) => Err(Failure::Tls(error)),
                 Err(_) => Err(Failure::Silent),
             },
@@ -289,7 +295,7 @@ impl Server {
     async fn http(
         &self,
         stream: Box<dyn Stream>,
-        info: TcpConnectInfo,
+        peer: Peer,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), Failure> {
         let heard = Arc::new(AtomicUsize::new(0));
@@ -303,7 +309,7 @@ impl Server {
             .map_or(self.limits.window, |lent| lent.window());
         let service = TowerToHyperService::new(WithPeer {
             routes: self.routes.clone(),
-            info,
+            peer,
             lent,
         });
         let builder = builder(&self.limits, window);
@@ -344,7 +350,7 @@ fn judge(error: Box<dyn Error + Send + Sync>) -> Result<(), Failure> {
 #[derive(Clone)]
 struct WithPeer {
     routes: Routes,
-    info: TcpConnectInfo,
+    peer: Peer,
     lent: Option<Arc<Lent>>,
 }
 
@@ -361,7 +367,11 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        request.extensions_mut().insert(self.info.clone());
+        let Peer { tcp, unix } = self.peer.clone();
+        request.extensions_mut().insert(tcp);
+        if let Some(unix) = unix {
+            request.extensions_mut().insert(unix);
+        }
         if let Some(lent) = &self.lent {
             request.extensions_mut().insert(lent.clone());
         }

@@ -122,6 +122,7 @@ impl Life {
         Context {
             registry: self.registry.clone(),
             data_dir: self.folder.clone(),
+            pages: None,
         }
     }
 

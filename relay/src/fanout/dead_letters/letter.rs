@@ -1,34 +1,25 @@
-//! Events that a destination refused for good: a journal of their own for each sink.
+//! One refused event, and how it is stored.
 //!
 //! ```text
-//! DATA/dead-letters/SINK/    a journal; made with the first dead letter; at its bound the oldest go, and are counted
 //! record  kind, time: the event's kind, when it was refused
 //! payload version u8 = 1 │ sequence in the relay's journal u64 │ reason len u32, UTF-8 │ event: id, original bytes
 //! ```
-//! Numbers are big-endian. A dead letter is on disk before the cursor moves past its event.
-
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+//! Numbers are big-endian. The first line of the stored reason says why; lines after it are the destination's answer.
 
 use bytes::{Buf, BufMut, BytesMut};
-use journal::{Entry, Journal, RealDisk, Record};
+use journal::{Entry, Record};
 use proto::Event;
-
-use crate::log::unix_nanoseconds;
 
 const VERSION: u8 = 1;
 /// A longer answer of a destination is cut.
 const MAX_REASON: usize = 4 << 10;
-/// Small, so that little goes at a time when the oldest go.
-const SEGMENT_BYTES: u64 = 4 << 20;
 
 /// A refused event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Where the event stood in the relay's journal.
     pub sequence: u64,
-    /// Why it was refused, in the destination's words.
+    /// Why it was refused: one line, then the destination's answer if there is more to it.
     pub reason: String,
     /// The event, to be sent again as it is.
     pub event: Event,
@@ -45,7 +36,13 @@ pub struct BadDeadLetter {
 }
 
 impl DeadLetter {
-    fn to_record(&self, time: u64) -> Record {
+    /// Why, in one line, and the destination's answer, which may be empty.
+    #[must_use]
+    pub fn reason_and_answer(&self) -> (&str, &str) {
+        self.reason.split_once('\n').unwrap_or((&self.reason, ""))
+    }
+
+    pub(super) fn to_record(&self, time: u64) -> Record {
         let event = self.event.to_journal();
         let mut out = BytesMut::with_capacity(13 + self.reason.len() + event.len());
         let reason = &self.reason[..self.reason.floor_char_boundary(MAX_REASON)];
@@ -96,120 +93,6 @@ fn parse(entry: &Entry) -> Result<DeadLetter, String> {
         reason,
         event,
     })
-}
-
-/// One sink's dead letters.
-pub(super) struct DeadLetters {
-    path: PathBuf,
-    max_size: u64,
-    held: Mutex<Held>,
-}
-
-enum Held {
-    /// Nothing has been refused yet.
-    Nothing,
-    Open(Journal),
-    /// Let go of, with what there was.
-    Closed(Count),
-}
-
-/// How many there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Count {
-    /// On disk.
-    pub(super) kept: u64,
-    /// Gone, to keep the bound.
-    pub(super) dropped: u64,
-}
-
-impl Count {
-    fn of(journal: &Journal) -> Count {
-        let (first, committed) = (journal.first().0.max(1), journal.committed().0);
-        Count {
-            kept: (committed + 1).saturating_sub(first),
-            dropped: first - 1,
-        }
-    }
-}
-
-impl DeadLetters {
-    /// Opens what is there; without dead letters there is nothing on disk.
-    pub(super) fn new(path: PathBuf, max_size: u64) -> Result<Self, String> {
-        let there = path.exists();
-        let dead_letters = DeadLetters {
-            path,
-            max_size,
-            held: Mutex::new(Held::Nothing),
-        };
-        if there {
-            dead_letters.open()?;
-        }
-        Ok(dead_letters)
-    }
-
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Blocks the thread when it opens.
-    fn open(&self) -> Result<Journal, String> {
-        let mut held = self.held();
-        match &*held {
-            Held::Nothing => {}
-            Held::Open(journal) => return Ok(journal.clone()),
-            Held::Closed(_) => return Err("the relay is stopping".to_owned()),
-        }
-        let disk = RealDisk::open(&self.path).map_err(|e| e.to_string())?;
-        let config = journal::Config {
-            segment_bytes: SEGMENT_BYTES,
-            max_size: self.max_size,
-            max_age: Duration::MAX,
-            ..journal::Config::default()
-        };
-        let opened = Journal::open(Arc::new(disk), config, Box::new(()));
-        let (journal, _found) = opened.map_err(|e| e.to_string())?;
-        *held = Held::Open(journal.clone());
-        Ok(journal)
-    }
-
-    /// Writes them; they are on disk when this returns.
-    pub(super) async fn write(self: &Arc<Self>, letters: &[DeadLetter]) -> Result<(), String> {
-        let here = Arc::clone(self);
-        let opened = tokio::task::spawn_blocking(move || here.open()).await;
-        let journal = opened.map_err(|e| e.to_string())??;
-        let time = unix_nanoseconds();
-        let records = letters
-            .iter()
-            .map(|letter| letter.to_record(time))
-            .collect();
-        journal
-            .append(records)
-            .await
-            .map(drop)
-            .map_err(|e| e.to_string())
-    }
-
-    pub(super) fn count(&self) -> Count {
-        match &*self.held() {
-            Held::Nothing => Count::default(),
-            Held::Open(journal) => Count::of(journal),
-            Held::Closed(count) => *count,
-        }
-    }
-
-    /// Lets go of the folder. Nothing is written after that.
-    pub(super) async fn close(&self) {
-        let closed = Held::Closed(self.count());
-        let was = std::mem::replace(&mut *self.held(), closed);
-        if let Held::Open(journal) = was {
-            // Joins the journal's thread. A panic there is told by the journal.
-            let _ = tokio::task::spawn_blocking(move || journal.close()).await;
-        }
-    }
-
-    pub(super) fn path(&self) -> &std::path::Path {
-        &self.path
-    }
 }
 
 #[cfg(test)]
