@@ -34,6 +34,7 @@ for group in "$@"; do
         need javac default-jdk-headless
         need mvn maven
         need kcat kcat
+        need prometheus prometheus
         ;;
     *)
         echo "setup.sh: unknown group $group; known are build and test" >&2

@@ -54,6 +54,28 @@ impl RelayArgs {
     }
 }
 
+/// Which relay to administer.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct AdminArgs {
+    /// The relay's data folder; its socket is DIR/admin.sock [default: where `cresset up` and the service put it]
+    #[arg(long, value_name = "DIR", global = true)]
+    data: Option<PathBuf>,
+
+    /// The relay's admin socket itself, as in its relay.listen.admin
+    #[arg(long, value_name = "PATH", global = true, conflicts_with = "data")]
+    socket: Option<PathBuf>,
+}
+
+impl AdminArgs {
+    /// Connects to the relay's admin socket.
+    pub(crate) async fn connect(&self) -> Result<Relay, Trouble> {
+        match &self.socket {
+            Some(socket) => Relay::connect(&format!("unix:{}", socket.display())).await,
+            None => Relay::connect_admin(self.data.as_deref()).await,
+        }
+    }
+}
+
 /// A relay that was reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Relay {
@@ -109,6 +131,12 @@ impl Relay {
                 reason: reason(&status),
             },
         }
+    }
+
+    /// What an administrator may do with this relay's sinks.
+    pub(crate) fn sinks(&self) -> proto::sinks::sinks_client::SinksClient<Channel> {
+        proto::sinks::sinks_client::SinksClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// The query service of this relay.

@@ -360,7 +360,7 @@ async fn print(
 }
 
 /// Waits for Ctrl-C or SIGTERM; both are the normal end of watching.
-async fn interrupted() {
+pub(crate) async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     match (
         signal(SignalKind::interrupt()),
@@ -378,7 +378,7 @@ async fn interrupted() {
 }
 
 /// A duration back from now or RFC 3339, as unix nanoseconds.
-fn time(text: &str) -> Result<i64, String> {
+pub(crate) fn time(text: &str) -> Result<i64, String> {
     let unix = match text.parse::<yaml::Span>() {
         Ok(span) => now().saturating_sub(span.0),
         Err(_) => match text.parse::<jiff::Timestamp>() {

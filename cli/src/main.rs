@@ -3,12 +3,16 @@
 mod config;
 mod connect;
 mod demo;
+mod dlq;
 mod import;
 mod journal;
 mod logs;
 mod print;
 mod run;
+mod sink;
 mod status;
+mod table;
+mod tap;
 mod up;
 
 use std::process::ExitCode;
@@ -59,6 +63,12 @@ enum Command {
         after_help = "Exits with 0 when all is fine, 1 when there are problems, 3 when there is no journal to open."
     )]
     Journal(journal::JournalArgs),
+    /// List, try or steer the relay's sinks
+    Sink(sink::SinkArgs),
+    /// Look into, retry or drop what a destination refused for good
+    Dlq(dlq::DlqArgs),
+    /// Look on while a sink sends
+    Tap(tap::TapArgs),
     /// Check, show or explain the configuration file
     Config(config::ConfigArgs),
 }
@@ -74,6 +84,9 @@ fn main() -> ExitCode {
         Command::Logs(args) => within(logs::logs(args)),
         Command::Status(args) => within(status::status(args)),
         Command::Import(args) => within(import::import(args)),
+        Command::Sink(args) => within(sink::sink(args)),
+        Command::Dlq(args) => within(dlq::dlq(args)),
+        Command::Tap(args) => within(tap::tap(args)),
     }
 }
 

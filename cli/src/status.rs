@@ -200,7 +200,8 @@ fn policy_problem(problem: &PolicyProblem) -> Value {
     })
 }
 
-fn sink(sink: &SinkStatus) -> Value {
+/// One sink, with the names of `query.proto`.
+pub(crate) fn sink(sink: &SinkStatus) -> Value {
     json!({
         "name": sink.name,
         "type": sink.r#type,
@@ -214,6 +215,9 @@ fn sink(sink: &SinkStatus) -> Value {
         "corrupt": sink.corrupt,
         "last_error": sink.last_error,
         "last_error_unix": sink.last_error_unix,
+        "dead_letters": sink.dead_letters,
+        "paused_by": sink.paused_by,
+        "paused_unix": sink.paused_unix,
     })
 }
 

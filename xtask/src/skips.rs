@@ -36,6 +36,7 @@ impl Skip {
             "java" => ["java", "javac", "mvn"].into_iter().all(workspace::on_path),
             "kcat" => workspace::on_path("kcat"),
             "qemu" => workspace::on_path("qemu-system-x86_64"),
+            "prometheus" => workspace::on_path("prometheus") && workspace::on_path("promtool"),
             // Quick runs leave it out; what else a suite may name (another tier, a newer kernel) is not here to be had.
             _ => false,
         }

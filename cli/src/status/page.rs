@@ -355,6 +355,10 @@ impl Page {
         ];
         self.table(1, &head, &rows, |page, at| {
             let sink = &sinks[at];
+            if !sink.paused_by.is_empty() {
+                let since = ago(sink.paused_unix);
+                page.line(2, &format!("! paused {since} ago by {}", sink.paused_by));
+            }
             if !sink.last_error.is_empty() {
                 page.line(
                     2,
