@@ -4,10 +4,12 @@
 //! received          = acknowledged + refused + duplicate + in flight                          (a Ledger)
 //! position − birth  = delivered + filtered + dead-lettered + expired + corrupt − rewound      (each cursor)
 //! birth ≤ position ≤ committed + 1        first ≤ committed + 1        bytes ≤ bound + one segment
+//! every number belongs to one segment: each begins after the one before it
+//! from one moment to the next: first, committed and position + rewound never go back, birth stays
 //! ```
 //!
 //! [`check`] is the only place that knows them: tests, the model of the random histories and the journal's own
-//! run-time assertion ([`crate::Journal::check`]) all call it.
+//! run-time assertion ([`crate::Journal::check`], which holds each moment against the last) all call it.
 
 use std::ops::{Add, AddAssign};
 
@@ -100,6 +102,8 @@ pub struct Books {
     pub first: Seq,
     /// Newest record that may be read; 0 before the first.
     pub committed: Seq,
+    /// Where the segments begin, oldest first.
+    pub segments: Vec<Seq>,
     /// Bytes in segments.
     pub bytes: u64,
     /// What `bytes` may reach: the size bound and one segment.
@@ -115,11 +119,41 @@ pub struct Books {
 #[error("the books do not balance: {0}; please report it with the journal kept aside")]
 pub struct Violation(pub String);
 
-/// Checks every identity of the drawing above.
+/// Checks every identity of the drawing above, of these books and of their way from `before`.
 ///
 /// # Errors
 /// The first identity that does not hold, with its figures.
-pub fn check(books: &Books) -> Result<(), Violation> {
+pub fn check(books: &Books, before: Option<&Books>) -> Result<(), Violation> {
+    check_moment(books)?;
+    before.map_or(Ok(()), |before| check_way(before, books))
+}
+
+fn check_way(before: &Books, books: &Books) -> Result<(), Violation> {
+    let grows = |what: &str, from: Seq, to: Seq| {
+        ensure(from <= to, || {
+            format!("{what} went back from {from} to {to}")
+        })
+    };
+    grows("first", before.first, books.first)?;
+    grows("committed", before.committed, books.committed)?;
+    for cursor in &books.cursors {
+        let Some(old) = before.cursors.iter().find(|old| old.name == cursor.name) else {
+            continue;
+        };
+        let passed = |cursor: &CursorBooks| Seq(cursor.position.0 + cursor.rewound);
+        let name = &cursor.name;
+        grows(&format!("cursor {name}"), passed(old), passed(cursor))?;
+        ensure(old.birth == cursor.birth, || {
+            format!(
+                "cursor {name} was born at {} and now at {}",
+                old.birth, cursor.birth
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn check_moment(books: &Books) -> Result<(), Violation> {
     let Ledger {
         received,
         acknowledged,
@@ -139,6 +173,10 @@ pub fn check(books: &Books) -> Result<(), Violation> {
     ensure(first <= committed + 1, || {
         format!("first {first} is past committed {committed}")
     })?;
+    let segments = &books.segments;
+    ensure(segments.is_sorted_by(|a, b| a < b), || {
+        format!("segments begin at {segments:?}")
+    })?;
     let (bytes, bound) = (books.bytes, books.bound);
     ensure(bytes <= bound, || {
         format!("{bytes} bytes on disk, bound {bound}")
@@ -157,6 +195,9 @@ fn check_cursor(cursor: &CursorBooks, committed: u64) -> Result<(), Violation> {
         account,
         rewound,
     } = cursor;
+    ensure(birth <= position || *rewound > 0, || {
+        format!("cursor {name} at {position} is before its birth at {birth}")
+    })?;
     ensure(position.0 <= committed + 1, || {
         format!("cursor {name} at {position} is past committed {committed}")
     })?;
@@ -191,6 +232,7 @@ mod tests {
         Books {
             first: Seq(5),
             committed: Seq(20),
+            segments: vec![Seq(5), Seq(9)],
             bytes: 10,
             bound: 10,
             ledger: Ledger {
@@ -212,12 +254,13 @@ mod tests {
 
     #[test]
     fn balanced_books_pass() {
-        assert_eq!(check(&books()), Ok(()));
+        assert_eq!(check(&books(), Some(&books())), Ok(()));
     }
 
     #[test]
     fn each_unbalanced_figure_is_found() {
-        let spoil: [fn(&mut Books); 6] = [
+        let spoil: [fn(&mut Books); 7] = [
+            |b| b.segments[0] = Seq(9),
             |b| b.ledger.received += 1,
             |b| b.first = Seq(22),
             |b| b.bytes += 1,
@@ -228,7 +271,33 @@ mod tests {
         for (n, spoil) in spoil.iter().enumerate() {
             let mut bad = books();
             spoil(&mut bad);
-            assert!(check(&bad).is_err(), "case {n} passed");
+            assert!(check(&bad, None).is_err(), "case {n} passed");
         }
+    }
+
+    #[test]
+    fn what_goes_back_is_found() {
+        let earlier: [fn(&mut Books); 4] = [
+            |b| b.first = Seq(6),
+            |b| b.committed = Seq(21),
+            |b| b.cursors[0].birth = Seq(2),
+            |b| {
+                b.cursors[0].position = Seq(11);
+                b.cursors[0].account.delivered += 1;
+            },
+        ];
+        for (n, change) in earlier.iter().enumerate() {
+            let mut before = books();
+            change(&mut before);
+            assert!(check(&books(), Some(&before)).is_err(), "case {n} passed");
+        }
+    }
+
+    #[test]
+    fn a_rewind_goes_back_and_says_so() {
+        let mut after = books();
+        after.cursors[0].position = Seq(8);
+        after.cursors[0].rewound += 2;
+        assert_eq!(check(&after, Some(&books())), Ok(()));
     }
 }

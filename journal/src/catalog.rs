@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     Config, Disk, Ledger, Seq,
+    account::Books,
     cursor::Cell,
     disk::Lock,
     segment::{Growth, IndexEntry, Segment},
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) chores: Mutex<Chores>,
     pub(crate) chore: Condvar,
     pub(crate) cursors: Mutex<BTreeMap<String, Arc<Cell>>>,
+    /// The books when they were last checked.
+    pub(crate) checked: Mutex<Option<Books>>,
     pub(crate) committed: watch::Sender<Seq>,
     pub(crate) counters: Counters,
     pub(crate) lock: Mutex<Option<Box<dyn Lock>>>,
@@ -43,8 +46,8 @@ pub(crate) struct Chores {
     pub(crate) cursors_moved: bool,
     /// There are segments to be removed.
     pub(crate) leaving: bool,
-    /// A segment was sealed and may be compressed.
-    pub(crate) sealed: bool,
+    /// A segment was closed by the next one and may be compressed.
+    pub(crate) closed: bool,
     pub(crate) closing: bool,
 }
 
@@ -83,6 +86,8 @@ pub(crate) struct Catalog {
     pub(crate) used: u64,
     /// Segments that are no longer read and not yet removed, oldest first.
     pub(crate) leaving: VecDeque<Arc<Segment>>,
+    /// Bytes of the copy that is being compressed.
+    pub(crate) packing: u64,
 }
 
 /// The segment that holds a sequence number.
@@ -99,14 +104,25 @@ impl Catalog {
         self.segments.front().map_or(self.next, |s| s.base.0)
     }
 
-    /// Bytes on disk: in segments, and in those that are leaving.
+    /// Bytes on disk: in segments, in those that are leaving, and in the copy that is being compressed.
     pub(crate) fn on_disk(&self) -> u64 {
-        self.used + self.leaving.iter().map(|s| s.bytes()).sum::<u64>()
+        let leaving: u64 = self.leaving.iter().map(|s| s.bytes()).sum();
+        self.used + leaving + self.packing
     }
 
     pub(crate) fn push(&mut self, segment: Arc<Segment>) {
         self.used += segment.bytes();
         self.segments.push_back(segment);
+    }
+
+    /// Takes out the newest segment if no number is its own: the next segment will have its name.
+    pub(crate) fn drop_numberless(&mut self) {
+        let next = self.next;
+        let is_open = self.open.is_some();
+        let none = |newest: &mut Arc<Segment>| !is_open && newest.base.0 >= next;
+        if let Some(newest) = self.segments.pop_back_if(none) {
+            self.used -= newest.bytes();
+        }
     }
 
     /// The segment for `seq`, which is at least [`Catalog::first`] and below `next`.

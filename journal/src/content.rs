@@ -95,6 +95,14 @@ impl Content {
         }
     }
 
+    /// `offset`, or the first place after it where a record can be, as far as that is known without looking.
+    pub(crate) fn skip(&self, offset: u64, tolerant: bool) -> io::Result<u64> {
+        match self {
+            Content::Plain(_) => Ok(offset),
+            Content::Packed(packed) => packed.skip(offset, tolerant),
+        }
+    }
+
     /// Where in the file the byte at `offset` is, or the block that has it.
     pub(crate) fn place(&self, offset: u64) -> u64 {
         match self {

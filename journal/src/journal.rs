@@ -312,12 +312,12 @@ impl Journal {
         }
     }
 
-    /// Checks the identities of [`crate::account`] now.
+    /// Checks the identities of [`crate::account`] now, and on the way from the last time.
     ///
     /// # Errors
     /// The first that does not hold: a bug.
     pub fn check(&self) -> Result<(), Violation> {
-        account::check(&books(&self.handle.shared))
+        check(&self.handle.shared)
     }
 
     /// Writes what waits, makes cursors durable, ends the threads and gives up the lock. Other handles then answer
@@ -331,8 +331,17 @@ impl Journal {
     }
 }
 
+/// Checks the books of this moment against the identities and against those of the last check.
+pub(crate) fn check(shared: &Shared) -> Result<(), Violation> {
+    let mut last = lock(&shared.checked);
+    let books = books(shared);
+    account::check(&books, last.as_ref())?;
+    *last = Some(books);
+    Ok(())
+}
+
 /// The books of this moment.
-pub(crate) fn books(shared: &Shared) -> Books {
+fn books(shared: &Shared) -> Books {
     // Cursors before the catalog: what they have passed is committed by then.
     let cursors = lock(&shared.cursors)
         .values()
@@ -342,6 +351,7 @@ pub(crate) fn books(shared: &Shared) -> Books {
     Books {
         first: Seq(catalog.first()),
         committed: Seq(catalog.next - 1),
+        segments: catalog.segments.iter().map(|s| s.base).collect(),
         bytes: catalog.on_disk(),
         bound: shared.config.max_size + shared.config.segment_bytes,
         ledger: *lock(&shared.ledger),

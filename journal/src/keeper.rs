@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     catalog::{Chores, Shared, lock},
-    journal::books,
+    journal,
     packing::{self, Packer},
     retention,
     writer::{Writer, close_queue},
@@ -77,7 +77,7 @@ fn tick(shared: &Shared, now: u64) {
     // A disk that cannot be read or changed today is asked again at the next tick.
     let _ = retention::remove_old(shared, now);
     let _ = retention::finish_removals(shared);
-    if let Err(violation) = crate::account::check(&books(shared)) {
+    if let Err(violation) = journal::check(shared) {
         *lock(&shared.counters.violation) = Some(violation.to_string());
     }
 }

@@ -4,7 +4,7 @@
 //! `pwrite`, makes it durable with one `fdatasync`, folds it into the owner's [`Checkpoint`], publishes it, and then
 //! wakes everyone who waited. [`Journal::append`] therefore resolves only when the records are on disk.
 //!
-//! # The directory, format version 1
+//! # The directory, format version 2
 //!
 //! ```text
 //! FORMAT                        "cresset-journal 1 CRC": the first file made, the first one read
@@ -16,7 +16,9 @@
 //! segment   ┌─ header ─┬─ copy ─┬─ checkpoint ─┬─ record ─┬─ record ─ … ─┬─ index ─┬─ trailer ─┐
 //!           0         4096     4160                                       (both only once sealed)
 //! record    crc u32 │ flags u8, len u24 │ kind u8, seq u56 │ time u64 │ payload
-//! index     every ~64 KiB: seq u64 │ offset u64 │ latest time before it u64
+//! packed    ┌─ header ─┬─ copy ─┬─ checkpoint ─┬─ block ─┬─ block ─ … ─┬─ index ─┬─ trailer ─┐   the same records, compressed
+//! block     header 40, with where its records stood │ stored bytes
+//! index     every ~64 KiB, or every block: seq u64 │ offset u64 │ latest time before it u64 │ block's place u64, if packed
 //! cursor    two slots of equal size, each: generation, position, account, owner's state, crc; the newer valid one counts
 //! ```
 //!

@@ -22,7 +22,7 @@ use crate::{
     catalog::lock,
     content::read,
     disk::DiskFile,
-    record::checksum,
+    record::{checksum, is_whole},
     segment::{self, Head, IndexEntry, get, put},
     walk::PATIENCE,
 };
@@ -66,7 +66,7 @@ impl Label {
     fn decode(bytes: &[u8], salt: u32) -> Option<Label> {
         let bytes: &[u8; HEADER] = bytes.first_chunk()?;
         let whole = bytes.starts_with(MAGIC)
-            && checksum(salt, &bytes[8..]) == u32::from_le_bytes(get(bytes, 4));
+            && is_whole(salt, &bytes[8..], u32::from_le_bytes(get(bytes, 4)));
         let label = Label {
             offset: u64::from_le_bytes(get(bytes, 8)),
             first: u64::from_le_bytes(get(bytes, 16)),
@@ -75,7 +75,13 @@ impl Label {
             crc: u32::from_le_bytes(get(bytes, 32)),
             way: u32::from_le_bytes(get(bytes, 36)),
         };
-        (whole && label.plain <= LONGEST).then_some(label)
+        let sized = (1..=LONGEST).contains(&label.plain) && label.stored <= label.plain;
+        (whole && sized).then_some(label)
+    }
+
+    /// Where the records of the block end.
+    fn end(&self) -> u64 {
+        self.offset.saturating_add(u64::from(self.plain))
     }
 }
 
@@ -136,6 +142,16 @@ struct Last {
     block: Option<(usize, Option<Bytes>)>,
 }
 
+/// What there is at some offset.
+struct Stretch {
+    /// The block that it is in; `None` where that is damaged or missing.
+    bytes: Option<Bytes>,
+    /// Where in it.
+    at: usize,
+    /// Where the next block begins, or all ends.
+    end: u64,
+}
+
 impl Packed {
     pub(crate) fn open(file: Arc<dyn DiskFile>, head: &Head) -> io::Result<Packed> {
         let extent = segment::read_extent(&*file, head)?;
@@ -192,23 +208,38 @@ impl Packed {
 
     /// See [`crate::content::Content::fetch`].
     pub(crate) fn fetch(&self, offset: u64, len: usize, tolerant: bool) -> io::Result<Bytes> {
+        let stretch = self.stretch(offset, tolerant)?;
+        if let Some(bytes) = stretch.bytes {
+            let until = bytes.len().min(stretch.at.saturating_add(len));
+            return Ok(bytes.slice(stretch.at..until));
+        }
+        // Damaged, or missing: as far as the next block.
+        let missing = usize::try_from(stretch.end.saturating_sub(offset)).unwrap_or(usize::MAX);
+        Ok(vec![0; len.min(missing.max(1))].into())
+    }
+
+    /// `offset`, or where the next block begins (or all ends) if no record can be had from there.
+    pub(crate) fn skip(&self, offset: u64, tolerant: bool) -> io::Result<u64> {
+        let stretch = self.stretch(offset, tolerant)?;
+        Ok(match stretch.bytes {
+            Some(_) => offset,
+            None => stretch.end.max(offset),
+        })
+    }
+
+    /// What there is at `offset`.
+    fn stretch(&self, offset: u64, tolerant: bool) -> io::Result<Stretch> {
         let after = self.blocks.partition_point(|b| b.offset <= offset);
-        let until = self.blocks.get(after).map_or(self.end, |b| b.offset);
-        let bytes = match after.checked_sub(1) {
+        let end = self.blocks.get(after).map_or(self.end, |b| b.offset);
+        let before = after.checked_sub(1);
+        let start = before.and_then(|n| self.blocks.get(n)).map(|b| b.offset);
+        let at = usize::try_from(offset - start.unwrap_or(offset)).unwrap_or(usize::MAX);
+        let bytes = match before {
             Some(n) => self.block(n, tolerant)?,
             None => None,
         };
-        let start = after.checked_sub(1).and_then(|n| self.blocks.get(n));
-        let start = offset - start.map_or(offset, |b| b.offset);
-        if let Some(bytes) = bytes {
-            let from = usize::try_from(start).unwrap_or(usize::MAX);
-            if from < bytes.len() {
-                return Ok(bytes.slice(from..bytes.len().min(from.saturating_add(len))));
-            }
-        }
-        // Damaged, or missing: as far as the next block.
-        let missing = usize::try_from(until.saturating_sub(offset)).unwrap_or(usize::MAX);
-        Ok(vec![0; len.min(missing.max(1))].into())
+        let bytes = bytes.filter(|bytes| at < bytes.len());
+        Ok(Stretch { bytes, at, end })
     }
 
     /// The records of one block; `None` where it is damaged.
@@ -245,7 +276,7 @@ impl Packed {
             return Ok(None);
         }
         let stored = read(&*self.file, at, label.stored as usize, tolerant)?;
-        if checksum(self.salt, &stored) != label.crc {
+        if !is_whole(self.salt, &stored, label.crc) {
             return Ok(None);
         }
         let plain = match label.way {
@@ -301,9 +332,9 @@ fn find(file: &dyn DiskFile, head: &Head, tolerant: bool) -> io::Result<Headers>
             before: 0,
             place: at,
         });
-        end = label.offset + u64::from(label.plain);
+        end = label.end();
         at += HEADER as u64 + u64::from(label.stored);
-        file_end = at;
+        file_end = at.min(len);
     }
     Ok((blocks, end, file_end))
 }

@@ -9,6 +9,7 @@
 //! byte of it may yet be worth something. The newest segment is never compressed.
 //!
 //! It takes room for a second copy for a while, so it begins only where there is plenty and gives way to new records.
+//! The copy counts as the journal's, and never grows past half a segment: one that does not shrink so far stays plain.
 
 use std::{
     io,
@@ -29,7 +30,7 @@ use crate::{
 
 /// Between a segment's name and `.tmp` while it is compressed.
 pub(crate) const SUFFIX: &str = ".zst";
-/// Sealed segments are looked for at least this often, and a failure is tried again after it.
+/// Closed segments are looked for at least this often, and a failure is tried again after it.
 const PAUSE: Duration = Duration::from_secs(30);
 /// Room for so many copies of the segment must be there before one is begun.
 const PLENTY: u64 = 3;
@@ -79,11 +80,11 @@ impl Packer {
             let mut chores = lock(&self.shared.chores);
             if !chores.closing && step != Step::More {
                 let failed = step == Step::Failed;
-                let idle = |c: &mut Chores| !c.closing && (failed || !c.sealed);
+                let idle = |c: &mut Chores| !c.closing && (failed || !c.closed);
                 let waited = self.shared.chore.wait_timeout_while(chores, PAUSE, idle);
                 chores = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
-            chores.sealed = false;
+            chores.closed = false;
             if chores.closing {
                 drop(chores);
                 self.give_up();
@@ -129,7 +130,9 @@ impl Packer {
 
     fn remove(&self, job: &Job) {
         // What is left of it is also removed at the next start.
-        let _ = self.shared.disk.unlink(&job.temporary);
+        if self.shared.disk.unlink(&job.temporary).is_ok() {
+            lock(&self.shared.catalog).packing = 0;
+        }
     }
 
     /// The newest segment that is closed by a following one and not looked at yet: the oldest are the next to go anyway.
@@ -154,6 +157,7 @@ impl Packer {
         };
         let end = reader::extent_of(segment, &body, upper)?.end;
         let job = Job::begin(&self.shared, segment, body, end, upper, self.level)?;
+        lock(&self.shared.catalog).packing = job.at;
         self.job = Some(job);
         Ok(Step::More)
     }
@@ -170,11 +174,12 @@ impl Packer {
         };
         match stage {
             Ok(Stage::More) => {
+                lock(&self.shared.catalog).packing = job.at;
                 self.job = Some(job);
                 Step::More
             }
             Ok(Stage::Whole) => settle(&job.segment),
-            Ok(Stage::Damaged) => {
+            Ok(Stage::Unfit) => {
                 self.remove(&job);
                 settle(&job.segment)
             }
@@ -198,11 +203,14 @@ fn publish(shared: &Shared, job: &Job) -> io::Result<()> {
     let _removal = lock(&shared.removal);
     let kept = |segment: &Arc<Segment>| Arc::ptr_eq(segment, &job.segment);
     if !lock(&shared.catalog).segments.iter().any(kept) {
-        return shared.disk.unlink(&job.temporary);
+        shared.disk.unlink(&job.temporary)?;
+        lock(&shared.catalog).packing = 0;
+        return Ok(());
     }
     shared.disk.rename(&job.temporary, &job.segment.name)?;
     let before = {
         let mut catalog = lock(&shared.catalog);
+        catalog.packing = 0;
         let before = job.segment.len.swap(job.at, Relaxed);
         // It may be about to leave by now; then its bytes are not counted as used any more.
         if catalog.segments.iter().any(kept) {
@@ -222,8 +230,8 @@ fn publish(shared: &Shared, job: &Job) -> io::Result<()> {
 /// How far a job got.
 enum Stage {
     More,
-    /// The plain segment is not whole; it stays.
-    Damaged,
+    /// The plain segment is not whole, or empty, or does not shrink enough; it stays.
+    Unfit,
     /// The compressed one is on disk and was read again.
     Whole,
 }
@@ -238,8 +246,9 @@ struct Job {
     block_bytes: usize,
     /// Over the plain records.
     walk: Walk,
-    /// Length of the new file so far.
+    /// Length of the new file so far, and what it may come to.
     at: u64,
+    limit: u64,
     index: Vec<IndexEntry>,
     sums: Sums,
     /// Over the new file.
@@ -299,6 +308,7 @@ impl Job {
             block_bytes: usize::try_from(shared.config.block_bytes).unwrap_or(1 << 20),
             walk: Walk::new(&body, end, upper),
             at: head.data_start(),
+            limit: shared.config.segment_bytes / 2,
             index: Vec::new(),
             sums: Sums::NONE,
             check: None,
@@ -330,12 +340,15 @@ impl Job {
         let (start, first) = (self.walk.at, self.walk.next);
         let piece = self.walk.step(self.block_bytes, false)?;
         if !piece.gaps.is_empty() || !piece.holes.is_empty() {
-            return Ok(Stage::Damaged);
+            return Ok(Stage::Unfit);
         }
         if self.walk.at > start {
             let len = usize::try_from(self.walk.at - start).map_err(io::Error::other)?;
             let plain = self.walk.content.fetch(start, len, false)?;
             let block = self.maker.block(start, first, &plain)?;
+            if self.at + block.len() as u64 > self.limit {
+                return Ok(Stage::Unfit);
+            }
             write_all(&*self.file, &block, self.at)?;
             self.index.push(IndexEntry {
                 seq: first,
@@ -349,15 +362,15 @@ impl Job {
         if !piece.done {
             return Ok(Stage::More);
         }
-        if self.walk.at < self.walk.end || self.walk.next < self.walk.upper {
-            return Ok(Stage::Damaged);
+        let all = self.walk.at >= self.walk.end && self.walk.next >= self.walk.upper;
+        if !all || self.index.is_empty() {
+            return Ok(Stage::Unfit);
         }
-        self.finish()?;
-        Ok(Stage::More)
+        self.finish()
     }
 
     /// Index and trailer; then all of it is read again.
-    fn finish(&mut self) -> io::Result<()> {
+    fn finish(&mut self) -> io::Result<Stage> {
         let extent = Extent {
             end: self.walk.at,
             last: self.walk.next - 1,
@@ -367,13 +380,16 @@ impl Job {
             index: Some(Arc::new(std::mem::take(&mut self.index))),
         };
         let closing = segment::closing(&self.head, &extent);
+        if self.at + closing.len() as u64 > self.limit {
+            return Ok(Stage::Unfit);
+        }
         write_all(&*self.file, &closing, self.at)?;
         self.at += closing.len() as u64;
         self.file.fdatasync()?;
         let body = Body::open(Arc::clone(&self.file), self.head)?;
         let walk = Walk::new(&body, extent.end, self.walk.upper);
         self.check = Some((walk, Sums::NONE));
-        Ok(())
+        Ok(Stage::More)
     }
 }
 

@@ -89,6 +89,7 @@ pub(crate) fn open_locked(
         .unwrap_or(0);
     opened.burned = passed.saturating_sub(catalog.next);
     catalog.next = catalog.next.max(passed);
+    catalog.drop_numberless();
     let first = catalog.first();
     for name in &opened.cursors_lost {
         if let Some((slot, _)) = cursors.get_mut(name) {
@@ -134,6 +135,7 @@ fn assemble(
         }),
         chore: Condvar::new(),
         cursors: Mutex::new(cells.collect()),
+        checked: Mutex::new(None),
         committed: watch::Sender::new(Seq(next - 1)),
         counters: Counters::default(),
         lock: Mutex::new(Some(guard)),

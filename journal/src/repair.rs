@@ -324,30 +324,31 @@ impl Repair<'_> {
         file.fdatasync()
     }
 
-    /// What a walk over a closed segment finds.
+    /// What a walk over a closed segment finds. A trailer that is whole says where the records end and which was the
+    /// last: one that is damaged there stays, and its number was given out.
     fn ends(&self, name: &str, body: &Body) -> io::Result<Ends> {
         let bases = self.disk.list()?;
         let following = bases.iter().filter_map(|n| segment::base_of(n));
         let following = following.filter(|base| *base > body.head.base).min();
-        let extent = body.extent()?;
-        let end = match &extent {
-            Some(extent) => extent.end,
-            None => body.content.end()?,
+        let said = segment::read_ending(&*body.file, &body.head)?;
+        let (end, last) = match &said {
+            Some((extent, _)) => (extent.end, extent.last),
+            None => (body.content.end()?, MAX_SEQ),
         };
-        let last = extent.map_or(MAX_SEQ, |e| e.last);
         let mut walk = Walk::new(body, end, following.map_or(last + 1, |base| base.0));
         let growth = walk.grow()?;
         if walk.tolerant {
             let text = format!("{name} cannot be read to its end");
             return Err(io::Error::other(text));
         }
-        match &body.content {
-            Content::Plain(_) => Ok(Ends {
+        let found = match &body.content {
+            Content::Plain(_) => Ends {
                 extent: growth.extent(true),
                 file_end: growth.end,
-            }),
-            Content::Packed(packed) => packed_ends(body, packed, walk.upper, &growth),
-        }
+            },
+            Content::Packed(packed) => packed_ends(body, packed, walk.upper, &growth)?,
+        };
+        Ok(found.within(said))
     }
 
     fn write_slots(&self, name: &str) -> io::Result<()> {
@@ -366,6 +367,21 @@ struct Ends {
     file_end: u64,
 }
 
+impl Ends {
+    /// The same with what a whole trailer says of the end.
+    fn within(self, said: Option<(Extent, u64)>) -> Ends {
+        let Some((said, file_end)) = said else {
+            return self;
+        };
+        let extent = Extent {
+            end: said.end,
+            last: said.last,
+            ..self.extent
+        };
+        Ends { extent, file_end }
+    }
+}
+
 /// Of compressed blocks: an entry each, with the latest time before it.
 fn packed_ends(body: &Body, packed: &Packed, upper: u64, growth: &Growth) -> io::Result<Ends> {
     let (blocks, file_end) = packed.found();
@@ -381,8 +397,11 @@ fn packed_ends(body: &Body, packed: &Packed, upper: u64, growth: &Growth) -> io:
         walk.skip_to(*entry);
         latest = latest.max(walk.grow()?.max_time);
     }
+    // The first number of the last block was given out even if the block cannot be read.
+    let begun = blocks.last().map_or(0, |b| b.seq);
     let extent = Extent {
         end: packed.end(),
+        last: growth.last.max(begun),
         index: Some(Arc::new(blocks)),
         ..growth.extent(false)
     };

@@ -42,8 +42,8 @@ pub(crate) fn make_room(shared: &Shared, need: u64) -> Result<(), String> {
         }
         dismiss(shared, upper);
     }
-    // The other half is for a new segment's head.
-    while lock(&shared.catalog).on_disk() + need > config.max_size + config.segment_bytes / 2 {
+    // Half a segment is for a copy that is being compressed, the last quarter for a new segment's head.
+    while lock(&shared.catalog).on_disk() + need > config.max_size + config.segment_bytes / 4 {
         match remove(shared) {
             Ok(true) => {}
             Ok(false) => break,

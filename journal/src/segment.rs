@@ -34,7 +34,7 @@ use crate::{
     FORMAT, Seq,
     disk::{Access, Disk, DiskFile, read_full, write_all},
     format,
-    record::checksum,
+    record::{MAX_SEQ, checksum, is_whole},
 };
 
 const MAGIC: &[u8; 8] = b"CRSTJRNL";
@@ -94,7 +94,7 @@ impl Head {
             return Err(BadHead::Damaged);
         }
         let version = u16::from_le_bytes(get(bytes, 8));
-        let whole = checksum(0, &bytes[..60]) == u32::from_le_bytes(get(bytes, 60));
+        let whole = is_whole(0, &bytes[..60], u32::from_le_bytes(get(bytes, 60)));
         if !format::is_known(version) {
             // Another version may keep its checksum elsewhere, so it cannot be asked for.
             return Err(BadHead::Version(version));
@@ -162,7 +162,7 @@ impl Head {
         }
         let mut bytes = vec![0; self.checkpoint_len as usize];
         let n = read_full(file, &mut bytes, CHECKPOINT)?;
-        let whole = n == bytes.len() && checksum(self.salt, &bytes) == self.checkpoint_crc;
+        let whole = n == bytes.len() && is_whole(self.salt, &bytes, self.checkpoint_crc);
         Ok(whole.then_some(bytes))
     }
 }
@@ -201,6 +201,20 @@ pub(crate) struct Extent {
     pub(crate) records: u64,
     /// In memory for a segment without trailer, else read from the file when needed.
     pub(crate) index: Option<Arc<Vec<IndexEntry>>>,
+}
+
+impl Extent {
+    /// Whether a segment of that header whose index begins there can end so. (A checksum says that the bytes are the
+    /// written ones, not that whoever wrote them meant well.)
+    fn is_possible(&self, head: &Head, index_at: u64) -> bool {
+        let start = head.data_start();
+        let ends = match head.codec {
+            PLAIN => index_at == self.end,
+            _ => index_at >= start,
+        };
+        let numbers = self.last < MAX_SEQ && self.last + 1 >= head.base.0;
+        ends && numbers && self.end >= start
+    }
 }
 
 /// Index and extent of a segment while it grows.
@@ -308,7 +322,7 @@ fn read_trailer(file: &dyn DiskFile, head: &Head) -> io::Result<Option<Trailer>>
     if read_full(file, &mut bytes, at)? < BLOCK || !bytes.starts_with(SEALED) {
         return Ok(None);
     }
-    if checksum(head.salt, &bytes[..60]) != u32::from_le_bytes(get(&bytes, 60)) {
+    if !is_whole(head.salt, &bytes[..60], u32::from_le_bytes(get(&bytes, 60))) {
         return Ok(None);
     }
     let extent = Extent {
@@ -321,8 +335,7 @@ fn read_trailer(file: &dyn DiskFile, head: &Head) -> io::Result<Option<Trailer>>
     };
     let index_len = u32::from_le_bytes(get(&bytes, 16));
     let index_at = at.checked_sub(u64::from(index_len));
-    let plain = head.codec == PLAIN;
-    let Some(index_at) = index_at.filter(|index| !plain || *index == extent.end) else {
+    let Some(index_at) = index_at.filter(|index_at| extent.is_possible(head, *index_at)) else {
         return Ok(None);
     };
     Ok(Some(Trailer {
@@ -338,6 +351,11 @@ pub(crate) fn read_extent(file: &dyn DiskFile, head: &Head) -> io::Result<Option
     Ok(read_trailer(file, head)?.map(|t| t.extent))
 }
 
+/// The same with where the index begins in the file.
+pub(crate) fn read_ending(file: &dyn DiskFile, head: &Head) -> io::Result<Option<(Extent, u64)>> {
+    Ok(read_trailer(file, head)?.map(|t| (t.extent, t.index_at)))
+}
+
 /// The index of a sealed segment; `None` where it is damaged, which costs time and nothing else.
 pub(crate) fn read_index(file: &dyn DiskFile, head: &Head) -> io::Result<Option<Vec<IndexEntry>>> {
     let Some(trailer) = read_trailer(file, head)? else {
@@ -345,14 +363,32 @@ pub(crate) fn read_index(file: &dyn DiskFile, head: &Head) -> io::Result<Option<
     };
     let mut bytes = vec![0; trailer.index_len as usize];
     let n = read_full(file, &mut bytes, trailer.index_at)?;
-    if n < bytes.len() || checksum(head.salt, &bytes) != trailer.index_crc {
+    if n < bytes.len() || !is_whole(head.salt, &bytes, trailer.index_crc) {
         return Ok(None);
     }
     let size = match head.codec {
         PLAIN => PLAIN_ENTRY,
         _ => ZSTD_ENTRY,
     };
-    Ok(Some(bytes.chunks_exact(size).map(index_entry).collect()))
+    let entries: Vec<IndexEntry> = bytes.chunks_exact(size).map(index_entry).collect();
+    let whole = is_in_order(&entries, head, &trailer);
+    Ok(whole.then_some(entries))
+}
+
+/// Whether numbers, offsets and places grow together and stay within the segment.
+fn is_in_order(entries: &[IndexEntry], head: &Head, trailer: &Trailer) -> bool {
+    let grows = entries.is_sorted_by(|a, b| {
+        a.seq < b.seq && a.offset < b.offset && a.place < b.place && a.before <= b.before
+    });
+    let starts = entries.first().is_none_or(|first| {
+        let start = head.data_start();
+        first.seq >= head.base.0 && first.offset >= start && first.place >= start
+    });
+    let ends = entries.last().is_none_or(|last| {
+        let Extent { end, last: seq, .. } = trailer.extent;
+        last.seq <= seq && last.offset < end && last.place < trailer.index_at
+    });
+    grows && starts && ends
 }
 
 fn index_entry(bytes: &[u8]) -> IndexEntry {
@@ -460,12 +496,11 @@ pub(crate) fn opening(head: &Head, checkpoint: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Writes index and trailer after the last record and syncs them; answers the file's length.
-pub(crate) fn seal(file: &dyn DiskFile, head: &Head, growth: &Growth) -> io::Result<u64> {
+/// Writes index and trailer after the last record and syncs them.
+pub(crate) fn seal(file: &dyn DiskFile, head: &Head, growth: &Growth) -> io::Result<()> {
     let bytes = closing(head, &growth.extent(true));
     write_all(file, &bytes, growth.end)?;
-    file.fdatasync()?;
-    Ok(growth.end + bytes.len() as u64)
+    file.fdatasync()
 }
 
 pub(crate) fn put(out: &mut [u8], at: usize, bytes: &[u8]) {

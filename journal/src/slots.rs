@@ -19,7 +19,7 @@ use crate::{
     Account, FORMAT,
     disk::{Access, Disk, DiskFile, read_full, write_all},
     format,
-    record::checksum,
+    record::{checksum, is_whole},
 };
 
 const MAGIC: &[u8; 8] = b"CRSTCURS";
@@ -89,7 +89,7 @@ impl Slot {
         let stateful = state_len != NO_STATE;
         let end = FIXED + if stateful { state_len as usize } else { 0 };
         let whole = bytes.get(16..end)?;
-        if checksum(checksum(0, fixed.get(..12)?), whole) != u32_at(fixed, 12) {
+        if !is_whole(checksum(0, fixed.get(..12)?), whole, u32_at(fixed, 12)) {
             return None;
         }
         let state =

@@ -236,7 +236,11 @@ impl Walk {
             return Ok(Some(offset));
         }
         let mut from = self.at + 1;
-        while left(self.end, from) >= HEADER {
+        loop {
+            from = self.content.skip(from, self.tolerant)?;
+            if left(self.end, from) < HEADER {
+                return Ok(None);
+            }
             let asked = WINDOW.min(left(self.end, from));
             let window = self.fetch(from, asked)?;
             for (pos, bytes) in window.windows(HEADER).enumerate() {
@@ -250,7 +254,6 @@ impl Walk {
             let overlap = if ends { 0 } else { HEADER - 1 };
             from += (window.len() - overlap) as u64;
         }
-        Ok(None)
     }
 
     /// The usual damage leaves the length whole: then the next record stands right behind the bad one.

@@ -170,10 +170,14 @@ impl Writer {
         {
             self.seal();
         }
-        retention::make_room(&self.shared, bytes).map_err(|reason| AppendError::Full { reason })?;
         let (mut last, given_up) = (None, self.given_up());
-        // The second attempt is on a new file.
+        // The second attempt is on a new file, and what the first one left takes room too.
         for _ in 0..2 {
+            match (retention::make_room(&self.shared, bytes), &last) {
+                (Ok(()), _) => {}
+                (Err(reason), None) => return Err(AppendError::Full { reason }),
+                (Err(_), Some(_)) => break,
+            }
             match self.attempt(group, now) {
                 Ok(()) => {
                     self.set_full(None);
@@ -307,6 +311,9 @@ impl Writer {
         catalog.open = Some(Growth::new(base, head.data_start()));
         catalog.push(Arc::clone(&segment));
         drop(catalog);
+        // Only now is the one before it closed for good.
+        lock(&self.shared.chores).closed = true;
+        self.shared.chore.notify_all();
         Ok(Active {
             segment,
             file,
@@ -323,9 +330,7 @@ impl Writer {
         let growth = lock(&self.shared.catalog).open.clone();
         let Some(growth) = growth else { return };
         let sealed = segment::seal(&*active.file, &active.head, &growth);
-        self.settle(&active.segment, &growth, sealed.ok());
-        lock(&self.shared.chores).sealed = true;
-        self.shared.chore.notify_all();
+        self.settle(&active, &growth, sealed.is_ok());
     }
 
     /// Gives the active segment up as it is: its committed records stay, its file is never synced again.
@@ -339,25 +344,25 @@ impl Writer {
             .fetch_add(1, Ordering::Relaxed);
         let growth = lock(&self.shared.catalog).open.clone();
         if let Some(growth) = growth {
-            self.settle(&active.segment, &growth, None);
+            self.settle(&active, &growth, false);
         }
     }
 
     /// Enters what is known of a segment that grows no more. One without records leaves the catalog: the next segment
     /// will have its name.
-    fn settle(&self, segment: &Arc<Segment>, growth: &Growth, sealed_len: Option<u64>) {
+    fn settle(&self, active: &Active, growth: &Growth, sealed: bool) {
+        let Active { segment, file, .. } = active;
+        // With what a failed write left there: it takes room until the segment goes.
+        let len = file.length().unwrap_or(0).max(growth.end);
         let mut catalog = lock(&self.shared.catalog);
         catalog.open = None;
-        let before = segment.bytes();
         if growth.records == 0 && segment.base.0 == catalog.next {
-            catalog.segments.pop_back();
-            catalog.used -= before;
+            catalog.drop_numberless();
             return;
         }
-        let after = sealed_len.unwrap_or(growth.end);
-        segment.len.store(after, Ordering::Relaxed);
-        catalog.used = catalog.used - before + after;
-        let _ = segment.extent.set(growth.extent(sealed_len.is_none()));
+        let before = segment.len.swap(len, Ordering::Relaxed);
+        catalog.used = catalog.used - before + len;
+        let _ = segment.extent.set(growth.extent(!sealed));
     }
 
     /// Folds, publishes and answers a group that is on disk.

@@ -16,8 +16,8 @@ use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, task::Poll
 
 use bytes::Bytes;
 use journal::{
-    Account, AppendError, Checkpoint, Config, Cursor, CursorError, CursorOptions, Entry, Journal,
-    Record, Seq, Start, Stepper, WhenFull,
+    Account, AppendError, Checkpoint, Compression, Config, Cursor, CursorError, CursorOptions,
+    Entry, Journal, Record, Seq, Start, Stepper, WhenFull,
     sim::{Failure, Fault, Op, Random, SimDisk},
 };
 use support::poll;
@@ -74,6 +74,8 @@ fn no_history_loses_what_was_acknowledged() {
             moves,
             suspects,
             sealed,
+            packed,
+            unpacked,
         } = told;
         for (what, n) in [
             ("acknowledged", acknowledged / 10),
@@ -86,6 +88,8 @@ fn no_history_loses_what_was_acknowledged() {
             ("cursor moves", moves),
             ("suspect segments", suspects),
             ("sealed segments", sealed),
+            ("compressed segments", packed),
+            ("failures to compress", unpacked),
         ] {
             assert!(n >= count / 50, "only {n} {what} in {count} histories");
         }
@@ -105,6 +109,8 @@ struct Told {
     moves: u64,
     suspects: u64,
     sealed: u64,
+    packed: u64,
+    unpacked: u64,
 }
 
 impl std::ops::AddAssign for Told {
@@ -120,6 +126,8 @@ impl std::ops::AddAssign for Told {
             moves,
             suspects,
             sealed,
+            packed,
+            unpacked,
         } = o;
         self.acknowledged += acknowledged;
         self.full += full;
@@ -131,6 +139,8 @@ impl std::ops::AddAssign for Told {
         self.moves += moves;
         self.suspects += suspects;
         self.sealed += sealed;
+        self.packed += packed;
+        self.unpacked += unpacked;
     }
 }
 
@@ -200,6 +210,7 @@ struct History {
     fold: Arc<std::sync::Mutex<u64>>,
     now: u64,
     max_age: Duration,
+    compresses: bool,
     offered: BTreeMap<Bytes, Fate>,
     /// Everything that is in the journal, or was until retention removed it.
     records: BTreeMap<u64, Bytes>,
@@ -241,6 +252,7 @@ impl History {
             fold: Arc::default(),
             now: 1_700_000_000_000_000_000,
             max_age: Duration::from_secs(if seed.is_multiple_of(2) { 15 } else { 3_600 }),
+            compresses: !seed.is_multiple_of(3),
             offered: BTreeMap::new(),
             records: BTreeMap::new(),
             next_payload: 0,
@@ -291,15 +303,16 @@ impl History {
             60..68 => self.advance(),
             68..74 => self.keep(),
             74..80 => self.check_reading(),
-            80..84 => self.inject(),
-            84..86 => self.capacity(),
-            86..89 => {
+            80..83 => self.inject(),
+            83 => self.capacity(),
+            84..86 => {
                 self.say(|| "seal".into());
                 if let Some((_, stepper)) = &mut self.open {
                     stepper.seal();
                     self.told.sealed += 1;
                 }
             }
+            86..89 => self.pack(),
             89..92 => {
                 let step = self.disk.steps() + 1 + self.random.below(12);
                 self.say(|| format!("crash at step {step}"));
@@ -391,6 +404,22 @@ impl History {
         }
     }
 
+    /// Compresses on: a block, or as far as there is something to do.
+    fn pack(&mut self) {
+        let Some((_, stepper)) = &mut self.open else {
+            return;
+        };
+        let mut left = if self.random.one_in(2) {
+            1 + self.random.below(4)
+        } else {
+            u64::MAX
+        };
+        while left > 0 && stepper.pack() {
+            left -= 1;
+        }
+        self.say(|| "pack".into());
+    }
+
     fn cursor(&mut self, n: usize) -> Option<Arc<Cursor>> {
         let (journal, _) = self.open.as_ref()?;
         let known = &mut self.cursors[n];
@@ -398,8 +427,9 @@ impl History {
             let cursor = journal.cursor(NAMES[n], known.options).ok()?;
             if !known.made {
                 known.made = true;
-                known.at_least = cursor.position().0;
-                known.at_most = known.at_least;
+                // It may be older than this answer, and overtaken by a removal that is not durable yet.
+                known.at_least = cursor.position().0 - cursor.account().total();
+                known.at_most = cursor.position().0;
             }
             known.handle = Some(Arc::new(cursor));
         }
@@ -609,7 +639,7 @@ impl History {
             .disk
             .names()
             .iter()
-            .filter(|n| n.ends_with(".seg"))
+            .filter(|n| n.ends_with(".seg") || n.ends_with(".zst.tmp"))
             .map(|n| self.disk.contents(n).unwrap().len())
             .sum();
         // What a failed write left behind the end of a segment is not counted by the journal.
@@ -628,10 +658,8 @@ impl History {
         let Some((journal, stepper)) = self.open.take() else {
             return;
         };
-        let (suspects, expired) = (journal.stats().suspects, journal.first().0 - 1);
+        self.tell_of(&journal);
         stepper.close(self.now);
-        self.told.suspects += suspects;
-        self.told.expired += u64::from(expired > 0);
         drop(journal);
         self.answers();
         self.moves();
@@ -645,8 +673,7 @@ impl History {
 
     fn crash(&mut self) {
         if let Some((journal, _stepper)) = self.open.take() {
-            self.told.suspects += journal.stats().suspects;
-            self.told.expired += u64::from(journal.first().0 > 1);
+            self.tell_of(&journal);
         }
         self.told.crashes += 1;
         if self.random.one_in(3) {
@@ -659,6 +686,15 @@ impl History {
         }
         self.forget();
         self.reopen();
+    }
+
+    /// What this opening of the journal came to.
+    fn tell_of(&mut self, journal: &Journal) {
+        let stats = journal.stats();
+        self.told.suspects += stats.suspects;
+        self.told.packed += stats.packed_segments;
+        self.told.unpacked += stats.pack_failures;
+        self.told.expired += u64::from(stats.first.0 > 1);
     }
 
     fn forget(&mut self) {
@@ -676,6 +712,12 @@ impl History {
             segment_bytes: SEGMENT,
             max_size: BOUND,
             max_age: self.max_age,
+            // Now and then by a relay that was told not to compress.
+            compression: match self.compresses && !self.random.one_in(4) {
+                true => Compression::Zstd { level: 1 },
+                false => Compression::None,
+            },
+            block_bytes: 1 << (10 + self.random.below(4)),
             ..Config::default()
         };
         let opened = Journal::open_stepped(self.disk.disk(), config, Box::new(fold));

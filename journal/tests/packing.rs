@@ -22,7 +22,7 @@ use journal::{
     disk::{Access, DiskFile, Lock, LockError},
     inspect::{Depth, Report, inspect},
     repair::{Fix, repair},
-    sim::{Failure, Fault, Op, SimDisk},
+    sim::{Failure, Fault, Op, Random, SimDisk},
 };
 use support::{PACKED, append, packed_sample, packing, poll, read_all, sized, text};
 
@@ -263,11 +263,17 @@ fn cut_at_any_byte_a_compressed_segment_keeps_the_blocks_before() {
     for len in (4160..bytes.len()).rev() {
         let disk = sample.copy(1);
         disk.put(FIRST, bytes[..len].to_vec());
-        let (read, corrupt) = reads(&disk, &format!("cut to {len}"));
-        assert_eq!(read.len() as u64 + corrupt, PACKED + 2, "cut to {len}");
-        assert_eq!(read.len() % 3, 2, "cut to {len}: {read:?}");
+        let what = format!("cut to {len}");
+        let (read, corrupt) = reads(&disk, &what);
+        assert_eq!(read.len() as u64 + corrupt, PACKED + 2, "{what}");
+        assert_eq!(read.len() % 3, 2, "{what}: {read:?}");
         assert!(most == 0 || read.len() <= most);
         most = read.len();
+        let done = repair(&disk.disk(), || Ok(SimDisk::new(1).disk())).unwrap();
+        assert_eq!(done.left.lost(), corrupt, "{what}");
+        assert_eq!(reads(&disk, &what), (read, corrupt), "{what}, repaired");
+        let again = repair(&disk.disk(), || Ok(SimDisk::new(1).disk())).unwrap();
+        assert_eq!(again.steps, [], "{what}");
     }
     assert_eq!(most, 2);
 }
@@ -358,6 +364,78 @@ fn a_segment_with_damage_stays_as_it_is() {
     let stats = journal.stats();
     assert_eq!((stats.packed_segments, stats.pack_failures), (0, 0));
     assert_eq!(disk.contents(FIRST), damaged);
+    assert!(disk.names().iter().all(|n| !n.ends_with(".tmp")));
+}
+
+#[test]
+fn a_repair_keeps_the_end_that_a_whole_trailer_says() {
+    for packed in [true, false] {
+        let disk = SimDisk::new(3);
+        let config = match packed {
+            true => packing(),
+            false => Config::default(),
+        };
+        let (journal, _, mut stepper) =
+            Journal::open_stepped(disk.disk(), config, Box::new(())).unwrap();
+        for n in 1..=PACKED {
+            append(&journal, &mut stepper, vec![sized(n, 300)]).unwrap();
+        }
+        stepper.seal();
+        append(&journal, &mut stepper, vec![sized(13, 300)]).unwrap();
+        while stepper.pack() {}
+        assert_eq!(journal.stats().packed_segments, u64::from(packed));
+        stepper.close(0);
+        // The sealed one is the newest, its last record is damaged, and so is its index.
+        disk.disk().unlink("00000000000000000013.seg").unwrap();
+        let bytes = disk.contents(FIRST).unwrap();
+        let index = match packed {
+            true => 4 * 32,
+            false => 24,
+        };
+        disk.flip(FIRST, bytes.len() - 64 - index - 5, 1);
+        disk.flip(FIRST, bytes.len() - 64 - 3, 1);
+        let done = repair(&disk.disk(), || Ok(SimDisk::new(1).disk())).unwrap();
+        assert!(done.steps.iter().any(|s| s.fix == Fix::Index));
+        assert_eq!(done.left.committed(), Seq(PACKED));
+        assert_eq!(done.left.lost(), if packed { 3 } else { 1 });
+        // No number is given out twice.
+        let (journal, opened, mut stepper) =
+            Journal::open_stepped(disk.disk(), packing(), Box::new(())).unwrap();
+        assert_eq!(opened.committed, Seq(PACKED));
+        let range = append(&journal, &mut stepper, vec![sized(13, 300)]).unwrap();
+        assert_eq!(range, Seq(13)..Seq(14));
+    }
+}
+
+#[test]
+fn a_segment_that_hardly_shrinks_stays_plain_and_its_copy_within_the_bound() {
+    let disk = SimDisk::new(3);
+    let (journal, _, mut stepper) =
+        Journal::open_stepped(disk.disk(), packing(), Box::new(())).unwrap();
+    let mut random = Random::new(5);
+    let mut noise = |n: u64| {
+        let payload: Vec<u8> = (0..900).map(|_| random.below(256) as u8).collect();
+        Record {
+            kind: 1,
+            time: n,
+            payload: payload.into(),
+        }
+    };
+    for n in 1..=PACKED {
+        append(&journal, &mut stepper, vec![noise(n)]).unwrap();
+    }
+    stepper.seal();
+    append(&journal, &mut stepper, vec![noise(13)]).unwrap();
+    let plain = disk.contents(FIRST);
+    while stepper.pack() {
+        let names = disk.names();
+        let files = names.iter().filter(|n| n.contains(".seg"));
+        let bytes: usize = files.map(|n| disk.contents(n).unwrap().len()).sum();
+        assert_eq!(journal.stats().bytes, bytes as u64);
+    }
+    assert_eq!(disk.contents(FIRST), plain);
+    let stats = journal.stats();
+    assert_eq!((stats.packed_segments, stats.pack_failures), (0, 0));
     assert!(disk.names().iter().all(|n| !n.ends_with(".tmp")));
 }
 
@@ -480,4 +558,33 @@ fn a_journal_that_is_closed_while_it_compresses_leaves_nothing_half_done() {
     assert!(stepper.pack() && stepper.pack());
     stepper.close(0);
     assert!(disk.names().iter().all(|n| !n.ends_with(".tmp")));
+}
+
+#[test]
+fn a_segment_that_was_sealed_empty_is_not_taken_for_the_one_that_got_its_name() {
+    let disk = SimDisk::new(3);
+    let open = || Journal::open_stepped(disk.disk(), packing(), Box::new(())).unwrap();
+    let (journal, _, mut stepper) = open();
+    append(&journal, &mut stepper, vec![sized(1, 300)]).unwrap();
+    stepper.close(0);
+    // All that was in it is cut out, the index of nothing put behind.
+    let whole = disk.contents(FIRST).unwrap();
+    disk.put(FIRST, whole[..4160].to_vec());
+    let (_, _, mut stepper) = open();
+    stepper.seal();
+    stepper.close(0);
+
+    let (journal, opened, mut stepper) = open();
+    assert_eq!(opened.committed, Seq(0));
+    for n in 1..=PACKED {
+        append(&journal, &mut stepper, vec![sized(n, 300)]).unwrap();
+    }
+    journal.check().unwrap();
+    while stepper.pack() {}
+    let (entries, expired, corrupt) = read_all(&mut journal.reader(Seq(1)));
+    assert_eq!((entries.len() as u64, expired, corrupt), (PACKED, 0, 0));
+    stepper.close(0);
+    let (journal, _, _stepper) = open();
+    let (entries, expired, corrupt) = read_all(&mut journal.reader(Seq(1)));
+    assert_eq!((entries.len() as u64, expired, corrupt), (PACKED, 0, 0));
 }

@@ -105,6 +105,6 @@ fn misplaced(file: &str, cursor: &CursorReport, committed: u64) -> Option<Proble
         }],
         ..Books::default()
     };
-    let violation = account::check(&books).err()?;
+    let violation = account::check(&books, None).err()?;
     Some(Problem::of(file, Fault::Account(violation.to_string())))
 }

@@ -212,6 +212,7 @@ impl<'a> Look<'a> {
         self.end(&walk, end, upper, live);
         self.segment.plain_bytes = walk.at;
         if let Some(extent) = extent {
+            seen.sure &= walk.next > extent.last;
             self.hold_against(&seen, &extent);
         }
         Ok(())

@@ -88,7 +88,7 @@ impl Page {
     }
 
     fn check_books(&self, books: &Books) -> Result<(), String> {
-        account::check(books).map_err(|violation| violation.to_string())
+        account::check(books, None).map_err(|violation| violation.to_string())
     }
 
     fn ledger(&self, door: &str) -> Books {
@@ -112,6 +112,7 @@ impl Page {
         Books {
             first: Seq(of("first_sequence")),
             committed: Seq(of("next_sequence").saturating_sub(1)),
+            segments: Vec::new(),
             bytes: of("bytes"),
             // One segment more, which is at most half of the bound.
             bound: bound + (64 << 20).min(bound / 2),
