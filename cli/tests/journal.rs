@@ -7,9 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
+use std::time::Duration;
 
 use journal::{
-    Account, Config, CursorOptions, Disk, Journal, Opened, RealDisk, Record, Seq, Start,
+    Account, Compression, Config, CursorOptions, Disk, Journal, Opened, RealDisk, Record, Seq,
+    Start,
 };
 use serde_json::Value;
 use support::program;
@@ -19,9 +21,15 @@ const SECOND: &str = "00000000000000000011.seg";
 const NEWEST: &str = "00000000000000000021.seg";
 
 fn open(path: &Path) -> (Journal, Opened) {
+    open_with(path, Compression::None)
+}
+
+fn open_with(path: &Path, compression: Compression) -> (Journal, Opened) {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(path).expect("a folder"));
     let config = Config {
-        segment_bytes: 8 << 10,
+        segment_bytes: 12 << 10,
+        compression,
+        block_bytes: 2 << 10,
         ..Config::default()
     };
     Journal::open(disk, config, Box::new(())).expect("a journal")
@@ -29,10 +37,22 @@ fn open(path: &Path) -> (Journal, Opened) {
 
 /// Records 1–10 and 11–20 in sealed segments, 21–25 in an open one; cursor `siem` at 6.
 fn made(path: &Path) {
+    fill(open(path).0).close();
+}
+
+/// The same with the sealed segments compressed.
+fn made_compressed(path: &Path) {
+    let journal = fill(open_with(path, Compression::Zstd { level: 1 }).0);
+    support::eventually("both are compressed", Duration::from_secs(60), || {
+        (journal.stats().packed_segments == 2).then_some(())
+    });
+    journal.close();
+}
+
+fn fill(journal: Journal) -> Journal {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime");
-    let (journal, _) = open(path);
     let options = CursorOptions {
         start: Start::Beginning,
         ..CursorOptions::default()
@@ -57,7 +77,8 @@ fn made(path: &Path) {
             .await
             .expect("a move");
     });
-    journal.close();
+    drop(cursor);
+    journal
 }
 
 fn run(arguments: &[&str], dir: &Path) -> Output {
@@ -261,6 +282,53 @@ fn repair_asks_first_then_mends_what_can_be_and_keeps_what_it_cut() {
         10
     );
     journal.close();
+}
+
+#[test]
+fn compressed_segments_are_shown_verified_and_repaired_like_others() {
+    let dir = tempfile::tempdir().expect("a folder");
+    made_compressed(dir.path());
+    let shown = text(&run(&["inspect"], dir.path()));
+    let row = shown
+        .lines()
+        .find(|line| line.trim_start().starts_with("1 "));
+    let row = row.unwrap_or_else(|| panic!("no first segment in\n{shown}"));
+    assert!(row.contains("sealed") && row.contains("  zstd "), "{row}");
+    assert!(row.contains(":1  2023-11-14T22:13:20.000Z"), "{row}");
+    let report = json(&run(&["inspect", "-o", "json"], dir.path()));
+    let (first, newest) = (&report["segments"][0], &report["segments"][2]);
+    assert_eq!(
+        (&first["stored"], &newest["stored"]),
+        (&"zstd".into(), &"plain".into())
+    );
+    assert_eq!(first["plain_bytes"], 4160 + 10 * 724);
+    let sound = run(&["verify"], dir.path());
+    assert_eq!(code(&sound), 0, "{}", text(&sound));
+
+    // A bit in the first block of the second segment costs its two records; the index of the first one costs nothing.
+    damage(&dir.path().join(SECOND), |bytes| bytes[4160 + 45] ^= 1);
+    damage(&dir.path().join(FIRST), |bytes| {
+        let index = bytes.len() - 64 - 3;
+        bytes[index] ^= 1;
+    });
+    let found = run(&["verify"], dir.path());
+    assert_eq!(code(&found), 1);
+    let lines = text(&found);
+    let records = format!("{SECOND} at 4160: records 11 to 12: cannot be read (records lost)\n");
+    assert!(lines.contains(&records), "{lines}");
+    assert!(lines.ends_with("2 problems, 2 records lost\n"), "{lines}");
+
+    let whole = fs::read(dir.path().join(FIRST)).expect("a file");
+    let done = text(&run(&["repair", "--yes"], dir.path()));
+    assert!(
+        done.contains(&format!("did: {FIRST}: write its index again")),
+        "{done}"
+    );
+    assert!(done.ends_with("1 problem, 2 records lost\n"), "{done}");
+    assert_eq!(
+        fs::read(dir.path().join(FIRST)).expect("a file").len(),
+        whole.len()
+    );
 }
 
 #[test]

@@ -126,11 +126,22 @@ fn segment_row(segment: &SegmentReport) -> [String; 9] {
         segment.records.to_string(),
         size(segment.bytes),
         segment.state.to_string(),
-        "plain".to_owned(),
+        stored(segment),
         time(segment.times.0),
         time(segment.times.1),
         size(segment.checkpoint_bytes),
     ]
+}
+
+/// How the records are stored, and what that saves.
+fn stored(segment: &SegmentReport) -> String {
+    match segment.compressed {
+        false => "plain".to_owned(),
+        true => format!(
+            "zstd {:.1}:1",
+            segment.plain_bytes as f64 / segment.bytes.max(1) as f64
+        ),
+    }
 }
 
 fn cursor_row(cursor: &CursorReport) -> [String; 9] {
@@ -229,6 +240,8 @@ fn segment_json(segment: &SegmentReport) -> Value {
         "last": segment.last.0,
         "records": segment.records,
         "bytes": segment.bytes,
+        "stored": if segment.compressed { "zstd" } else { "plain" },
+        "plain_bytes": segment.plain_bytes,
         "state": segment.state.to_string(),
         "created": time(segment.created),
         "from": time(segment.times.0),
