@@ -10,6 +10,7 @@
 //! name: a setting that is ignored in silence is worse than one that is missing.
 
 mod check;
+mod environment;
 mod read;
 #[cfg(test)]
 mod tests;

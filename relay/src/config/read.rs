@@ -4,6 +4,7 @@ use std::path::Path;
 
 use yaml::{Node, Problem, Severity};
 
+use super::environment::{self, Environment};
 use super::{Config, check};
 
 /// Settings that have no error.
@@ -76,45 +77,8 @@ impl Config {
         check::later_sinks(node, &mut found);
         problems.append(&mut found);
         let mut config: Self = read?;
-        standard_output(&mut config, environment);
+        environment::add_sinks(&mut config, &Environment(environment), problems);
         check::check(&config, node, problems);
         Some(config)
-    }
-}
-
-/// The name of the sink that KubeArmor's environment names ask for.
-const STANDARD_OUTPUT: &str = "kubearmor-stdout";
-
-/// KubeArmor's relay prints a JSON line an event when told so by these names; so does this one.
-fn standard_output(config: &mut Config, environment: &[(String, String)]) {
-    let asked = |wanted: &str| {
-        environment
-            .iter()
-            .any(|(name, value)| name == wanted && value.eq_ignore_ascii_case("true"))
-    };
-    let kinds: Vec<&str> = [
-        ("ENABLE_STDOUT_ALERTS", "alert"),
-        ("ENABLE_STDOUT_LOGS", "log"),
-        ("ENABLE_STDOUT_MSGS", "message"),
-    ]
-    .into_iter()
-    .filter_map(|(name, kind)| asked(name).then_some(kind))
-    .collect();
-    if kinds.is_empty() {
-        return;
-    }
-    let text = format!(
-        "{{type: stdout, format: json, filter: {{kinds: [{}]}}}}",
-        kinds.join(", ")
-    );
-    let (documents, _) = yaml::parse("environment", &text);
-    let sink = documents
-        .first()
-        .and_then(|node| node.read(Severity::Error, &mut Vec::new()));
-    if let Some(sink) = sink {
-        config
-            .sinks
-            .entry(STANDARD_OUTPUT.to_owned())
-            .or_insert(sink);
     }
 }

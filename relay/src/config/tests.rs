@@ -243,6 +243,16 @@ fn kubearmors_environment_names_add_a_json_sink() {
 }
 
 #[test]
+fn a_sink_of_the_file_wins_over_the_environments() {
+    let file = "sinks: {kubearmor-stdout: {type: stdout, format: text}}\n";
+    let config = read(file, &[("ENABLE_STDOUT_LOGS", "true")])
+        .unwrap()
+        .config;
+    let sink = serde_json::to_value(&config.sinks["kubearmor-stdout"]).unwrap();
+    assert_eq!(sink["format"], "text");
+}
+
+#[test]
 fn shown_settings_read_back_as_the_same() {
     let text = "cluster: x\nsinks: {archive: {type: file, path: /tmp/x.jsonl}}\nrelay: {listen: {feed: {address: 0.0.0.0:1, insecure: true}}}\n";
     let config = read(text, &[]).unwrap().config;

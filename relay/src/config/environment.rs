@@ -1,0 +1,80 @@
+//! The environment names of KubeArmor's relay, as sinks of ours: whoever replaces it keeps its manifest.
+//!
+//! Names and meanings are those of kubearmor-relay-server (632123b, `relay-server/server/relayServer.go`). A row of
+//! [`SINKS`] says how the settings of one sink follow from them, as they would stand in the file; a sink of that name in
+//! the file wins. Nothing else of that relay is said by environment.
+
+use serde_json::{Value, json};
+use yaml::{Problem, Severity};
+
+use super::Config;
+
+/// What the environment was when the settings were read.
+pub(super) struct Environment<'a>(pub(super) &'a [(String, String)]);
+
+impl Environment<'_> {
+    /// A variable that is set to something.
+    fn get(&self, name: &str) -> Option<&str> {
+        let pair = self.0.iter().find(|(known, _)| known == name);
+        pair.map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
+    }
+
+    /// Set to `true` in any case.
+    fn says(&self, name: &str) -> bool {
+        self.get(name)
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
+}
+
+/// A sink that is asked for by the environment.
+struct Row {
+    /// Its key under `sinks`.
+    name: &'static str,
+    /// Its settings, if it is asked for.
+    settings: fn(&Environment<'_>) -> Option<Value>,
+}
+
+const SINKS: &[Row] = &[Row {
+    name: "kubearmor-stdout",
+    settings: standard_output,
+}];
+
+/// A line of JSON an event.
+fn standard_output(environment: &Environment<'_>) -> Option<Value> {
+    let kinds = [
+        ("ENABLE_STDOUT_ALERTS", "alert"),
+        ("ENABLE_STDOUT_LOGS", "log"),
+        ("ENABLE_STDOUT_MSGS", "message"),
+    ];
+    let asked = kinds.iter().filter(|(name, _)| environment.says(name));
+    let kinds: Vec<&str> = asked.map(|(_, kind)| *kind).collect();
+    (!kinds.is_empty())
+        .then(|| json!({"type": "stdout", "format": "json", "filter": {"kinds": kinds}}))
+}
+
+/// Adds the sinks that the environment asks for.
+pub(super) fn add_sinks(
+    config: &mut Config,
+    environment: &Environment<'_>,
+    problems: &mut Vec<Problem>,
+) {
+    for row in SINKS {
+        let Some(settings) = (row.settings)(environment) else {
+            continue;
+        };
+        // JSON is YAML, and what a variable holds stands in it as a string, whatever it is.
+        let (documents, _) = yaml::parse("environment", &settings.to_string());
+        let mut found = Vec::new();
+        let sink = documents
+            .first()
+            .and_then(|node| node.read(Severity::Error, &mut found));
+        for problem in &mut found {
+            (problem.line, problem.column) = (0, 0);
+        }
+        problems.append(&mut found);
+        if let Some(sink) = sink {
+            config.sinks.entry(row.name.to_owned()).or_insert(sink);
+        }
+    }
+}
