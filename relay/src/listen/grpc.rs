@@ -1,4 +1,8 @@
 //! Connections of a gRPC listener.
+//!
+//! PINGs go both ways without offence. KubeArmor's clients may send as many as they like: what grpc-go calls enforcement,
+//! ending the connection of a client that pings more than every five minutes, is not done here. A peer that does not
+//! answer ours is let go, or a machine that vanished would hold its place for ever.
 
 use std::error::Error;
 use std::io;
@@ -24,6 +28,9 @@ use tracing::Instrument;
 
 use super::Bound;
 use crate::ingest::{Budget, Lent};
+
+#[cfg(test)]
+mod tests;
 
 /// How long a peer may take to speak TLS, and then to speak HTTP/2.
 const GREETING: Duration = Duration::from_secs(10);

@@ -8,6 +8,7 @@
 mod daemon;
 mod faults;
 mod load;
+mod pings;
 mod reading;
 mod relays;
 mod scene;

@@ -29,7 +29,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 /// What every test gives up after.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// The stream that sensors send unless told otherwise.
 pub const STREAM: StreamId = StreamId([1; 8]);
