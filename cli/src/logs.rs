@@ -49,6 +49,10 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<i64>,
 
+    /// Events from this place in the relay's journal on (`cresset status` and `cresset journal inspect` show places)
+    #[arg(long, value_name = "SEQUENCE", conflicts_with = "since")]
+    from: Option<u64>,
+
     /// Events before this: a duration back from now (10m, 2h, 7d) or a time (RFC 3339)
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<i64>,
@@ -57,7 +61,7 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "N")]
     tail: Option<u64>,
 
-    /// Stay for what happens after the past given with --since, --until or --tail
+    /// Stay for what happens after the past given with --since, --from, --until or --tail
     #[arg(short, long)]
     follow: bool,
 
@@ -214,7 +218,12 @@ impl LogsArgs {
 
     /// Only what happened, not what happens.
     fn is_history(&self) -> bool {
-        (self.since.is_some() || self.until.is_some() || self.tail.is_some()) && !self.follow
+        self.asks_for_the_past() && !self.follow
+    }
+
+    fn asks_for_the_past(&self) -> bool {
+        let times = self.since.is_some() || self.until.is_some();
+        times || self.from.is_some() || self.tail.is_some()
     }
 
     fn request(&self) -> WatchRequest {
@@ -245,6 +254,7 @@ impl LogsArgs {
             follow: !self.is_history(),
             resume: Bytes::new(),
             complete: false,
+            from_sequence: self.from.unwrap_or(0),
         }
     }
 }
@@ -293,8 +303,8 @@ async fn watch(relay: &Relay, args: &LogsArgs) -> Result<Watched, Trouble> {
                 .filter_map(async |reply| seen(reply).transpose()),
         )),
         Err(status) if status.code() == Code::Unimplemented => {
-            if args.since.is_some() || args.until.is_some() || args.tail.is_some() {
-                let reason = "it keeps no history, as KubeArmor's do not, or this is not a relay's feed; leave out --since, --until and --tail, or name the feed";
+            if args.asks_for_the_past() {
+                let reason = "it keeps no history, as KubeArmor's do not, or this is not a relay's feed; leave out --since, --from, --until and --tail, or name the feed";
                 return Err(Trouble::Refused {
                     address: relay.address.clone(),
                     reason: reason.to_string(),

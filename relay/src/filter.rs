@@ -189,6 +189,10 @@ mod tests {
             severity: "5".into(),
             operation: "Process".into(),
             source: "/bin/Bash".into(),
+            container_name: "cart".into(),
+            r#type: "MatchedPolicy".into(),
+            action: "Block".into(),
+            policy_name: "no-shell".into(),
             ..Default::default()
         };
         Event {
@@ -242,14 +246,39 @@ mod tests {
     }
 
     #[test]
+    fn each_field_has_its_expression() {
+        let each: [fn(&mut query::Filter) -> &mut String; 8] = [
+            |f| &mut f.namespace,
+            |f| &mut f.pod,
+            |f| &mut f.container,
+            |f| &mut f.operation,
+            |f| &mut f.r#type,
+            |f| &mut f.action,
+            |f| &mut f.policy,
+            |f| &mut f.source,
+        ];
+        let right = [
+            "shop", "7c9d", "cart", "process", "matched", "block", "no-shell", "/bin",
+        ];
+        for (field, word) in each.into_iter().zip(right) {
+            let given = |word: &str| {
+                let mut filter = query::Filter::default();
+                word.clone_into(field(&mut filter));
+                filter
+            };
+            assert!(passes(given(word)), "{word}");
+            assert!(!passes(given("elsewhere")), "{word}");
+        }
+    }
+
+    #[test]
     fn an_event_without_the_field_does_not_pass() {
         assert!(!passes(query::Filter {
             resource: ".*".into(),
             ..Default::default()
         }));
-        assert!(!passes(query::Filter {
-            container: "".into(),
-            policy: ".*".into(),
+        assert!(passes(query::Filter {
+            resource: "".into(),
             ..Default::default()
         }));
     }

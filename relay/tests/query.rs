@@ -340,6 +340,31 @@ async fn a_resume_token_goes_on_after_its_event() {
 }
 
 #[tokio::test]
+async fn a_place_in_the_journal_is_where_it_begins() {
+    let feed = Feed::start().await;
+    let last = feed.append((1..=10).map(alert).collect()).await;
+    let from = |from_sequence, follow| WatchRequest {
+        from_sequence,
+        follow,
+        ..WatchRequest::default()
+    };
+    let mut watch = Watch::open(&feed, from(7, false)).await;
+    let event = watch.event().await;
+    assert_eq!((number(&event.id), event.sequence), (7, 7));
+    assert_eq!(watch.rest().await, [8, 9, 10]);
+    let mut watch = Watch::open(&feed, from(last.0, true)).await;
+    assert_eq!(watch.numbers(1).await, [10]);
+    watch.live().await;
+    feed.append(vec![alert(11)]).await;
+    assert_eq!(watch.numbers(1).await, [11]);
+    // Not there yet: from the live end on.
+    let mut watch = Watch::open(&feed, from(u64::MAX, true)).await;
+    watch.live().await;
+    feed.append(vec![alert(12)]).await;
+    assert_eq!(watch.numbers(1).await, [12]);
+}
+
+#[tokio::test]
 async fn a_bad_expression_is_refused_by_name() {
     let feed = Feed::start().await;
     let filter = Filter {

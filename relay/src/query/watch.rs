@@ -89,23 +89,16 @@ impl Watch {
             gap: None,
             _admission: tail.admit()?,
         };
-        watch.place(&request.resume)?;
+        watch.place(&request.resume, request.from_sequence)?;
         Ok(watch)
     }
 
-    /// Finds the beginning: after the token, at `since`, at the live end, or at the oldest record there is.
-    fn place(&mut self, token: &[u8]) -> Result<(), Status> {
+    /// Finds the beginning: after the token, at a place, at `since`, at the live end, or at the oldest record there is.
+    fn place(&mut self, token: &[u8], sequence: u64) -> Result<(), Status> {
         let journal = self.tail.journal();
-        let oldest = journal.first();
         if !token.is_empty() {
             match resume::read(token, &self.relay) {
-                Some(Resume::After(seq)) => {
-                    self.begin = Seq(seq.0.saturating_add(1)).min(self.end);
-                    if self.begin < oldest {
-                        self.gap = Some(expired(length(&(self.begin..oldest))));
-                        self.begin = oldest;
-                    }
-                }
+                Some(Resume::After(seq)) => self.begin_at(Seq(seq.0.saturating_add(1))),
                 Some(Resume::Elsewhere) => {
                     let reason =
                         "the resume token is of another journal: everything in this one follows"
@@ -118,6 +111,8 @@ impl Watch {
                     ));
                 }
             }
+        } else if sequence > 0 {
+            self.begin_at(Seq(sequence));
         } else if self.since > 0 {
             self.begin = journal
                 .seek_time(self.since)
@@ -127,6 +122,16 @@ impl Watch {
             self.begin = self.end;
         }
         Ok(())
+    }
+
+    /// Begins with this record, or with the oldest and word of what is missing before it.
+    fn begin_at(&mut self, seq: Seq) {
+        let oldest = self.tail.journal().first();
+        self.begin = seq.min(self.end);
+        if self.begin < oldest {
+            self.gap = Some(expired(length(&(self.begin..oldest))));
+            self.begin = oldest;
+        }
     }
 
     /// The answer: history, the mark where it ends, then what happens.
@@ -403,6 +408,7 @@ impl Replies {
             id: event.id.to_bytes().to_vec().into(),
             payload: event.payload,
             resume: resume::token(&self.watch.relay, entry.seq).into(),
+            sequence: entry.seq.0,
         }));
         self.watch.left -= 1;
         self.watch.left == 0
