@@ -19,13 +19,16 @@ pub(crate) struct Args {
     /// So many random histories of the journal on a simulated disk that forgets, tears and fails
     #[arg(long, value_name = "N")]
     histories: Option<u64>,
+    /// For so many seconds: readers that come and go by the hundred a second, a thousand that wait, some that stop reading
+    #[arg(long, value_name = "SECONDS")]
+    churn: Option<u64>,
     /// Send so many events beside a hung, a dead and a slow sink, and show what that costs the others
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "800000")]
     isolation: Option<u64>,
     /// Begin with this seed
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
-    /// Build with this profile [default: dev; --isolation: release]
+    /// Build with this profile [default: dev; --churn, --isolation: release]
     #[arg(long, value_name = "PROFILE")]
     profile: Option<String>,
 }
@@ -40,6 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "CRESSET_HISTORIES",
             "dev",
         ),
+        ("churn", args.churn, "cli", "CRESSET_CHURN", "release"),
         (
             "isolation",
             args.isolation,
@@ -67,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if any {
         Ok(())
     } else {
-        bail!("say what: --kills N, --histories N or --isolation")
+        bail!("say what: --kills N, --histories N, --churn SECONDS or --isolation")
     }
 }
 

@@ -267,7 +267,8 @@ impl Sensor {
     }
 }
 
-fn left_out(sequence: u64) -> bool {
+/// Whether a sensor left that sequence out.
+pub fn left_out(sequence: u64) -> bool {
     sequence.is_multiple_of(LEFT_OUT)
 }
 
