@@ -30,6 +30,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "relay",
         ],
     ),
+    ("fuzz", &["proto", "journal", "relay"]),
     (
         "xtask",
         &[

@@ -2,6 +2,7 @@
 
 mod bench;
 mod deps;
+mod fuzz;
 mod skips;
 mod soak;
 mod test;
@@ -26,6 +27,8 @@ enum Command {
     Bench(bench::Args),
     /// Hold the crates to the dependency table of ARCHITECTURE.md
     Deps,
+    /// Feed the readers of bytes that others wrote with what they do not expect
+    Fuzz(fuzz::Args),
     /// Run the tests that get better the longer they run, with numbers of one's own
     Soak(soak::Args),
     /// Run every suite and count what passed, failed and was skipped
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Deps => deps::run(),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::run(&args),

@@ -1,0 +1,57 @@
+//! Entry points for bytes that others wrote: files that a disk changed, and what comes through a door.
+//!
+//! Each module has one function `run(bytes)` that must come back whatever the bytes are, and checks what has to hold of what
+//! it made of them. `cargo xtask fuzz` runs them under libFuzzer (so does cargo-fuzz); the test runs them over the corpus,
+//! bent here and there. Corpus files are inputs that found a way of their own, few and small.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a target that finds something fails"
+)]
+
+pub mod batch;
+pub mod config;
+pub mod cursor;
+mod disk;
+pub mod filter;
+pub mod segment;
+
+/// A target.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// Of its corpus' folder and its program.
+    pub name: &'static str,
+    /// Fails by panicking.
+    pub run: fn(&[u8]),
+    /// Well-formed input of the present formats, to begin with.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All of them.
+pub const TARGETS: [Target; 5] = [
+    Target {
+        name: "segment",
+        run: segment::run,
+        seeds: segment::seeds,
+    },
+    Target {
+        name: "cursor",
+        run: cursor::run,
+        seeds: cursor::seeds,
+    },
+    Target {
+        name: "batch",
+        run: batch::run,
+        seeds: batch::seeds,
+    },
+    Target {
+        name: "config",
+        run: config::run,
+        seeds: config::seeds,
+    },
+    Target {
+        name: "filter",
+        run: filter::run,
+        seeds: filter::seeds,
+    },
+];
