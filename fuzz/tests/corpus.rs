@@ -80,16 +80,19 @@ fn cursor() {
     over_its_corpus("cursor");
 }
 
+#[cfg(feature = "doors")]
 #[test]
 fn batch() {
     over_its_corpus("batch");
 }
 
+#[cfg(feature = "doors")]
 #[test]
 fn config() {
     over_its_corpus("config");
 }
 
+#[cfg(feature = "doors")]
 #[test]
 fn filter() {
     over_its_corpus("filter");
