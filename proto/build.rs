@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "link.proto",
         "query.proto",
         "sinks.proto",
+        "policies.proto",
     ];
     for file in files {
         println!("cargo:rerun-if-changed=proto/{file}");
@@ -23,6 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".cresset.link.v1")
         .bytes(".cresset.query.v1")
         .bytes(".cresset.sinks.v1")
+        .bytes(".cresset.policies.v1")
         .compile_fds(set)?;
     Ok(())
 }

@@ -175,7 +175,7 @@ fn register(args: &RunArgs) -> Result<(UnixStream, ReadyReply), RunError> {
     match serde_json::from_str(&line) {
         Ok(Reply::Ready(ready)) => Ok((stream, ready)),
         Ok(Reply::Error(why)) => Err(RunError::Refused(why)),
-        Ok(Reply::Status(_)) => Err(unreachable(io::Error::other(
+        Ok(Reply::Status(_) | Reply::Done {}) => Err(unreachable(io::Error::other(
             "an answer to another question",
         ))),
         Err(why) => Err(unreachable(why.into())),

@@ -91,8 +91,16 @@ mod cresset {
             tonic::include_proto!("cresset.sinks.v1");
         }
     }
+    pub mod policies {
+        pub mod v1 {
+            tonic::include_proto!("cresset.policies.v1");
+        }
+    }
 }
-pub use cresset::{link::v1 as link, query::v1 as query, rules::v1 as rules, sinks::v1 as sinks};
+pub use cresset::{
+    link::v1 as link, policies::v1 as policies, query::v1 as query, rules::v1 as rules,
+    sinks::v1 as sinks,
+};
 
 /// The descriptors of all packages, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

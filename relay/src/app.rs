@@ -9,7 +9,6 @@
 
 mod doors;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -37,9 +36,9 @@ use crate::feed::{self, LogService, Nonces, Tail};
 use crate::http::{self, Readiness};
 use crate::ingest::{self, Accounts, Budget, Door, Importer, Ingest};
 use crate::listen::{self, Connections, Grpc};
-use crate::log::{Log, OpenError};
+use crate::log::{Log, OpenError, unix_nanoseconds};
 use crate::losses::Origin;
-use crate::policies::{self, Policies};
+use crate::policies::{self, KubeArmor, Policies, PoliciesService};
 use crate::query::{self, Import, QueryService};
 use crate::sources::{self, Sources};
 use crate::standing::Standing;
@@ -196,7 +195,20 @@ impl App {
         let log_service = LogService::new(tail.clone()).with_nonces(nonces);
         let audit = Audit::new(ingest.importer(Door::Relay), origin.clone());
         let sinks = steering::Sinks::new(fanout.clone(), audit, origin.clone());
-        let services = services(&log, &tail, log_service, &ingest, &parts, sinks).await?;
+        let serving_policies = ServingPolicies {
+            handle: policies.handle(),
+            kubearmor: config.policies.policy_service,
+        };
+        let services = services(
+            &log,
+            &tail,
+            log_service,
+            &ingest,
+            &parts,
+            sinks,
+            serving_policies,
+        )
+        .await?;
         let (listeners, http) = bound.serve(
             services,
             certificates,
@@ -257,7 +269,7 @@ impl App {
             ..
         } = self;
         let mut background = JoinSet::new();
-        background.spawn(policies.run());
+        background.spawn(policies.run(notices(ingest.importer(Door::Relay), origin.clone())));
         background.spawn(telling.run());
         let own = ingest.importer(Door::Relay);
         background.spawn(log.standing().clone().watch(own, origin));
@@ -409,27 +421,35 @@ fn tell_opened(opened: &Opened) {
 }
 
 fn build_policies(config: &Config, registry: &Registry) -> Result<Policies, policies::BuildError> {
-    let folders: Vec<PathBuf> = config
-        .policies
-        .sources
-        .iter()
-        .map(|source| source.path.clone())
-        .collect();
+    let sources = config.policies.sources.iter().map(policy_source);
     let posture = &config.policies.default_posture;
     let postures = rules::Postures {
         file: wire_posture(posture.file).into(),
         network: wire_posture(posture.network).into(),
         capabilities: wire_posture(posture.capabilities).into(),
     };
-    let saved = Some(config.relay.data_dir.join("policies.last"));
     policies::build(
         policies::Config {
-            folders,
+            sources: sources.collect(),
             postures,
-            saved,
+            data_dir: Some(config.relay.data_dir.clone()),
         },
         registry,
     )
+}
+
+fn policy_source(source: &config::PolicySource) -> policies::SourceConfig {
+    let config::PolicySource { kind, path, branch } = source;
+    match kind {
+        config::PolicySourceKind::Git => policies::SourceConfig::Git {
+            path: path.clone(),
+            branch: branch.clone(),
+        },
+        // Custom resources are refused when the configuration is checked.
+        config::PolicySourceKind::Folder | config::PolicySourceKind::Crd => {
+            policies::SourceConfig::Folder(path.clone())
+        }
+    }
 }
 
 fn wire_posture(posture: config::Posture) -> rules::Posture {
@@ -564,6 +584,37 @@ fn pulled(sources: &Sources) -> impl Fn(&mut StatusReply) + Send + Sync + 'stati
     }
 }
 
+/// What everybody who watches should know of the policies, as events. Told beside everything else: a journal that refuses
+/// events must not keep policies from changing.
+fn notices(importer: Importer, origin: Origin) -> impl FnMut(String) + Send + 'static {
+    move |text| {
+        let (importer, origin) = (importer.clone(), origin.clone());
+        tokio::spawn(async move {
+            let message = origin.message(unix_nanoseconds(), "WARN", text);
+            let payload = Bytes::from(prost::Message::encode_to_vec(&message));
+            if let Err(error) = importer.import(vec![(Kind::Message, payload)]).await {
+                tracing::warn!(%error, "a notice of the policies is in the log only");
+            }
+        });
+    }
+}
+
+/// Who is in which containers, for `karmor probe`.
+fn container_policies(ingest: &Ingest) -> policies::Workloads {
+    let sensors = ingest.sensors();
+    Arc::new(move || {
+        let workloads = sensors
+            .list()
+            .into_iter()
+            .flat_map(|sensor| sensor.workloads);
+        let one = |workload: proto::link::Workload| policies::ContainerPolicies {
+            container: workload.container,
+            policies: workload.policies,
+        };
+        workloads.map(one).collect()
+    })
+}
+
 /// Events from the admin socket.
 #[async_trait]
 impl Import for Importer {
@@ -597,12 +648,32 @@ async fn services(
     ingest: &Ingest,
     parts: &Parts,
     sinks: steering::Sinks,
+    serving: ServingPolicies,
 ) -> Result<Services, StartError> {
     let query = || QueryService::new(tail.clone(), log.relay_id(), parts.clone());
     let admin = query().with_import(Arc::new(ingest.importer(Door::Import)));
+    let reading = PoliciesService::new(serving.handle.clone());
+    let changing = reading.clone().with_changes();
+    let mut feed = feed::services(log_service, query())
+        .await?
+        .add_service(reading.into_server());
+    if serving.kubearmor {
+        let (policies, probe) =
+            KubeArmor::new(serving.handle, container_policies(ingest)).into_servers();
+        feed = feed.add_service(policies).add_service(probe);
+    }
     Ok(Services {
-        feed: feed::services(log_service, query()).await?,
+        feed,
         link: Routes::new(ingest.service()),
-        admin: Routes::new(admin.into_server()).add_service(sinks.into_server()),
+        admin: Routes::new(admin.into_server())
+            .add_service(sinks.into_server())
+            .add_service(changing.into_server()),
     })
+}
+
+/// What of the policies is served.
+struct ServingPolicies {
+    handle: policies::Handle,
+    /// KubeArmor's services, too.
+    kubearmor: bool,
 }

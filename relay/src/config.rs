@@ -420,6 +420,8 @@ pub struct Policies {
     pub sources: Vec<PolicySource>,
     /// What happens to an operation that no rule names where an Allow rule makes the class an allow list.
     pub default_posture: DefaultPosture,
+    /// KubeArmor's PolicyService and ProbeService on the feed listener, which must then be on loopback: `karmor vm policy add`.
+    pub policy_service: bool,
 }
 
 /// One source of policies.
@@ -432,6 +434,9 @@ pub struct PolicySource {
     /// The folder. Its YAML files are read, and read again when one changes.
     #[serde(default)]
     pub path: PathBuf,
+    /// Of a checkout: the branch to hold it against, as in `origin/main`. Default: what its own branch follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
 }
 
 /// The kinds of policy source.
@@ -440,7 +445,7 @@ pub struct PolicySource {
 pub enum PolicySourceKind {
     /// A folder of YAML files.
     Folder,
-    /// A Git repository; not in this version.
+    /// A Git checkout, or a folder in one. It is read as it stands: nothing is fetched.
     Git,
     /// Kubernetes resources; not in this version.
     Crd,

@@ -322,6 +322,7 @@ async fn rules_reach_the_sensor_and_its_answer_reaches_status() {
     config.policies.sources = vec![relay::PolicySource {
         kind: relay::PolicySourceKind::Folder,
         path: policies.clone(),
+        branch: None,
     }];
     let relay = Relay::with(config).await;
     let (mut sensor, _) = relay.welcomed("a").await;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::Registry;
 use proto::rules;
-use relay::policies::{self, Config, CurrentSet};
+use relay::policies::{self, Config, CurrentSet, SourceConfig};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -57,11 +57,10 @@ impl Watched {
 
     fn on(folder: TempDir, policies: PathBuf) -> Watched {
         let registry = Registry::new();
-        let saved = Some(folder.path().join("policies.saved"));
         let config = Config {
-            folders: vec![policies],
+            sources: vec![SourceConfig::Folder(policies)],
             postures: rules::Postures::default(),
-            saved,
+            data_dir: Some(folder.path().to_owned()),
         };
         let built = policies::build(config, &registry).expect("built");
         let current = built.current();
@@ -69,7 +68,7 @@ impl Watched {
             folder,
             registry,
             current,
-            task: tokio::spawn(built.run()),
+            task: tokio::spawn(built.run(|_| {})),
         }
     }
 
@@ -310,7 +309,7 @@ async fn a_start_beside_a_broken_file_goes_on_with_the_last_good_set() {
 async fn a_kept_set_that_was_tampered_with_or_is_of_another_folder_is_not_used() {
     let watched = Watched::start(&[("a.yaml", &policy("one"))]);
     watched.write("a.yaml", "spec: [");
-    let saved = watched.folder.path().join("policies.saved");
+    let saved = watched.folder.path().join("policies.last");
     let mut bytes = std::fs::read(&saved).expect("kept");
     let at = bytes
         .windows(5)
@@ -321,15 +320,16 @@ async fn a_kept_set_that_was_tampered_with_or_is_of_another_folder_is_not_used()
     let watched = watched.again();
     assert_eq!(watched.names(), [""; 0]);
     bytes[at] = b's';
-    let mut moved = b"folder /elsewhere".to_vec();
-    moved.extend(
-        &bytes[bytes
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .expect("a line")..],
+    std::fs::write(&saved, &bytes).expect("written");
+    let watched = watched.again();
+    assert_eq!(watched.names(), ["one"], "as it was stored");
+    watched.task.abort();
+    let elsewhere = watched.folder.path().join("elsewhere");
+    assert_eq!(
+        Watched::on(watched.folder, elsewhere).names(),
+        [""; 0],
+        "another folder"
     );
-    std::fs::write(&saved, moved).expect("written");
-    assert_eq!(watched.again().names(), [""; 0]);
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@
 //! ◀ {"error":"…"}
 //! ▶ {"status":{}}
 //! ◀ {"status":{…}}
+//! ▶ {"pause":{"seconds":600,"reason":"…"}}
+//! ◀ {"done":{}}
 //! ```
 //! **The connection is the workload's life**: when it ends, however it ends, every task in the cgroup is killed and
 //! the cgroup removed. When the sensor ends, its workloads end: on the native tier their rules end with it.
@@ -43,6 +45,13 @@ pub enum Request {
     Register(Identity),
     /// Tell how things are.
     Status {},
+    /// Put all policies out of force for so many seconds; 0: back in force.
+    Pause {
+        /// How long.
+        seconds: u64,
+        /// Why, for whoever reads the event.
+        reason: String,
+    },
 }
 
 /// What it is answered.
@@ -53,6 +62,8 @@ pub enum Reply {
     Ready(ReadyReply),
     /// How things are.
     Status(StatusReply),
+    /// It is done.
+    Done {},
     /// No, and why.
     Error(String),
 }
@@ -262,6 +273,13 @@ async fn connection(stream: UnixStream, place: Place, mut stop: watch::Receiver<
             Ok(None) => break,
             Err(why) => Reply::Error(why),
             Ok(Some(Request::Status {})) => status(&place.engine).await,
+            Ok(Some(Request::Pause { seconds, reason })) => {
+                let length = Duration::from_secs(seconds);
+                match place.engine.pause(length, reason).await {
+                    Ok(()) => Reply::Done {},
+                    Err(why) => Reply::Error(why.to_string()),
+                }
+            }
             Ok(Some(Request::Register(_))) if workload.is_some() => {
                 Reply::Error("this connection has a workload; open another".to_owned())
             }

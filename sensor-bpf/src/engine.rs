@@ -32,6 +32,8 @@ use crate::workload::{Identity, IdentityError, Registry, Workload};
 const ROUND: Duration = Duration::from_millis(20);
 /// Between two looks at counters and unused sets.
 const TICK: Duration = Duration::from_secs(1);
+/// Policies are out of force for at most so long; who needs longer says it again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 /// Rounds of reading after the last workload ended.
 const LAST_ROUNDS: u32 = 5;
 
@@ -97,6 +99,20 @@ pub enum RegisterError {
     Stopping,
 }
 
+/// Why policies were not put out of force, or back.
+#[derive(Debug, thiserror::Error)]
+pub enum PauseError {
+    /// The rules of a workload cannot be put in place.
+    #[error(transparent)]
+    Place(#[from] crate::sets::PlaceError),
+    /// Longer than anybody needs.
+    #[error("at most {} hours", LONGEST_PAUSE.as_secs() / 3600)]
+    TooLong,
+    /// The sensor is on its way out.
+    #[error("the sensor is stopping")]
+    Stopping,
+}
+
 /// What a sensor says of itself.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
@@ -127,6 +143,7 @@ enum Command {
     Unregister(u32, oneshot::Sender<()>),
     Rules(Rules, oneshot::Sender<RuleStatus>),
     Status(oneshot::Sender<Status>),
+    Pause(Duration, String, oneshot::Sender<Result<(), PauseError>>),
     Stop,
 }
 
@@ -177,6 +194,17 @@ impl Handle {
     /// How things are. None: the engine is stopping.
     pub async fn status(&self) -> Option<Status> {
         self.ask(Command::Status).await
+    }
+
+    /// Puts all policies out of force for so long; zero: back in force. A restart of the sensor ends it, too.
+    pub async fn pause(&self, length: Duration, reason: String) -> Result<(), PauseError> {
+        if length > LONGEST_PAUSE {
+            return Err(PauseError::TooLong);
+        }
+        let asked = self
+            .ask(|reply| Command::Pause(length, reason, reply))
+            .await;
+        asked.ok_or(PauseError::Stopping)?
     }
 
     /// Reads what is left, then ends the thread.
@@ -238,6 +266,8 @@ struct Engine<K> {
     counted: Vec<u64>,
     ticked: Instant,
     ruled: watch::Sender<bool>,
+    /// Policies are out of force until then.
+    paused: Option<Instant>,
 }
 
 impl<K: Enforcer> Engine<K> {
@@ -258,6 +288,7 @@ impl<K: Enforcer> Engine<K> {
             counted,
             ticked,
             ruled,
+            paused: None,
         };
         engine.restore();
         engine
@@ -320,6 +351,9 @@ impl<K: Enforcer> Engine<K> {
             }
             Command::Status(reply) => {
                 let _ = reply.send(self.status());
+            }
+            Command::Pause(length, reason, reply) => {
+                let _ = reply.send(self.pause(length, &reason));
             }
             Command::Stop => {}
         }
@@ -384,6 +418,29 @@ impl<K: Enforcer> Engine<K> {
         status
     }
 
+    fn pause(&mut self, length: Duration, reason: &str) -> Result<(), PauseError> {
+        let now = Instant::now();
+        let paused = !length.is_zero();
+        let was = self.paused.is_some();
+        self.sets
+            .pause(&mut self.kernel, &self.workloads, paused, now)?;
+        self.paused = paused.then(|| now + length);
+        if paused || was {
+            let text = if paused {
+                format!(
+                    "ALL POLICIES ARE OFF on this node for {}s: {reason}",
+                    length.as_secs()
+                )
+            } else {
+                format!("policies are in force again on this node: {reason}")
+            };
+            tracing::warn!(notice = text, "policies");
+            let event = self.parts.teller.notice(text);
+            send(&self.parts.queues, &self.parts.losses, event);
+        }
+        Ok(())
+    }
+
     fn status(&self) -> Status {
         let workloads = self
             .workloads
@@ -428,6 +485,11 @@ impl<K: Enforcer> Engine<K> {
             return;
         }
         self.ticked = now;
+        if self.paused.is_some_and(|until| until <= now)
+            && let Err(error) = self.pause(Duration::ZERO, "the time is over")
+        {
+            tracing::error!(%error, "policies cannot be put back in force; trying again");
+        }
         self.sets.tick(&mut self.kernel, now);
         self.count_kernel_losses();
     }

@@ -62,6 +62,8 @@ pub struct Sets {
     tables: HashMap<(u32, u32), Slots>,
     dropped: VecDeque<(Instant, (u32, u32))>,
     last: u32,
+    /// Nothing is judged, whatever the accepted set says.
+    paused: bool,
 }
 
 /// Why a workload cannot be judged.
@@ -148,10 +150,8 @@ impl Sets {
         kernel: &mut K,
         workload: &Workload,
     ) -> Result<u32, PlaceError> {
-        let flat = flatten(
-            self.current.as_ref().map(|accepted| &accepted.set),
-            workload,
-        )?;
+        let accepted = self.current.as_ref().filter(|_| !self.paused);
+        let flat = flatten(accepted.map(|accepted| &accepted.set), workload)?;
         let set = self.write(kernel, flat)?;
         self.assign(workload.index, set);
         Ok(set)
@@ -162,6 +162,39 @@ impl Sets {
         if let Some(set) = self.assigned.remove(&index) {
             self.release(set, now);
         }
+    }
+
+    /// Puts the accepted set out of force for every workload, or back in force. The accepted set stays what it is, and newer
+    /// ones are accepted meanwhile.
+    pub fn pause<K: Enforcer>(
+        &mut self,
+        kernel: &mut K,
+        workloads: &Registry,
+        paused: bool,
+        now: Instant,
+    ) -> Result<(), PlaceError> {
+        let before = std::mem::replace(&mut self.paused, paused);
+        let accepted = self.current.take();
+        let set = accepted.as_ref().filter(|_| !paused);
+        let mut plan = Vec::new();
+        let written = workloads.live().try_for_each(|workload| {
+            let flat = flatten(set.map(|accepted| &accepted.set), workload)?;
+            plan.push((workload.index, self.write(kernel, flat)?));
+            Ok(())
+        });
+        self.current = accepted;
+        match written {
+            Ok(()) => {
+                for (index, set) in plan {
+                    kernel.point(index, set);
+                    self.leave(index, now);
+                    self.assign(index, set);
+                }
+            }
+            Err(_) => self.paused = before,
+        }
+        self.sweep(now);
+        written
     }
 
     /// Applies a rule set whole, or refuses it whole. `rules` holds the manifest and the blobs that this node lacked.
@@ -216,7 +249,7 @@ impl Sets {
         let mut plan = Vec::new();
         let mut problems = Vec::new();
         for workload in workloads.live() {
-            let placed = flatten(Some(&accepted.set), workload)
+            let placed = flatten((!self.paused).then_some(&accepted.set), workload)
                 .and_then(|flat| self.write(kernel, flat))
                 .map(|set| plan.push((workload.index, set)));
             if let Err(why) = placed {

@@ -68,6 +68,30 @@ pub struct Teller {
 }
 
 impl Teller {
+    /// Something about this sensor that everybody who watches should know, as an event among the verdicts.
+    pub fn notice(&self, text: String) -> Outgoing {
+        let time = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let message = proto::feeder::Message {
+            timestamp: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+            updated_time: proto::updated_time(nanoseconds),
+            cluster_name: self.node.cluster.clone(),
+            host_name: self.node.name.clone(),
+            r#type: "Message".to_owned(),
+            level: "WARN".to_owned(),
+            message: text,
+            ..proto::feeder::Message::default()
+        };
+        Outgoing {
+            class: Class::Verdict,
+            kind: Kind::Message,
+            time: nanoseconds,
+            payload: message.encode_to_vec().into(),
+        }
+    }
+
     /// `visible`: the classes of operations that become Logs.
     pub fn new(
         node: Node,

@@ -72,6 +72,7 @@ pub(super) fn folder(path: PathBuf) -> PolicySource {
     PolicySource {
         kind: PolicySourceKind::Folder,
         path: std::path::absolute(&path).unwrap_or(path),
+        branch: None,
     }
 }
 

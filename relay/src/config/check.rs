@@ -174,21 +174,28 @@ impl Checker<'_> {
     fn policies(&mut self, config: &Config) {
         for (index, source) in config.policies.sources.iter().enumerate() {
             let path = format!("policies.sources[{index}]");
+            let twice = config.policies.sources[..index].contains(source);
             match source.kind {
-                PolicySourceKind::Folder if source.path.as_os_str().is_empty() => {
-                    self.say(&path, "a folder needs its path; add `path: /DIR`");
+                PolicySourceKind::Crd => self.say(
+                    &format!("{path}.type"),
+                    "this kind of source is not available in this version; write `folder` or `git`",
+                ),
+                _ if source.path.as_os_str().is_empty() => {
+                    self.say(&path, "a source needs its path; add `path: /DIR`");
                 }
-                PolicySourceKind::Folder if index > 0 => {
-                    self.say(&path, "more than one source of policies is not available in this version; put the files into one folder");
-                }
-                PolicySourceKind::Folder => {}
-                PolicySourceKind::Git | PolicySourceKind::Crd => {
-                    self.say(
-                        &format!("{path}.type"),
-                        "this kind of source is not available in this version; write `folder`",
-                    );
-                }
+                _ if twice => self.say(&path, "this source is listed already; take it out"),
+                PolicySourceKind::Folder if source.branch.is_some() => self.say(
+                    &format!("{path}.branch"),
+                    "a folder has no branch; write `type: git` for a checkout",
+                ),
+                PolicySourceKind::Folder | PolicySourceKind::Git => {}
             }
+        }
+        if config.policies.policy_service && !config.relay.listen.feed.address.is_local() {
+            self.say(
+                "policies.policy_service",
+                "whoever reaches the feed could change policies: put relay.listen.feed on 127.0.0.1, or leave this out",
+            );
         }
     }
 

@@ -9,9 +9,10 @@ use crate::query::{QueryServer, QueryService};
 
 /// What reflection lists: the services of this listener. The descriptors know more of them (the link, KubeArmor's policy
 /// service), and a client that finds those here would call what nobody answers.
-const LISTED: [&str; 5] = [
+const LISTED: [&str; 6] = [
     "feeder.LogService",
     "cresset.query.v1.Query",
+    "cresset.policies.v1.Policies",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",

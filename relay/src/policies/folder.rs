@@ -1,6 +1,6 @@
 //! Policies from a folder of files: `*.yaml`, `*.yml` and `*.json`, in it and in its subfolders.
 //!
-//! Names that begin with a dot are left alone: editors keep their unfinished work there, and Kubernetes its
+//! Test cases (`*.test.yaml`) are not read. Names that begin with a dot are left alone: editors keep their unfinished work there, and Kubernetes its
 //! `..data` behind a mounted ConfigMap, whose files are seen by their links. A change is learned from the kernel
 //! (inotify) and acted on when the folder has been quiet for half a second, or after one second at the latest.
 //! Where the kernel tells nothing (network file systems, a folder that does not exist yet) a look at names, sizes and
@@ -15,12 +15,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use policy::Policy;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 use yaml::{Problem, Severity};
-
-use super::PolicyKey;
 
 /// How long the folder must be quiet, and how long a busy one is waited for.
 const QUIET: Duration = Duration::from_millis(500);
@@ -36,6 +33,8 @@ const MAX_FILE: u64 = 4 << 20;
 #[derive(Clone, Debug)]
 pub(super) struct Folder {
     path: PathBuf,
+    /// Files that are no policies and whose change is a change all the same.
+    also: Vec<PathBuf>,
 }
 
 /// One look at everything in the folder.
@@ -45,9 +44,11 @@ pub(super) struct Reading {
     pub(super) problems: Vec<Problem>,
     /// There is no such folder.
     pub(super) missing: bool,
+    /// What to say of the source behind its name.
+    pub(super) about: String,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Text {
     pub(super) file: String,
     pub(super) text: String,
@@ -62,6 +63,15 @@ impl Folder {
         // The same folder by the same name, however it was written.
         Folder {
             path: path.components().collect(),
+            also: Vec::new(),
+        }
+    }
+
+    /// The same folder, changed when one of these files is.
+    pub(super) fn also(self, files: impl IntoIterator<Item = PathBuf>) -> Folder {
+        Folder {
+            also: files.into_iter().collect(),
+            ..self
         }
     }
 
@@ -92,6 +102,15 @@ impl Folder {
                     .push(self.problem(&file, format!("cannot read it: {error}"))),
             }
         }
+    }
+
+    /// The marks of everything whose change is a change.
+    fn marks(&self) -> Marks {
+        let mut marks = self.files(&mut Vec::new());
+        let also = self.also.iter();
+        let there = also.filter_map(|file| Some((file.clone(), mark(&fs::metadata(file).ok()?))));
+        marks.extend(there);
+        marks
     }
 
     fn files(&self, problems: &mut Vec<Problem>) -> Marks {
@@ -166,24 +185,11 @@ impl fmt::Display for Folder {
     }
 }
 
-impl Reading {
-    /// The file that each policy came from.
-    pub(super) fn files_of(&self, policies: &[Policy]) -> BTreeMap<PolicyKey, String> {
-        policies
-            .iter()
-            .map(|policy| {
-                let key = (
-                    policy.kind.to_string(),
-                    policy.namespace.clone(),
-                    policy.name.clone(),
-                );
-                (key, policy.file.clone())
-            })
-            .collect()
-    }
-}
-
 fn is_policy_file(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if name.to_ascii_lowercase().ends_with(".test.yaml") {
+        return false;
+    }
     path.extension().is_some_and(|extension| {
         ["yaml", "yml", "json"]
             .iter()
@@ -280,7 +286,7 @@ impl Watched {
     fn look(&mut self, teller: &mpsc::Sender<()>) -> bool {
         let existed = self.watcher.is_some();
         self.watch(teller); // before looking, so that no change falls between the two
-        let now = self.folder.files(&mut Vec::new());
+        let now = self.folder.marks();
         let changed = now != self.seen || existed != self.watcher.is_some();
         self.seen = now;
         changed

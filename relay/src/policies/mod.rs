@@ -1,29 +1,51 @@
 //! The policies in force: read from their sources, compiled whole, kept until something better is read.
 //!
 //! ```text
-//! folder ─▶ texts ─▶ policy::parse ─▶ policies + problems ─▶ policy::compile ─▶ CurrentSet ──watch──▶ distribute
-//!                                          │ any error                                         └────▶ status
-//!                                          └──▶ the last good set stays in force, whole; the problems are told
+//! folder ─┐
+//! git ────┼─▶ last good texts of each ─▶ merged ─▶ policy::compile ─▶ CurrentSet ──watch──▶ distribute
+//! offered ┤        │ errors                                                      └────▶ status
+//! applied ┘        └──▶ that source's last good texts stay, its problems are told
 //! ```
-//! A set is good or it is not used at all. Half a folder is not a smaller policy but another one: a rule that allows
-//! may live in one file and the rule that blocks in the next. The last good set is also kept on disk, so that a relay
-//! which starts beside a broken file goes on handing out what was in force before.
+//! A source is good or it is not used at all. Half a folder is not a smaller policy but another one: a rule that allows
+//! may live in one file and the rule that blocks in the next. The last good texts are also kept on disk, so that a relay
+//! which starts beside a broken file goes on handing out what was in force before. A policy that two sources have is
+//! an error of both, and the whole last set stays.
 
+mod applied;
+mod change;
 mod folder;
+mod git;
+mod kubearmor;
+mod pause;
 mod saved;
+mod service;
+mod source;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use policy::{Policy, RuleSet};
 use prometheus::{IntGauge, Registry};
 use prost::Message;
 use proto::{query, rules};
-use tokio::sync::watch;
+use tokio::sync::{Notify, mpsc, watch};
 use yaml::{Problem, Severity};
 
-use folder::{Folder, Reading};
+use applied::{Applied, Key};
+use pause::Pause;
+use source::{Good, Source};
+
+pub(crate) use kubearmor::KubeArmor;
+pub use kubearmor::{ContainerPolicies, Workloads};
+pub use service::PoliciesService;
+pub use source::{Offer, SourceConfig};
+
+/// What the source of applied policies is called.
+const APPLIED: &str = "applied";
+/// Notices that nobody took yet.
+const NOTICES: usize = 16;
 
 /// What is in force, and what stands against the newest reading.
 #[derive(Clone, Debug)]
@@ -32,9 +54,11 @@ pub struct CurrentSet {
     pub ruleset: RuleSet,
     /// The policies that `ruleset` was made of.
     pub policies: Vec<query::PolicyStatus>,
+    /// The same as they were read.
+    pub models: Arc<Vec<Policy>>,
     /// Everything found in the newest reading; warnings alone do not keep it from being used.
     pub problems: Vec<Problem>,
-    /// `ruleset` is the newest reading; false: that one was broken and an older set stays in force.
+    /// `ruleset` is the newest reading; false: a source was broken and its older policies stay in force.
     pub current: bool,
     /// Where the policies come from.
     pub source: String,
@@ -46,6 +70,7 @@ impl Default for CurrentSet {
         CurrentSet {
             ruleset: policy::compile(&[], &rules::Postures::default()),
             policies: Vec::new(),
+            models: Arc::default(),
             problems: Vec::new(),
             current: true,
             source: String::new(),
@@ -80,112 +105,264 @@ fn problem_status(problem: &Problem) -> query::PolicyProblem {
 /// What the policies part needs.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The folders with the policy files; all together are one set.
-    pub folders: Vec<PathBuf>,
+    /// Where policies come from; all together are one set. What is applied comes on top.
+    pub sources: Vec<SourceConfig>,
     /// What happens to operations that an allow-list does not name.
     pub postures: rules::Postures,
-    /// Where the last good set is kept between starts; none: not kept.
-    pub saved: Option<PathBuf>,
+    /// The folder for what is kept between starts (`policies.last`, `policies.applied`, `policies.pause`); none: nothing is.
+    pub data_dir: Option<PathBuf>,
 }
 
 /// The policies part could not be built.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot register the metrics of the policies: {0}")]
-pub struct BuildError(#[from] prometheus::Error);
+pub enum BuildError {
+    /// Its metrics.
+    #[error("cannot register the metrics of the policies: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// What was applied before cannot be read: to start without it would take rules out of force.
+    #[error("cannot read the applied policies in {}: {source}; restore the file, or remove it to start without them", path.display())]
+    Applied {
+        /// Where they are.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
 
-/// Reads the folders once and returns the part with its first set in place; `run` keeps it up to date.
+/// Reads the sources once and returns the part with its first set in place; `run` keeps it up to date.
+///
+/// # Errors
+/// [`BuildError`]. Broken policies are none: they are told, and the last good ones are in force.
 pub fn build(config: Config, registry: &Registry) -> Result<Policies, BuildError> {
     let metrics = Metrics::new(registry)?;
-    let folders: Vec<Folder> = config.folders.iter().cloned().map(Folder::new).collect();
-    let source = folders
+    let sources: Vec<Source> = config.sources.iter().cloned().map(Source::new).collect();
+    let mut kept = config
+        .kept("last")
+        .map(|path| saved::load(&path))
+        .unwrap_or_default();
+    let mut good: Vec<Good> = sources
         .iter()
-        .map(Folder::to_string)
-        .collect::<Vec<_>>()
-        .join(", ");
-    let kept = config
-        .saved
-        .as_deref()
-        .and_then(|path| saved::load(path, &source));
-    let first = CurrentSet {
-        source,
-        ..kept.unwrap_or_default()
+        .map(|source| Good::kept(kept.remove(&source.name()).unwrap_or_default()))
+        .collect();
+    let applied = match config.kept("applied") {
+        Some(path) => {
+            Applied::open(path.clone()).map_err(|source| BuildError::Applied { path, source })?
+        }
+        None => Applied::default(),
+    };
+    good.push(Good::kept(applied.texts()));
+    let pause = config.kept("pause").and_then(|path| pause::load(&path));
+    let (notices, told) = mpsc::channel(NOTICES);
+    let inner = Inner {
+        config,
+        sources,
+        metrics,
+        state: Mutex::new(State {
+            good,
+            applied,
+            pause,
+        }),
+        current: watch::channel(Arc::new(CurrentSet::default())).0,
+        again: Notify::new(),
+        notices,
     };
     let policies = Policies {
-        config,
-        folders,
-        metrics,
-        current: watch::channel(Arc::new(first)).0,
+        handle: Handle(Arc::new(inner)),
+        notices: told,
     };
-    policies.read();
+    policies.handle.0.read();
     Ok(policies)
+}
+
+impl Config {
+    fn kept(&self, what: &str) -> Option<PathBuf> {
+        Some(self.data_dir.as_ref()?.join(format!("policies.{what}")))
+    }
 }
 
 /// The policies' side of the relay.
 #[derive(Debug)]
 pub struct Policies {
+    handle: Handle,
+    notices: mpsc::Receiver<String>,
+}
+
+/// The way to the policies; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     config: Config,
-    folders: Vec<Folder>,
+    sources: Vec<Source>,
     metrics: Metrics,
+    state: Mutex<State>,
     current: watch::Sender<Arc<CurrentSet>>,
+    /// Somebody wants the sources to be read again.
+    again: Notify,
+    /// What everybody who watches events should know.
+    notices: mpsc::Sender<String>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Of each source, then of what is applied.
+    good: Vec<Good>,
+    applied: Applied,
+    pause: Option<Pause>,
 }
 
 impl Policies {
     /// The set in force, now and after every change.
     pub fn current(&self) -> watch::Receiver<Arc<CurrentSet>> {
-        self.current.subscribe()
+        self.handle.current()
     }
 
-    /// Reads the folders after every change in them, until dropped.
-    pub async fn run(self) {
-        let policies = Arc::new(self);
-        let mut changes = folder::Changes::new(&policies.folders);
+    /// The way to them.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Reads the sources after every change in them, until dropped. `tell` gets what everybody who watches should know.
+    pub async fn run(self, mut tell: impl FnMut(String)) {
+        let Policies {
+            handle,
+            mut notices,
+        } = self;
+        let folders: Vec<folder::Folder> =
+            handle.0.sources.iter().filter_map(Source::folder).collect();
+        let mut changes = folder::Changes::new(&folders);
         loop {
-            // At once too: the folder may have changed since it was first read.
-            let reading = policies.clone();
-            let read = tokio::task::spawn_blocking(move || reading.read());
+            // At once too: a folder may have changed since it was first read.
+            let reading = handle.clone();
+            let read = tokio::task::spawn_blocking(move || reading.0.read());
             if let Err(error) = read.await {
                 tracing::error!(%error, "reading the policies was cut off");
             }
-            changes.next().await;
+            loop {
+                tokio::select! {
+                    () = changes.next() => break,
+                    () = handle.0.again.notified() => break,
+                    () = handle.0.pause_is_over() => break,
+                    Some(notice) = notices.recv() => tell(notice),
+                }
+            }
         }
     }
+}
 
-    /// Reads the folders and puts their set in force, or keeps the old one and tells why.
+impl Handle {
+    /// The set in force, now and after every change.
+    pub fn current(&self) -> watch::Receiver<Arc<CurrentSet>> {
+        self.0.current.subscribe()
+    }
+
+    /// Has the sources read again soon.
+    pub fn reread(&self) {
+        self.0.again.notify_one();
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is a few assignments; a panic elsewhere leaves it whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads every source and puts what they say in force.
     fn read(&self) {
-        let mut reading = Reading::default();
-        self.folders
-            .iter()
-            .for_each(|folder| folder.read(&mut reading));
-        let (policies, problems) = parse(&reading);
-        let broken = problems
-            .iter()
-            .any(|problem| problem.severity == Severity::Error);
+        let mut state = self.lock();
+        let applied = state.applied.texts();
+        for (source, good) in self.sources.iter().zip(&mut state.good) {
+            good.take(source.read());
+        }
+        if let Some(good) = state.good.last_mut() {
+            good.take(folder::Reading {
+                texts: applied,
+                ..folder::Reading::default()
+            });
+        }
+        self.settle(&mut state);
+    }
+
+    /// Puts what is good in force, and tells.
+    fn settle(&self, state: &mut State) {
+        if state
+            .pause
+            .as_ref()
+            .is_some_and(|pause| pause.left().is_none())
+        {
+            state.pause = None;
+            self.notice("policies are in force again".to_owned());
+        }
         let before = self.current.borrow().clone();
-        let next = if broken || (reading.missing && !before.policies.is_empty()) {
-            CurrentSet {
-                problems,
-                current: false,
-                ..(*before).clone()
-            }
-        } else {
-            let ruleset = policy::compile(&policies, &self.config.postures);
-            let policies = statuses(&ruleset, &reading.files_of(&policies));
-            CurrentSet {
-                ruleset,
-                policies,
-                problems,
-                current: true,
-                source: before.source.clone(),
-            }
-        };
+        let next = self.next(&before, state);
         self.tell(&before, &next);
         self.metrics.set(&next);
-        self.keep(&next);
+        self.keep(&next, state);
         self.current.send_if_modified(|current| {
             let changed = !same(current, &next);
             *current = Arc::new(next);
             changed
         });
+    }
+
+    fn next(&self, before: &CurrentSet, state: &State) -> CurrentSet {
+        let source = self.describe(state);
+        let doubles = doubles(&state.good);
+        let good = state.good.iter();
+        let mut problems: Vec<Problem> = good
+            .clone()
+            .flat_map(|good| good.problems.clone())
+            .collect();
+        problems.extend(doubles.clone());
+        let current = doubles.is_empty() && good.clone().all(|good| good.current);
+        if let Some(pause) = &state.pause {
+            problems.push(paused(pause));
+            return CurrentSet {
+                ruleset: policy::compile(&[], &self.config.postures),
+                policies: Vec::new(),
+                models: Arc::default(),
+                problems,
+                current,
+                source,
+            };
+        }
+        if !doubles.is_empty() {
+            return CurrentSet {
+                problems,
+                current,
+                source,
+                ..before.clone()
+            };
+        }
+        let models: Vec<Policy> = good
+            .flat_map(|good| good.policies.iter().cloned())
+            .collect();
+        let ruleset = policy::compile(&models, &self.config.postures);
+        CurrentSet {
+            policies: statuses(&ruleset, &models),
+            ruleset,
+            models: Arc::new(models),
+            problems,
+            current,
+            source,
+        }
+    }
+
+    /// Every source with what is to say of it; what is applied only when there is some.
+    fn describe(&self, state: &State) -> String {
+        let about = |(source, good): (&Source, &Good)| match good.about.as_str() {
+            "" => source.name(),
+            about => format!("{} {about}", source.name()),
+        };
+        let mut all: Vec<String> = self.sources.iter().zip(&state.good).map(about).collect();
+        match state.good.last().map_or(0, |good| good.policies.len()) {
+            0 => {}
+            1 => all.push(format!("1 {APPLIED} policy")),
+            more => all.push(format!("{more} {APPLIED} policies")),
+        }
+        all.join(", ")
     }
 
     /// One line for a change; nothing for a reading that says what the one before said.
@@ -201,7 +378,7 @@ impl Policies {
         }
         if !next.current && (before.current || before.problems != next.problems) {
             let problems = next.problems.len();
-            tracing::error!(source = next.source, problems, in_force = %digest, "policies are broken: the last good set stays in force");
+            tracing::error!(source = next.source, problems, in_force = %digest, "policies are broken: the last good ones stay in force");
         }
         if next.current && (!before.current || proto_digest(&before.ruleset) != digest) {
             let policies = next.policies.len();
@@ -209,15 +386,62 @@ impl Policies {
         }
     }
 
-    fn keep(&self, set: &CurrentSet) {
-        let Some(path) = self.config.saved.as_deref().filter(|_| set.current) else {
+    fn keep(&self, set: &CurrentSet, state: &State) {
+        let Some(path) = self.config.kept("last").filter(|_| set.current) else {
             return;
         };
-        if let Err(error) = saved::store(path, set) {
+        let sources = self.sources.iter().zip(&state.good);
+        let texts = sources.map(|(source, good)| (source.name(), &good.texts[..]));
+        if let Err(error) = saved::store(&path, texts) {
             let path = path.display();
             tracing::warn!(%path, %error, "cannot keep the policies for the next start");
         }
     }
+
+    fn notice(&self, text: String) {
+        tracing::warn!(notice = text, "policies");
+        // Full: the events that were to tell of it wait already, and the log has it.
+        let _ = self.notices.try_send(text);
+    }
+
+    /// Resolves when a pause ends; never without one.
+    async fn pause_is_over(&self) {
+        let left = self.lock().pause.as_ref().and_then(Pause::left);
+        match left {
+            Some(left) => tokio::time::sleep(left + Duration::from_millis(50)).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn paused(pause: &Pause) -> Problem {
+    let message = format!(
+        "all policies are off until {} (unix time): {}; `cresset policy enable` ends it",
+        pause.until_unix, pause.reason
+    );
+    Problem {
+        severity: Severity::Warning,
+        ..Problem::whole_file("policies", message)
+    }
+}
+
+/// Policies that more than one source has.
+fn doubles(good: &[Good]) -> Vec<Problem> {
+    let mut seen: BTreeMap<Key, &Policy> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for policy in good.iter().flat_map(|good| &good.policies) {
+        if let Some(first) = seen.insert(Key::of(policy), policy) {
+            let message = format!(
+                "policy {} is in {} too; take one of them out, the last good set stays in force",
+                policy.name, first.file
+            );
+            problems.push(Problem {
+                line: policy.line,
+                ..Problem::whole_file(&policy.file, message)
+            });
+        }
+    }
+    problems
 }
 
 fn proto_digest(set: &RuleSet) -> proto::Digest {
@@ -229,26 +453,28 @@ fn same(one: &CurrentSet, other: &CurrentSet) -> bool {
     one.current == other.current
         && one.problems == other.problems
         && one.policies == other.policies
+        && one.source == other.source
         && one.ruleset.manifest == other.ruleset.manifest
 }
 
-/// All policies of a reading and everything that is wrong with them, with what could not be read first.
-fn parse(reading: &Reading) -> (Vec<Policy>, Vec<Problem>) {
-    let texts = reading.texts.iter().map(|text| (&*text.file, &*text.text));
-    let (policies, wrong) = policy::load(texts);
-    (policies, [reading.problems.clone(), wrong].concat())
-}
-
 /// What status tells of each policy, out of the blobs that go to the sensors.
-fn statuses(set: &RuleSet, files: &BTreeMap<PolicyKey, String>) -> Vec<query::PolicyStatus> {
+fn statuses(set: &RuleSet, models: &[Policy]) -> Vec<query::PolicyStatus> {
+    let files: BTreeMap<Key, &str> = models
+        .iter()
+        .map(|policy| (Key::of(policy), policy.file.as_str()))
+        .collect();
     let mut statuses: Vec<query::PolicyStatus> = set
         .blobs
         .values()
         .filter_map(|blob| rules::PolicyBlob::decode(blob.clone()).ok())
         .map(|blob| {
-            let key = (blob.kind.clone(), blob.namespace.clone(), blob.name.clone());
+            let key = Key {
+                kind: blob.kind.clone(),
+                namespace: blob.namespace.clone(),
+                name: blob.name.clone(),
+            };
             query::PolicyStatus {
-                file: files.get(&key).cloned().unwrap_or_default(),
+                file: files.get(&key).copied().unwrap_or_default().to_owned(),
                 rules: u32::try_from(blob.rules.len()).unwrap_or(u32::MAX),
                 not_enforced: blob
                     .unenforced
@@ -266,16 +492,12 @@ fn statuses(set: &RuleSet, files: &BTreeMap<PolicyKey, String>) -> Vec<query::Po
     statuses
 }
 
-/// Kind, namespace, name: what makes a policy that policy.
-type PolicyKey = (String, String, String);
-
 #[derive(Debug)]
 struct Metrics {
     problems: IntGauge,
     current: IntGauge,
     policies: IntGauge,
 }
-
 impl Metrics {
     fn new(registry: &Registry) -> Result<Metrics, prometheus::Error> {
         let metrics = Metrics {

@@ -1,68 +1,62 @@
-//! The last good set on disk, so that it outlives the relay.
+//! The last good texts of every source on disk, so that they outlive the relay.
 //!
-//! One file: the source's name, a line feed, then an encoded `link.Rules` with the manifest and every blob. It is
-//! replaced whole (a new file, synced, renamed). A set of another source is not used: somebody who points the relay
-//! at another folder wants that folder's policies or none.
+//! ```text
+//! SHA-256 of what follows, hex, line feed
+//! {"folder /etc/cresset/policies": [["a.yaml", "apiVersion: …"], …], …}
+//! ```
+//! The file is replaced whole. Texts are used again by the source of the same name only: somebody who points the relay at
+//! another folder wants that folder's policies or none. A file that was changed by somebody else is not used at all.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
 
-use policy::RuleSet;
-use prost::Message;
-use proto::{Digest, link};
+use super::applied::replace;
+use super::folder::Text;
 
-use super::{CurrentSet, statuses};
+/// Source → file → text.
+type Kept = BTreeMap<String, Vec<(String, String)>>;
 
-/// The set that was stored for this source; none when there is none, or when it is not whole.
-pub(super) fn load(path: &Path, source: &str) -> Option<CurrentSet> {
-    let bytes = fs::read(path).ok()?;
-    let split = bytes.iter().position(|byte| *byte == b'\n')?;
-    if bytes[..split] != *source.as_bytes() {
-        return None;
-    }
-    let kept = link::Rules::decode(&bytes[split + 1..]).ok()?;
-    let manifest = kept.manifest?;
-    if manifest.blobs.len() != kept.blobs.len() {
-        return None;
-    }
-    let names = manifest
-        .blobs
-        .iter()
-        .map(|name| <[u8; 32]>::try_from(&name[..]).map(Digest));
-    let names = names.collect::<Result<Vec<_>, _>>().ok()?;
-    let blobs: BTreeMap<_, _> = names.into_iter().zip(kept.blobs).collect();
-    policy::Set::from_wire(&manifest, &blobs).ok()?; // digests and contents fit each other
-    let ruleset = RuleSet { manifest, blobs };
-    let policies = statuses(&ruleset, &BTreeMap::new());
-    Some(CurrentSet {
-        ruleset,
-        policies,
-        ..CurrentSet::default()
-    })
+/// What was stored, by source; nothing when there is none or it is not as it was stored.
+pub(super) fn load(path: &Path) -> BTreeMap<String, Vec<Text>> {
+    let bytes = fs::read(path).unwrap_or_default();
+    let texts = |texts: Vec<(String, String)>| {
+        let text = |(file, text)| Text { file, text };
+        texts.into_iter().map(text).collect()
+    };
+    let kept = whole(&bytes).and_then(|json| serde_json::from_slice::<Kept>(json).ok());
+    kept.unwrap_or_default()
+        .into_iter()
+        .map(|(source, own)| (source, texts(own)))
+        .collect()
 }
 
-/// Stores a set, unless it is there already.
-pub(super) fn store(path: &Path, set: &CurrentSet) -> io::Result<()> {
-    let rules = link::Rules {
-        manifest: Some(set.ruleset.manifest.clone()),
-        blobs: set.ruleset.blobs.values().cloned().collect(),
-        commit: true,
-    };
-    let mut bytes = set.source.clone().into_bytes();
+fn whole(bytes: &[u8]) -> Option<&[u8]> {
+    let split = bytes.iter().position(|byte| *byte == b'\n')?;
+    let (digest, json) = (&bytes[..split], &bytes[split + 1..]);
+    (digest == digest_of(json).as_bytes()).then_some(json)
+}
+
+fn digest_of(json: &[u8]) -> String {
+    policy::blob_digest(json).to_string()
+}
+
+/// Stores texts by source, unless they are there already.
+pub(super) fn store<'t>(
+    path: &Path,
+    sources: impl Iterator<Item = (String, &'t [Text])>,
+) -> io::Result<()> {
+    let pair = |text: &Text| (text.file.clone(), text.text.clone());
+    let kept: Kept = sources
+        .map(|(source, texts)| (source, texts.iter().map(pair).collect()))
+        .collect();
+    let json = serde_json::to_vec(&kept).map_err(io::Error::other)?;
+    let mut bytes = digest_of(&json).into_bytes();
     bytes.push(b'\n');
-    bytes.extend(rules.encode_to_vec());
+    bytes.extend(json);
     if fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    replace(path, &bytes)
 }
