@@ -7,6 +7,7 @@ mod dlq;
 mod import;
 mod journal;
 mod logs;
+mod policy;
 mod print;
 mod run;
 mod sink;
@@ -69,6 +70,8 @@ enum Command {
     Dlq(dlq::DlqArgs),
     /// Look on while a sink sends
     Tap(tap::TapArgs),
+    /// Check, explain, test and compare policies
+    Policy(policy::PolicyArgs),
     /// Check, show or explain the configuration file
     Config(config::ConfigArgs),
 }
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::Sink(args) => within(sink::sink(args)),
         Command::Dlq(args) => within(dlq::dlq(args)),
         Command::Tap(args) => within(tap::tap(args)),
+        Command::Policy(args) => within(policy::policy(args)),
     }
 }
 

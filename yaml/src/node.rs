@@ -136,6 +136,14 @@ impl Node {
         }
     }
 
+    /// The text of a scalar that was written without quotes and has its type by its look.
+    pub fn as_plain(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar { text, plain: true } => Some(text),
+            _ => None,
+        }
+    }
+
     /// Whether this is a plain `null`, `~` or nothing at all.
     pub fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true } if scalar::resolve(text) == Scalar::Null)
@@ -162,6 +170,11 @@ impl Node {
     /// The entries of a mapping in the order they were written; nothing for other nodes.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &Node)> {
         self.map().iter().map(|entry| (&*entry.key, &entry.value))
+    }
+
+    /// The line of each key of a mapping, in the order of [`Node::entries`].
+    pub fn key_lines(&self) -> impl Iterator<Item = u32> {
+        self.map().iter().map(|entry| entry.line)
     }
 
     pub(crate) fn map(&self) -> &[Entry] {

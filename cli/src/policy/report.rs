@@ -1,0 +1,156 @@
+//! Problems as people and machines want them: lines, JSON, GitHub's annotations, SARIF.
+
+use serde_json::{Value, json};
+use yaml::{Problem, Severity};
+
+/// How problems are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// A line each
+    Text,
+    /// One JSON object
+    Json,
+    /// Annotations of a GitHub workflow
+    Github,
+    /// SARIF 2.1.0, for code scanning
+    Sarif,
+}
+
+/// All problems in one text.
+pub(super) fn report(problems: &[Problem], format: Format) -> String {
+    match format {
+        Format::Text => problems.iter().map(line).collect(),
+        Format::Json => format!("{:#}\n", json!({"problems": problems})),
+        Format::Github => problems.iter().map(annotation).collect(),
+        Format::Sarif => format!("{:#}\n", sarif(problems)),
+    }
+}
+
+/// `file:line:column: error: path: message`.
+fn line(problem: &Problem) -> String {
+    let mut text = problem.file.clone();
+    for number in [problem.line, problem.column]
+        .into_iter()
+        .take_while(|number| *number > 0)
+    {
+        text += &format!(":{number}");
+    }
+    text += &format!(": {}: ", word(problem.severity));
+    if !problem.path.is_empty() {
+        text += &format!("{}: ", problem.path);
+    }
+    format!("{text}{}\n", problem.message)
+}
+
+fn word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    }
+}
+
+/// A workflow command (docs.github.com, "Workflow commands for GitHub Actions"): `%`, CR and LF are escaped, in
+/// properties `:` and `,` too.
+fn annotation(problem: &Problem) -> String {
+    let data = |text: &str| {
+        text.replace('%', "%25")
+            .replace('\r', "%0D")
+            .replace('\n', "%0A")
+    };
+    let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
+    let mut places = format!("file={}", property(&problem.file));
+    if problem.line > 0 {
+        places += &format!(",line={}", problem.line);
+    }
+    if problem.column > 0 {
+        places += &format!(",col={}", problem.column);
+    }
+    if !problem.path.is_empty() {
+        places += &format!(",title={}", property(&problem.path));
+    }
+    format!(
+        "::{} {places}::{}\n",
+        word(problem.severity),
+        data(&problem.message)
+    )
+}
+
+/// OASIS SARIF 2.1.0: one run, one result a problem.
+fn sarif(problems: &[Problem]) -> Value {
+    let results: Vec<Value> = problems.iter().map(result).collect();
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {
+                "name": "cresset",
+                "semanticVersion": env!("CARGO_PKG_VERSION"),
+                "rules": [{"id": "policy", "shortDescription": {"text": "A problem of a policy file"}}],
+            }},
+            "results": results,
+        }],
+    })
+}
+
+fn result(problem: &Problem) -> Value {
+    let text = if problem.path.is_empty() {
+        problem.message.clone()
+    } else {
+        format!("{}: {}", problem.path, problem.message)
+    };
+    let mut place = json!({"artifactLocation": {"uri": problem.file}});
+    if problem.line > 0 {
+        place["region"] = json!({"startLine": problem.line, "startColumn": problem.column.max(1)});
+    }
+    json!({
+        "ruleId": "policy",
+        "level": word(problem.severity),
+        "message": {"text": text},
+        "locations": [{"physicalLocation": place}],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(severity: Severity) -> Problem {
+        Problem {
+            file: "a,b.yaml".into(),
+            line: 3,
+            column: 5,
+            path: "spec.action".into(),
+            message: "50% of\nit".into(),
+            severity,
+        }
+    }
+
+    #[test]
+    fn each_format_names_file_line_path_and_severity() {
+        let problems = [
+            problem(Severity::Error),
+            Problem::whole_file("c.yaml", "gone"),
+        ];
+        assert_eq!(
+            report(&problems, Format::Text),
+            "a,b.yaml:3:5: error: spec.action: 50% of\nit\nc.yaml: error: gone\n"
+        );
+        assert_eq!(
+            report(&problems, Format::Github),
+            "::error file=a%2Cb.yaml,line=3,col=5,title=spec.action::50%25 of%0Ait\n::error file=c.yaml::gone\n"
+        );
+        let sarif: Value = serde_json::from_str(&report(&problems, Format::Sarif)).unwrap();
+        let results = &sarif["runs"][0]["results"];
+        assert_eq!(results[0]["level"], "error");
+        let place = &results[0]["locations"][0]["physicalLocation"];
+        assert_eq!(place["region"]["startLine"], 3);
+        let whole = &results[1]["locations"][0]["physicalLocation"];
+        assert_eq!(
+            (&whole["region"], &whole["artifactLocation"]["uri"]),
+            (&Value::Null, &json!("c.yaml"))
+        );
+        let json: Value =
+            serde_json::from_str(&report(&[problem(Severity::Warning)], Format::Json)).unwrap();
+        assert_eq!(json["problems"][0]["severity"], "warning");
+    }
+}

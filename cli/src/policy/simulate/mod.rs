@@ -1,0 +1,194 @@
+//! `cresset policy simulate`: what a set of policies would have done to the past.
+//!
+//! ```text
+//! relay ─ Set, List ─▶ the set in force ─┬─ with the files ─▶ the new set
+//!       ─ Watch(since) ─▶ events ─▶ Recorded ─▶ both sets decide ─▶ Tally ─▶ text, markdown, JSON
+//! ```
+//! A record is less than the truth, so the answer has three values. Where a record does not say what a rule looks at (who
+//! owns the file, what a link leads to), every possible case is decided; when they do not agree, the answer is `unknown`. What
+//! was not recorded at all cannot be simulated, and is told as evidence that is missing, never taken for a pass.
+
+mod names;
+mod page;
+mod recorded;
+mod tally;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{Args, ValueEnum};
+use futures::StreamExt;
+use policy::Policy;
+use proto::query::watch_reply::Is;
+use proto::query::{Filter, WatchRequest};
+use proto::{Kind, link};
+use yaml::Span;
+
+use super::asked::Links;
+use super::loaded::{Compiled, Loaded};
+use super::remote;
+use crate::connect::{Relay, RelayArgs, Trouble, say};
+use names::Names;
+use tally::Tally;
+
+/// Replay recorded events through policies: what would have been blocked, told and let pass
+#[derive(Args)]
+#[command(after_help = HELP)]
+pub(crate) struct SimulateArgs {
+    /// Policies that are added to those in force, or replace those of the same name: files, folders, or -
+    #[arg(required = true, value_name = "FILE|DIR")]
+    paths: Vec<PathBuf>,
+
+    /// Nothing but these files, not on top of what is in force
+    #[arg(long)]
+    alone: bool,
+
+    /// How far back the record is read
+    #[arg(long, value_name = "DURATION", default_value = "7d")]
+    since: Span,
+
+    /// Only workloads of this namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+
+    /// The workloads' root folder, in which links are followed as the kernel does
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+
+    /// Exit with 1 when less than this share of what the policies judge could be decided
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, hide_default_value = true,
+        value_parser = clap::value_parser!(u8).range(0..=100))]
+    min_coverage: u8,
+
+    /// How the result is told
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+
+    #[command(flatten)]
+    relay: RelayArgs,
+
+    /// Ask the relay whose data folder this is, through DIR/admin.sock
+    #[arg(long, value_name = "DIR", conflicts_with = "relay")]
+    data: Option<PathBuf>,
+}
+
+const HELP: &str = "\
+Exits with 1 below --min-coverage, 3 when no relay answers.
+
+Examples:
+  cresset policy simulate new.yaml                        the last seven days, on top of what is in force
+  cresset policy simulate policies/ --alone --since 24h
+  cresset policy simulate new.yaml -o markdown            a comment for a pull request";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A page to read
+    Text,
+    /// A comment for a pull request
+    Markdown,
+    /// One JSON object
+    Json,
+}
+
+/// Runs `cresset policy simulate`.
+///
+/// # Errors
+/// Files with errors, a relay that cannot be reached, an output that cannot be written.
+pub(super) async fn run(args: &SimulateArgs) -> Result<ExitCode, Trouble> {
+    let files = Loaded::sound(&args.paths)?;
+    let relay = remote::reading(&args.relay, args.data.as_deref()).await?;
+    let now = remote::set(&relay).await?;
+    let policies = if args.alone {
+        files.policies
+    } else {
+        on_top(remote::models(&relay).await?, files.policies)
+    };
+    let postures = now.ruleset.manifest.postures.unwrap_or_default();
+    let new = Compiled::new(policy::compile(&policies, &postures))?;
+    let names = Names::new(args.root.clone());
+    let (as_written, merged) = (
+        |path: &str| names.of(path, false),
+        |path: &str| names.of(path, true),
+    );
+    // With a root the links are known; without, both ways are tried.
+    let links: [Links<'_>; 2] = [&as_written, &merged];
+    let links = if args.root.is_some() {
+        &links[..1]
+    } else {
+        &links[..]
+    };
+    let mut tally = Tally::new(&now, &new, &names, links, args.namespace.as_deref());
+    let span = replay(&relay, args, &mut tally).await?;
+    let result = tally.result(span);
+    say(&match args.output {
+        Format::Text => page::text(&result),
+        Format::Markdown => page::markdown(&result),
+        Format::Json => page::json(&result),
+    })?;
+    Ok(if result.coverage() < f64::from(args.min_coverage) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// The policies in force with those of the files: one of the same name is replaced.
+fn on_top(in_force: Vec<Policy>, files: Vec<Policy>) -> Vec<Policy> {
+    let same =
+        |a: &Policy, b: &Policy| (a.kind, &a.namespace, &a.name) == (b.kind, &b.namespace, &b.name);
+    let kept = in_force
+        .into_iter()
+        .filter(|policy| !files.iter().any(|file| same(file, policy)));
+    kept.collect::<Vec<_>>().into_iter().chain(files).collect()
+}
+
+/// The time that the record was read for, in unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Period {
+    from: i64,
+    to: i64,
+}
+
+async fn replay(
+    relay: &Relay,
+    args: &SimulateArgs,
+    tally: &mut Tally<'_>,
+) -> Result<Period, Trouble> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let from = now.saturating_sub(args.since.0);
+    let nanoseconds =
+        |time: std::time::Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+    let kinds = Kind::ALL.map(|kind| link::EventKind::from(kind).into());
+    let request = WatchRequest {
+        filter: Some(Filter {
+            kinds: kinds.into(),
+            ..Filter::default()
+        }),
+        // 0 would mean "not given".
+        since_ns: nanoseconds(from).max(1),
+        until_ns: nanoseconds(now),
+        complete: true,
+        ..WatchRequest::default()
+    };
+    let reply = relay.query().watch(request).await;
+    let mut events = reply.map_err(|status| relay.trouble(status))?.into_inner();
+    while let Some(reply) = events.next().await {
+        match reply.map_err(|status| relay.trouble(status))?.is {
+            Some(Is::Event(event)) => {
+                if let Ok(kind) = Kind::try_from(event.kind()) {
+                    tally.event(kind, &event.payload);
+                }
+            }
+            Some(Is::Gap(gap)) => tally.gap(gap.missed, &gap.reason),
+            _ => {}
+        }
+    }
+    let seconds = |time: std::time::Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    Ok(Period {
+        from: seconds(from),
+        to: seconds(now),
+    })
+}

@@ -1,0 +1,223 @@
+//! `cresset policy status`: which node runs which policies, and what it cannot do of them.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use proto::query::{PoliciesStatus, SensorStatus, StatusRequest};
+use proto::visible::text as visible;
+use serde_json::{Value, json};
+
+use super::get::columns;
+use super::remote;
+use crate::connect::{RelayArgs, Trouble, say};
+
+/// Show which node runs which policies; exits 1 when one does not run the current ones
+#[derive(Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    relay: RelayArgs,
+
+    /// Ask the relay whose data folder this is, through DIR/admin.sock
+    #[arg(long, value_name = "DIR", conflicts_with = "relay")]
+    data: Option<PathBuf>,
+
+    /// How the answer looks
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A page to read
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// Runs `cresset policy status`.
+///
+/// # Errors
+/// A relay that cannot be reached; an output that cannot be written.
+pub(super) async fn run(args: &StatusArgs) -> Result<ExitCode, Trouble> {
+    let relay = remote::reading(&args.relay, args.data.as_deref()).await?;
+    let reply = relay.query().status(StatusRequest {}).await;
+    let reply = reply.map_err(|status| relay.trouble(status))?.into_inner();
+    let policies = reply.policies.unwrap_or_default();
+    let nodes: Vec<Node> = reply
+        .sensors
+        .into_iter()
+        .map(|sensor| Node::new(sensor, &policies))
+        .collect();
+    say(&match args.output {
+        Format::Text => text(&policies, &nodes),
+        Format::Json => format!("{:#}\n", json(&policies, &nodes)),
+    })?;
+    let fine = policies.current && nodes.iter().all(|node| node.state.is_fine());
+    Ok(if fine {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// How a node stands to the current set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Current,
+    /// It runs older ones, and has not answered yet.
+    Behind,
+    /// It said no.
+    Refused,
+    Away,
+}
+
+impl State {
+    fn is_fine(self) -> bool {
+        matches!(self, State::Current | State::Away)
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            State::Current => "current",
+            State::Behind => "behind",
+            State::Refused => "refused",
+            State::Away => "away",
+        }
+    }
+}
+
+struct Node {
+    sensor: SensorStatus,
+    state: State,
+}
+
+impl Node {
+    fn new(sensor: SensorStatus, policies: &PoliciesStatus) -> Node {
+        let state = match (sensor.rules == policies.digest, sensor.connected) {
+            (_, false) => State::Away,
+            (_, true) if sensor.problems.iter().any(|problem| problem.refused) => State::Refused,
+            (true, true) => State::Current,
+            (false, true) => State::Behind,
+        };
+        Node { sensor, state }
+    }
+}
+
+/// How much of a digest tells it from others at a glance.
+fn short(digest: &[u8]) -> String {
+    let hex: String = digest
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    if hex.is_empty() {
+        "none".to_owned()
+    } else {
+        hex
+    }
+}
+
+fn text(policies: &PoliciesStatus, nodes: &[Node]) -> String {
+    let mut text = format!(
+        "{} policies, {} from {}{}\n",
+        policies.policies.len(),
+        short(&policies.digest),
+        if policies.source.is_empty() {
+            "nowhere"
+        } else {
+            &policies.source
+        },
+        if policies.current {
+            ""
+        } else {
+            " (NOT CURRENT: the newest reading is broken)"
+        },
+    );
+    for problem in &policies.problems {
+        let line = if problem.line > 0 {
+            format!(":{}", problem.line)
+        } else {
+            String::new()
+        };
+        text += &format!(
+            "  ! {}{line}: {}\n",
+            visible(&problem.file),
+            visible(&problem.message)
+        );
+    }
+    let head = [
+        "NODE",
+        "SENSOR",
+        "TIER",
+        "POLICIES",
+        "STATE",
+        "WORKLOADS",
+        "NOT ENFORCED",
+    ];
+    let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).into()];
+    rows.extend(nodes.iter().map(row));
+    text += &columns(&rows);
+    for node in nodes {
+        for problem in &node.sensor.problems {
+            let mark = if problem.refused {
+                "refused"
+            } else {
+                "not enforced"
+            };
+            text += &format!(
+                "  ! {}: {mark}: {} {}: {}\n",
+                visible(&node.sensor.node),
+                visible(&problem.policy),
+                visible(&problem.path),
+                visible(&problem.message)
+            );
+        }
+    }
+    text
+}
+
+fn row(node: &Node) -> Vec<String> {
+    let sensor = &node.sensor;
+    let tier = sensor.kernel.as_ref().map_or(0, |kernel| kernel.tier);
+    let missing = sensor
+        .problems
+        .iter()
+        .filter(|problem| !problem.refused)
+        .count();
+    [
+        visible(&sensor.node),
+        visible(&sensor.sensor),
+        tier.to_string(),
+        short(&sensor.rules),
+        node.state.word().to_owned(),
+        sensor.workloads.len().to_string(),
+        missing.to_string(),
+    ]
+    .into()
+}
+
+fn json(policies: &PoliciesStatus, nodes: &[Node]) -> Value {
+    let hex =
+        |digest: &[u8]| -> String { digest.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let node = |node: &Node| {
+        let sensor = &node.sensor;
+        json!({
+            "node": sensor.node,
+            "sensor": sensor.sensor,
+            "tier": sensor.kernel.as_ref().map_or(0, |kernel| kernel.tier),
+            "digest": hex(&sensor.rules),
+            "state": node.state.word(),
+            "problems": sensor.problems.iter().map(|problem| json!({
+                "policy": problem.policy, "path": problem.path, "message": problem.message, "refused": problem.refused,
+            })).collect::<Vec<_>>(),
+        })
+    };
+    json!({
+        "digest": hex(&policies.digest),
+        "source": policies.source,
+        "current": policies.current,
+        "policies": policies.policies.len(),
+        "nodes": nodes.iter().map(node).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,410 @@
+//! `cresset policy test`: test cases beside policies.
+//!
+//! A file of test cases says which workload, which operations, and what is expected; `policy::decide` answers. Without
+//! `policies` the cases of `a.test.yaml` are about `a.yaml` beside it. An operation may name several objects: each is a case.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use policy::Workload;
+use proto::rules;
+use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
+use serde::{Deserialize, Deserializer};
+use yaml::{Node, Problem, Severity};
+
+use super::asked::{Answer, Asked, Judge, Outcome, SocketName, What};
+use super::check::counted;
+use super::files::{self, TEST, Wanted};
+use super::loaded::Loaded;
+use crate::connect::{Trouble, say};
+
+pub(super) const HELP: &str = "\
+A file of test cases, NAME.test.yaml, is about NAME.yaml beside it, or about the files that it names:
+  policies: [no-shells.yaml, ../more]        files and folders, from here
+  workload: {namespace: shop, labels: {app: cart}, container: web}
+  postures: {file: block}                    default audit
+  links: {/bin: /usr/bin}                    symbolic links of the workload's root
+  tests:
+    - {exec: [/usr/bin/bash, /usr/bin/dash], source: /usr/sbin/nginx, expect: block, by: no-shells}
+    - {open: /etc/passwd, access: write, owner: true, expect: block}
+    - {socket: raw, expect: block}           also: dns, capability, syscall (with path), args, tty
+    - {exec: /usr/bin/ls, expect: pass}      pass, audit, would-block, block";
+
+/// Run the test cases beside policies; exits 1 when one fails
+#[derive(Args)]
+pub(crate) struct TestArgs {
+    /// Files of test cases, or folders with *.test.yaml in them
+    #[arg(required = true, value_name = "FILE|DIR")]
+    paths: Vec<PathBuf>,
+
+    /// Tell of every case, not only of those that fail
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+// === the file ===
+
+/// What a file of test cases says.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TestFile {
+    #[serde(default)]
+    policies: Vec<String>,
+    #[serde(default)]
+    workload: Option<Who>,
+    #[serde(default)]
+    postures: Postures,
+    #[serde(default)]
+    links: BTreeMap<String, String>,
+    tests: Vec<Case>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Who {
+    #[serde(default = "default_namespace")]
+    namespace: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    container: String,
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
+}
+
+impl Default for Who {
+    fn default() -> Who {
+        Who {
+            namespace: default_namespace(),
+            labels: BTreeMap::new(),
+            container: String::new(),
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Postures {
+    file: Unnamed,
+    network: Unnamed,
+    capabilities: Unnamed,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Unnamed {
+    Allow,
+    #[default]
+    Audit,
+    Block,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    workload: Option<Who>,
+    #[serde(default)]
+    exec: Names,
+    #[serde(default)]
+    open: Names,
+    #[serde(default)]
+    socket: Names,
+    #[serde(default)]
+    dns: Names,
+    #[serde(default)]
+    capability: Names,
+    #[serde(default)]
+    syscall: Names,
+    #[serde(default)]
+    access: Option<Access>,
+    #[serde(default)]
+    path: String,
+    #[serde(default)]
+    source: Option<String>,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    owner: bool,
+    #[serde(default)]
+    tty: bool,
+    expect: Outcome,
+    #[serde(default)]
+    by: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Access {
+    Read,
+    Write,
+}
+
+/// One name or a list of them.
+#[derive(Default)]
+struct Names(Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Names, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Names;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name or a list of names")
+            }
+            fn visit_str<E>(self, name: &str) -> Result<Names, E> {
+                Ok(Names(vec![name.to_owned()]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Names, A::Error> {
+                Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(Names)
+            }
+        }
+        from.deserialize_any(Either)
+    }
+}
+
+impl Postures {
+    fn wire(&self) -> rules::Postures {
+        let wire = |posture| match posture {
+            Unnamed::Allow => rules::Posture::Allow.into(),
+            Unnamed::Audit => rules::Posture::Audit.into(),
+            Unnamed::Block => rules::Posture::Block.into(),
+        };
+        rules::Postures {
+            file: wire(self.file),
+            network: wire(self.network),
+            capabilities: wire(self.capabilities),
+        }
+    }
+}
+
+impl Case {
+    /// The operations that this case asks for, each a case of its own.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn asked(&self) -> Result<Vec<Asked>, String> {
+        let mut what = Vec::new();
+        what.extend(self.exec.0.iter().cloned().map(What::Exec));
+        let write = self.access == Some(Access::Write);
+        what.extend(self.open.0.iter().map(|path| What::Open {
+            path: path.clone(),
+            write,
+        }));
+        what.extend(self.dns.0.iter().cloned().map(What::Dns));
+        for name in &self.socket.0 {
+            let socket = SocketName::of(name).ok_or_else(|| {
+                format!("`{name}` is no socket: tcp, udp, icmp, icmpv6, sctp, raw, packet, …")
+            })?;
+            what.push(What::Socket(socket));
+        }
+        for name in &self.capability.0 {
+            policy::capability(name)
+                .ok_or_else(|| format!("`{name}` is no capability; write net_raw, sys_admin, …"))?;
+            what.push(What::Capability(name.clone()));
+        }
+        for name in &self.syscall.0 {
+            policy::syscall(name).ok_or_else(|| format!("`{name}` is no system call"))?;
+            let path = self.path.clone();
+            what.push(What::Syscall {
+                name: name.clone(),
+                path,
+            });
+        }
+        self.fits(&what)?;
+        let whole = |what| Asked {
+            what,
+            source: self.source.clone(),
+            args: self.args.clone(),
+            owner: self.owner,
+            tty: self.tty,
+        };
+        Ok(what.into_iter().map(whole).collect())
+    }
+
+    /// What is written must mean something for what is asked.
+    fn fits(&self, what: &[What]) -> Result<(), String> {
+        let no_file = !what.iter().any(|what| matches!(what, What::Open { .. }));
+        let no_call = !what.iter().any(|what| matches!(what, What::Syscall { .. }));
+        let relative = what.iter().find_map(|what| match what {
+            What::Exec(path) | What::Open { path, .. } if !path.starts_with('/') => Some(path),
+            _ => None,
+        });
+        if what.is_empty() {
+            return Err(
+                "asks for nothing: give exec, open, socket, dns, capability or syscall".to_owned(),
+            );
+        }
+        if let Some(path) = relative {
+            return Err(format!("`{path}` is not an absolute path"));
+        }
+        if self.access.is_some() == no_file {
+            return Err("`open` and `access: read` or `write` go together".to_owned());
+        }
+        if !self.path.is_empty() && no_call {
+            return Err("`path` is what a system call acts on; give `syscall`".to_owned());
+        }
+        Ok(())
+    }
+}
+
+// === running ===
+
+#[derive(Default)]
+struct Tally {
+    cases: usize,
+    failed: usize,
+}
+
+/// Runs `cresset policy test`.
+///
+/// # Errors
+/// A file that cannot be read; an output that cannot be written.
+pub(super) fn run(args: &TestArgs) -> Result<ExitCode, Trouble> {
+    let files = files::list(&args.paths, Wanted::Tests)?;
+    if files.is_empty() {
+        return Err(Trouble::Local(format!(
+            "no test cases there: files of test cases end in {TEST}"
+        )));
+    }
+    let mut tally = Tally::default();
+    for file in &files {
+        file_of_cases(file, args.verbose, &mut tally)?;
+    }
+    let Tally { cases, failed } = tally;
+    let told = if failed == 0 {
+        "all as expected".to_owned()
+    } else {
+        format!("{failed} FAILED")
+    };
+    let (files, cases) = (
+        counted(files.len(), "file", "files"),
+        counted(cases, "case", "cases"),
+    );
+    say(&format!("{files}, {cases}: {told}\n"))?;
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn file_of_cases(path: &Path, verbose: bool, tally: &mut Tally) -> Result<(), Trouble> {
+    let file = files::text(path)?;
+    let (node, read, problems) = read(&file.name, &file.text);
+    for problem in &problems {
+        say(&format!("{problem}\n"))?;
+    }
+    tally.failed += problems.len();
+    let (Some(node), Some(read), true) = (node, read, problems.is_empty()) else {
+        return Ok(());
+    };
+    let loaded = Loaded::sound(&policies_of(path, &read))?;
+    let compiled = loaded.compile(&read.postures.wire())?;
+    for (at, case) in read.tests.iter().enumerate() {
+        let place = format!("tests[{at}]");
+        let line = node.get(&place).map_or(0, Node::line);
+        let asked = match case.asked() {
+            Ok(asked) => asked,
+            Err(why) => {
+                tally.failed += 1;
+                say(&format!("{}\n", node.problem_at(&place, why)))?;
+                continue;
+            }
+        };
+        let who = case.workload.as_ref().or(read.workload.as_ref());
+        let links = |path: &str| resolved(&read.links, path);
+        let judge = Judge::new(&compiled, &workload(who), &links);
+        for asked in asked {
+            let told = judged(&judge, case, &asked);
+            tally.cases += 1;
+            tally.failed += usize::from(told.is_err());
+            let name = if case.name.is_empty() {
+                String::new()
+            } else {
+                format!("{}: ", case.name)
+            };
+            match told {
+                Ok(answer) if verbose => {
+                    say(&format!(
+                        "{}:{line}: ok: {name}{asked}: {answer}\n",
+                        file.name
+                    ))?;
+                }
+                Ok(_) => {}
+                Err(why) => say(&format!(
+                    "{}:{line}: FAILED: {name}{asked}: {why}\n",
+                    file.name
+                ))?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read(name: &str, text: &str) -> (Option<Node>, Option<TestFile>, Vec<Problem>) {
+    let (documents, mut problems) = yaml::parse(name, text);
+    let [document] = &documents[..] else {
+        if problems.is_empty() {
+            let message = "expected one document with `tests`";
+            problems.push(Problem::whole_file(name, message));
+        }
+        return (None, None, problems);
+    };
+    let read = document.read::<TestFile>(Severity::Error, &mut problems);
+    (Some(document.clone()), read, problems)
+}
+
+/// Those that the file names, from its own folder; else the file beside it.
+fn policies_of(path: &Path, read: &TestFile) -> Vec<PathBuf> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    if read.policies.is_empty() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.strip_suffix(TEST).unwrap_or(&name);
+        return vec![folder.join(format!("{name}.yaml"))];
+    }
+    read.policies.iter().map(|name| folder.join(name)).collect()
+}
+
+fn workload(who: Option<&Who>) -> Workload {
+    let Who {
+        namespace,
+        labels,
+        container,
+    } = who.cloned().unwrap_or_default();
+    Workload {
+        namespace,
+        labels,
+        container,
+    }
+}
+
+fn judged(judge: &Judge<'_>, case: &Case, asked: &Asked) -> Result<Answer, String> {
+    let got = judge.answer(asked);
+    let by = case.by.as_ref().is_none_or(|by| *by == got.by);
+    if got.outcome == case.expect && by {
+        return Ok(got);
+    }
+    let expected = match &case.by {
+        Some(by) => format!("{} by {by}", case.expect),
+        None => case.expect.to_string(),
+    };
+    Err(format!("expected {expected}, got {got}"))
+}
+
+/// The names that a path has behind links: `/bin: /usr/bin` makes `/usr/bin/sh` of `/bin/sh`.
+fn resolved(links: &BTreeMap<String, String>, path: &str) -> Vec<String> {
+    let through = |(link, target): (&String, &String)| {
+        let rest = path.strip_prefix(link.trim_end_matches('/'))?;
+        (rest.is_empty() || rest.starts_with('/'))
+            .then(|| format!("{}{rest}", target.trim_end_matches('/')))
+    };
+    links.iter().filter_map(through).collect()
+}

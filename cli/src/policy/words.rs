@@ -1,0 +1,166 @@
+//! Compiled rules and selectors in words.
+
+use proto::rules::object::Is;
+use proto::rules::{self, Action, Object, PolicyBlob, Rule, Section, Selector};
+
+/// What the parts of the language are called.
+pub(super) fn section(section: Section) -> &'static str {
+    match section {
+        Section::Process => "programs",
+        Section::File => "files",
+        Section::Network => "sockets",
+        Section::Dns => "names (DNS)",
+        Section::Capabilities => "capabilities",
+        Section::Syscalls => "system calls",
+        _ => "other operations",
+    }
+}
+
+/// For which workloads a policy is, as the end of "for …".
+pub(super) fn workloads(blob: &PolicyBlob) -> String {
+    let selector = blob.selector.clone().unwrap_or_default();
+    match blob.kind.as_str() {
+        "KubeArmorHostPolicy" => format!("nodes{}", labelled(&selector)),
+        "KubeArmorNetworkPolicy" => format!("the network of nodes{}", labelled(&selector)),
+        "KubeArmorClusterPolicy" => {
+            format!("workloads of every namespace{}", labelled(&selector))
+        }
+        _ => format!(
+            "workloads of namespace {}{}",
+            selector.namespace,
+            labelled(&selector)
+        ),
+    }
+}
+
+fn labelled(selector: &Selector) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let labels: Vec<String> = selector
+        .match_labels
+        .iter()
+        .map(|label| format!("{}={}", label.key, label.value))
+        .collect();
+    if !labels.is_empty() {
+        parts.push(format!("with {}", listed(&labels, "and")));
+    }
+    for expression in &selector.expressions {
+        let values = listed(&expression.values, "or");
+        parts.push(match (expression.key.as_str(), expression.not_in) {
+            ("namespace", false) => format!("in namespace {values}"),
+            ("namespace", true) => format!("not in namespace {values}"),
+            (_, false) => format!("with {values}"),
+            (_, true) => format!("without {values}"),
+        });
+    }
+    if !selector.containers.is_empty() {
+        let one = if selector.containers.len() == 1 {
+            "container"
+        } else {
+            "containers"
+        };
+        parts.push(format!("in {one} {}", listed(&selector.containers, "and")));
+    }
+    parts.iter().map(|part| format!(", {part}")).collect()
+}
+
+/// `a`, `a and b`, `a, b and c`.
+pub(super) fn listed(words: &[String], joint: &str) -> String {
+    match words {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} {joint} {last}", most.join(", ")),
+    }
+}
+
+/// What a rule is about, with its conditions: `starting /usr/bin/apt by /usr/bin/bash`.
+pub(super) fn rule(rule: &Rule) -> String {
+    let mut text = deed(rule);
+    if !rule.args.is_empty() {
+        text += match rule.action() {
+            Action::Block => " with arguments other than ",
+            _ => " with no arguments but ",
+        };
+        text += &listed(&rule.args, "and");
+    }
+    let sources: Vec<String> = rule.sources.iter().map(source).collect();
+    if !sources.is_empty() {
+        text += &format!(" by {}", listed(&sources, "or"));
+    }
+    if rule.owner_only {
+        text += match rule.action() {
+            Action::Allow => " as the file's owner",
+            _ => " by others than the file's owner",
+        };
+    }
+    if rule.pts == Some(false) {
+        text += " at a terminal";
+    }
+    text
+}
+
+fn deed(rule: &Rule) -> String {
+    let object = rule.object.as_ref();
+    match rule.section() {
+        Section::Process => format!("starting {}", place(object, "program")),
+        Section::File => {
+            let verb = match (rule.read_only, rule.owner_only, rule.action()) {
+                (false, ..) => "reading or writing",
+                (true, _, Action::Allow) => "reading",
+                (true, false, _) => "writing",
+                (true, true, _) => "anything but an owner's reading of",
+            };
+            format!("{verb} {}", place(object, "file"))
+        }
+        Section::Network => format!("{} sockets", place(object, "")),
+        Section::Dns => format!("asking for {} and names below", place(object, "")),
+        Section::Capabilities => format!("using CAP_{}", place(object, "").to_uppercase()),
+        Section::Syscalls => format!("calling {}", place(object, "")),
+        _ => place(object, "operation"),
+    }
+}
+
+fn place(object: Option<&Object>, noun: &str) -> String {
+    let Some(is) = object.and_then(|object| object.is.as_ref()) else {
+        return format!("a {noun} that this version does not know");
+    };
+    match is {
+        Is::Path(path) => path.clone(),
+        Is::Name(name) => format!("{name} in any folder"),
+        Is::Directory(directory) if directory.path == "/" && directory.recursive => {
+            format!("any {noun}")
+        }
+        Is::Directory(directory) if directory.recursive => {
+            format!("any {noun} below {}", directory.path)
+        }
+        Is::Directory(directory) => format!("any {noun} directly in {}", directory.path),
+        Is::Pattern(pattern) => format!("{noun}s like {pattern}"),
+        Is::Protocol(name) | Is::Domain(name) | Is::Capability(name) => name.clone(),
+        Is::Syscall(call) => syscall(call),
+    }
+}
+
+fn syscall(call: &rules::object::Syscall) -> String {
+    let names = listed(&call.names, "or");
+    match (call.path.as_str(), call.recursive) {
+        ("", _) => names,
+        (path, true) => format!("{names} on anything below {path}"),
+        (path, false) => format!("{names} on {path}"),
+    }
+}
+
+fn source(object: &Object) -> String {
+    place(Some(object), "program")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_read_as_people_say_them() {
+        let words: Vec<String> = ["a", "b", "c"].map(str::to_owned).into();
+        assert_eq!(listed(&words, "and"), "a, b and c");
+        assert_eq!(listed(&words[..1], "and"), "a");
+        assert_eq!(listed(&[], "and"), "");
+    }
+}

@@ -1,0 +1,218 @@
+//! `cresset policy` without a relay: the project's own policies, and what people do to files.
+#![allow(clippy::expect_used, clippy::panic)] // reason: a test that cannot go on has failed
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use serde_json::Value;
+use support::program;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("a workspace")
+        .to_path_buf()
+}
+
+fn policy(args: &[&str]) -> Output {
+    let mut command = program("cresset");
+    command.arg("policy").args(args).current_dir(repository());
+    command.output().expect("cresset policy")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[track_caller]
+fn fine(args: &[&str]) -> String {
+    let output = policy(args);
+    let text = out(&output);
+    let wrong = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{args:?}: {text}{wrong}");
+    text
+}
+
+#[track_caller]
+fn code(args: &[&str], code: i32) -> String {
+    let output = policy(args);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+    out(&output)
+}
+
+const OWN: [&str; 2] = ["policy/library", "examples/policies"];
+
+#[test]
+fn the_projects_own_policies_are_sound_and_do_what_their_tests_say() {
+    let told = fine(&["check", "--strict", OWN[0], OWN[1]]);
+    assert!(told.contains("0 errors, 0 warnings"), "{told}");
+    let told = fine(&["test", OWN[1]]);
+    assert!(told.contains("all as expected"), "{told}");
+}
+
+#[test]
+fn the_library_is_in_its_one_form_and_tells_what_each_policy_is_for() {
+    fine(&["fmt", "--check", OWN[0]]);
+    let mut policies = 0;
+    for theme in std::fs::read_dir(repository().join(OWN[0]))
+        .expect("the library")
+        .flatten()
+    {
+        let Ok(files) = std::fs::read_dir(theme.path()) else {
+            continue;
+        };
+        for file in files.flatten().map(|file| file.path()) {
+            let name = file.display().to_string();
+            if name.ends_with(".test.yaml") {
+                continue;
+            }
+            policies += 1;
+            let text = std::fs::read_to_string(&file).expect("a policy");
+            for needed in [
+                "cresset/attack:",
+                "cresset/breaks:",
+                "cresset/recommend:",
+                "MITRE_",
+                "NIST_",
+                "CIS_",
+            ] {
+                assert!(text.contains(needed), "{name} lacks {needed}");
+            }
+            let tests = name.replace(".yaml", ".test.yaml");
+            let tested = Path::new(&tests).exists() || text.contains("presets:");
+            assert!(tested, "{name} has no test cases");
+        }
+    }
+    assert!(policies >= 25, "{policies} policies");
+}
+
+/// Files of one test.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn with(files: &[(&str, &str)]) -> Files {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).expect("written");
+        }
+        Files(folder)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    fn text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).expect("a file")
+    }
+}
+
+fn shop(spec: &str) -> String {
+    format!(
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {{name: p, namespace: shop}}\n\
+         spec: {{selector: {{matchLabels: {{app: cart}}}}, {spec}}}\n"
+    )
+}
+
+#[test]
+fn check_names_file_line_and_field_in_every_format_and_exits_1() {
+    let files = Files::with(&[("bad.yaml", &shop("process: {matchPaths: [{path: bin/sh}]}"))]);
+    let bad = files.path("bad.yaml");
+    let told = code(&["check", &bad], 1);
+    assert!(told.contains("bad.yaml:4"), "{told}");
+    assert!(told.contains("spec.process.matchPaths[0].path"), "{told}");
+    assert!(code(&["check", &bad, "-o", "github"], 1).starts_with("::error file="));
+    let sarif: Value =
+        serde_json::from_str(&code(&["check", &bad, "-o", "sarif"], 1)).expect("JSON");
+    assert_eq!(sarif["runs"][0]["results"][0]["level"], "error");
+    let missing = policy(&["check", "no/such.yaml"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("no/such.yaml"));
+}
+
+#[test]
+fn an_unknown_field_is_a_warning_and_with_strict_an_error() {
+    let files = Files::with(&[("a.yaml", &shop("process: {matchPath: []}"))]);
+    let told = code(&["check", &files.path("a.yaml")], 0);
+    assert!(
+        told.contains("warning:") && told.contains("matchPaths"),
+        "{told}"
+    );
+    code(&["check", "--strict", &files.path("a.yaml")], 1);
+}
+
+#[test]
+fn fmt_rewrites_in_place_once_and_check_only_looks() {
+    let files = Files::with(&[("a.yaml", &shop("action: Block"))]);
+    let path = files.path("a.yaml");
+    let before = files.text("a.yaml");
+    code(&["fmt", "--check", &path], 1);
+    assert_eq!(files.text("a.yaml"), before);
+    fine(&["fmt", &path]);
+    assert!(
+        files
+            .text("a.yaml")
+            .contains("\n    matchLabels:\n      app: cart\n")
+    );
+    fine(&["fmt", "--check", &path]);
+}
+
+#[test]
+fn diff_tells_behaviour_and_not_text() {
+    let files = Files::with(&[
+        ("a.yaml", &shop("process: {matchPaths: [{path: /bin/a}, {path: /bin/b}]}")),
+        ("b.yaml", &shop("process: {matchPaths: [{path: /bin//b, action: block}, {path: /bin/a}]}, action: Audit").replace("action: Audit}", "severity: 3, action: Block}")),
+        ("c.yaml", &shop("process: {matchPaths: [{path: /bin/a}, {path: /bin/b, action: Audit}]}")),
+    ]);
+    let told = fine(&["diff", &files.path("a.yaml"), &files.path("b.yaml")]);
+    assert_eq!(told, "no difference in what they do\n");
+    let told = code(&["diff", &files.path("a.yaml"), &files.path("c.yaml")], 1);
+    assert!(
+        told.contains("starting /bin/b: block by p -> audit by p"),
+        "{told}"
+    );
+    assert!(!told.contains("starting /bin/a:"), "{told}");
+}
+
+#[test]
+fn explain_says_for_whom_what_and_where() {
+    let files = Files::with(&[(
+        "a.yaml",
+        &shop(
+            "severity: 4, process: {matchPaths: [{path: /bin/a}]}, file: {matchDirectories: [{dir: /etc/, recursive: true, action: Audit}]}",
+        ),
+    )]);
+    let told = fine(&["explain", &files.path("a.yaml")]);
+    for needed in [
+        "For workloads of namespace shop, with app=cart.",
+        "Stopped and told:\n    starting /bin/a  (severity 4)",
+        "Passes and is told:\n    reading or writing any file below /etc/",
+        "Left open: everything else.",
+        "tier 3",
+    ] {
+        assert!(told.contains(needed), "{needed}: {told}");
+    }
+}
+
+#[test]
+fn a_failing_test_case_is_named_with_line_and_verdicts_and_exits_1() {
+    let cases = "workload: {namespace: shop, labels: {app: cart}}\ntests:\n  - {exec: /bin/a, expect: pass}\n  - {exec: /bin/a, expect: block, by: p}\n";
+    let files = Files::with(&[
+        ("a.yaml", &shop("process: {matchPaths: [{path: /bin/a}]}")),
+        ("a.test.yaml", cases),
+        (
+            "bad.test.yaml",
+            "policies: [a.yaml]\ntests:\n  - {open: /x, expect: pass}\n  - {exec: a, expect: pass}\n  - {expect: maybe}\n",
+        ),
+    ]);
+    let told = code(&["test", &files.path("a.test.yaml")], 1);
+    assert!(
+        told.contains("a.test.yaml:3: FAILED: starting /bin/a: expected pass, got block by p"),
+        "{told}"
+    );
+    assert!(told.contains("1 file, 2 cases: 1 FAILED"), "{told}");
+    let told = code(&["test", &files.path("bad.test.yaml")], 1);
+    assert!(told.contains("bad.test.yaml:5"), "{told}");
+}
