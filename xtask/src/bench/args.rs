@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 /// What to measure, and how.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub(crate) struct RelayArgs {
     /// Cases; none: all
     #[arg(value_enum)]
@@ -56,9 +56,17 @@ pub(crate) enum Case {
     Backlog,
     /// Nothing happens
     Idle,
+    /// One policy of 5,000 is edited under 1,000 sensors
+    Distribute,
 }
 
 impl RelayArgs {
+    /// Only this case.
+    pub(crate) fn only(mut self, case: Case) -> RelayArgs {
+        self.cases = vec![case];
+        self
+    }
+
     /// Those named, else all.
     pub(crate) fn cases(&self) -> Vec<Case> {
         if self.cases.is_empty() {

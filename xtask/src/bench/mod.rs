@@ -29,6 +29,8 @@ pub(crate) struct Args {
 enum Command {
     /// Drive the relay over its real protocols and print what it does
     Relay(args::RelayArgs),
+    /// Edit one policy of 5,000 under 1,000 sensors; the same as `relay distribute`
+    Distribute(args::RelayArgs),
     /// Count the instructions of its parts with callgrind
     Micro(args::MicroArgs),
 }
@@ -43,6 +45,7 @@ pub(crate) fn check_micro() -> Result<()> {
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.command {
         Command::Relay(args) => relay(args),
+        Command::Distribute(args) => relay(&args.clone().only(args::Case::Distribute)),
         Command::Micro(args) => micro::run(args),
     }
 }

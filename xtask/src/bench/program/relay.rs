@@ -120,13 +120,17 @@ impl Relay {
 
 fn settings(folder: &Path, limit: u64, more: &str) -> String {
     let folder = folder.display();
+    let none = if more.contains("policies:") {
+        ""
+    } else {
+        "policies: {sources: []}\n"
+    };
     format!(
         "cluster: bench\n\
          relay:\n  data_dir: {folder}/data\n  \
          listen: {{feed: \"127.0.0.1:0\", link: \"127.0.0.1:0\", http: \"127.0.0.1:0\", admin: \"unix:{folder}/admin.sock\"}}\n  \
          retention: {{max_size: {limit}}}\n\
-         policies: {{sources: []}}\n\
-         {more}"
+         {none}{more}"
     )
 }
 

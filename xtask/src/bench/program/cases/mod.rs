@@ -1,6 +1,7 @@
 //! What is measured. One module a case; each gives the rows of its table.
 
 mod backlog;
+mod distribute;
 mod feeds;
 mod idle;
 mod ingest;
@@ -27,5 +28,6 @@ pub(crate) async fn run(case: Case, bench: &Bench) -> Result<Vec<Row>> {
         Case::Overload => overload::run(bench).await,
         Case::Backlog => backlog::run(bench).await,
         Case::Idle => idle::run(bench).await,
+        Case::Distribute => distribute::run(bench).await,
     }
 }
