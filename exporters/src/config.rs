@@ -32,7 +32,7 @@ use crate::Encoded;
 use crate::filter::{Filter, FilterConfig};
 use crate::redact::{self, Redact, Redaction};
 use crate::sample::{Sample, SampleConfig};
-use crate::{BuildError, Context, Sink, file, prometheus, stdout};
+use crate::{BuildError, Context, Sink, file, kafka, prometheus, stdout};
 
 /// Declares a sink's `Config`: its own keys, then those of all sinks.
 macro_rules! config {
@@ -95,6 +95,7 @@ macro_rules! config {
 macro_rules! sinks {
     ($( $(#[cfg($on:meta)])? #[doc = $doc:literal] $word:literal => $module:ident::$sink:ident; )+) => {
         /// The settings of one sink. `type` says which.
+        #[allow(clippy::large_enum_variant, reason = "there is one for each sink of the settings, made once")]
         #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
         #[serde(tag = "type")]
         pub enum SinkConfig {
@@ -154,6 +155,8 @@ sinks! {
     "file" => file::File;
     /// Counters on this program's `/metrics`.
     "prometheus" => prometheus::Prometheus;
+    /// Topics of a Kafka cluster.
+    "kafka" => kafka::Kafka;
 }
 
 impl SinkConfig {

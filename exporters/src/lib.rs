@@ -49,6 +49,7 @@ mod stamp;
 mod trial;
 
 pub mod file;
+pub mod kafka;
 pub mod prometheus;
 pub mod secret;
 pub mod stdout;

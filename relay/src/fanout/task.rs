@@ -254,9 +254,14 @@ impl Task {
         self.flying.len() < most && !self.health.is_paused()
     }
 
-    /// What is refused in parts must not pile up behind ever new batches.
+    /// What is refused in parts must not pile up behind ever new batches, and where one batch goes at a time nothing may
+    /// overtake it: such a sink keeps the order.
     fn may_send_fresh(&self) -> bool {
-        !self.open.events.is_empty() && self.waiting.len() < 2 * self.common.concurrency
+        let most = match self.common.concurrency {
+            1 => 1,
+            more => 2 * more,
+        };
+        !self.open.events.is_empty() && self.waiting.len() < most
     }
 
     fn due(&mut self, now: Instant) -> Option<Parcel> {
