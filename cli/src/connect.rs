@@ -58,11 +58,17 @@ impl RelayArgs {
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct AdminArgs {
     /// The relay's data folder; its socket is DIR/admin.sock [default: where `cresset up` and the service put it]
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, display_order = 100)]
     data: Option<PathBuf>,
 
     /// The relay's admin socket itself, as in its relay.listen.admin
-    #[arg(long, value_name = "PATH", global = true, conflicts_with = "data")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        global = true,
+        conflicts_with = "data",
+        display_order = 101
+    )]
     socket: Option<PathBuf>,
 }
 

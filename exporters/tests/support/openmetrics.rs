@@ -4,11 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Names and values, in the order of the line.
+pub type Labels = Vec<(String, String)>;
+
+/// Bounds and counts of one histogram, by its other labels.
+type Buckets = BTreeMap<Labels, Vec<(f64, f64)>>;
+
 /// One line with a value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     pub name: String,
-    pub labels: Vec<(String, String)>,
+    pub labels: Labels,
     pub value: f64,
 }
 
@@ -114,8 +120,8 @@ fn sample(line: &str) -> Result<Sample, String> {
     })
 }
 
-fn labels(mut rest: &str) -> Result<(Vec<(String, String)>, &str), String> {
-    let mut labels: Vec<(String, String)> = Vec::new();
+fn labels(mut rest: &str) -> Result<(Labels, &str), String> {
+    let mut labels = Labels::new();
     loop {
         if let Some(after) = rest.strip_prefix('}') {
             return Ok((labels, after));
@@ -182,7 +188,7 @@ fn check_family(family: &Family) -> Result<(), String> {
         if !seen.insert((sample.name.clone(), labels)) {
             return Err(format!("{}: the same labels twice", sample.name));
         }
-        if kind == "counter" && !(sample.value >= 0.0) {
+        if kind == "counter" && (sample.value.is_nan() || sample.value < 0.0) {
             return Err(format!("{}: a counter of {}", sample.name, sample.value));
         }
     }
@@ -194,7 +200,7 @@ fn check_family(family: &Family) -> Result<(), String> {
 }
 
 fn check_buckets(family: &Family) -> Result<(), String> {
-    let mut buckets: BTreeMap<Vec<(String, String)>, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut buckets = Buckets::new();
     for sample in family
         .samples
         .iter()
