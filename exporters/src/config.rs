@@ -32,7 +32,10 @@ use crate::Encoded;
 use crate::filter::{Filter, FilterConfig};
 use crate::redact::{self, Redact, Redaction};
 use crate::sample::{Sample, SampleConfig};
-use crate::{BuildError, Context, Sink, file, kafka, prometheus, stdout};
+use crate::{
+    BuildError, Context, Sink, file, kafka, loki, otlp, prometheus, stdout, syslog, upstream,
+    webhook,
+};
 
 /// Declares a sink's `Config`: its own keys, then those of all sinks.
 macro_rules! config {
@@ -157,6 +160,16 @@ sinks! {
     "prometheus" => prometheus::Prometheus;
     /// Topics of a Kafka cluster.
     "kafka" => kafka::Kafka;
+    /// OpenTelemetry logs, to a collector.
+    "otlp" => otlp::Otlp;
+    /// Syslog: JSON, CEF or LEEF.
+    "syslog" => syslog::Syslog;
+    /// Any HTTP endpoint: chat, paging, OCSF, a template.
+    "webhook" => webhook::Webhook;
+    /// Grafana Loki.
+    "loki" => loki::Loki;
+    /// Another relay.
+    "relay" => upstream::Upstream;
 }
 
 impl SinkConfig {

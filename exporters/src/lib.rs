@@ -28,7 +28,10 @@
 //! 5. **`test`** where the destination has steps worth telling apart (resolve, connect, authenticate, read back): `cresset sink
 //!    test` shows them. Without it the one step is a `write`.
 //! 6. **Name it** in the list of `config.rs`, the one place that knows all sinks.
-//! 7. **Tests** through the real door: a real file, a real pipe, a real server.
+//! 7. **Tests** through the real door: a real file, a real pipe, a real server; and a line in `tests/contract`.
+//!
+//! What connecting sinks share: [`tls`] and [`secret`], `http` (one client, one meaning of status codes), `dial` (bare and gRPC
+//! connections, proxies), `offer` (halving what is refused until the bad event is alone). `docs/sinks.md` goes through all of it.
 //!
 //! `send` runs on the relay's runtime and must not block it. A destination that can only block (a pipe, a disk) gets a
 //! thread of its own: see `blocking.rs`, which `stdout` and `file` use.
@@ -37,23 +40,32 @@
 mod config;
 mod batch;
 mod blocking;
+mod dial;
 mod exposition;
 mod filter;
 #[cfg(test)]
 mod fixtures;
+mod http;
 mod lines;
+mod offer;
 mod pages;
 mod redact;
 mod sample;
 mod stamp;
+mod told;
 mod trial;
 
 pub mod file;
 pub mod kafka;
+pub mod loki;
+pub mod otlp;
 pub mod prometheus;
 pub mod secret;
 pub mod stdout;
+pub mod syslog;
 pub mod tls;
+pub mod upstream;
+pub mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +80,7 @@ pub use config::{
 };
 pub use exposition::Page;
 pub use filter::{Filter, FilterConfig, KindName};
+pub use http::{Auth, Compression, Proxy};
 pub use lines::Format;
 pub use pages::{Pages, Served};
 pub use redact::{Redact, RedactField, Redaction};

@@ -1,0 +1,226 @@
+//! A connection to a destination that does not speak HTTP/1: bare, encrypted, or through a proxy by CONNECT.
+//!
+//! ```text
+//! TCP to the proxy or the destination ─▶ CONNECT, if there is a proxy ─▶ TLS, if asked for ─▶ a stream of bytes
+//! ```
+//! Names are resolved at every connection.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper_util::rt::TokioIo;
+use reqwest::Url;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::Unavailable;
+use crate::http::{Proxy, endpoint};
+use crate::tls::ClientTls;
+
+/// For names, TCP, the proxy's word and TLS together.
+const WITHIN: Duration = Duration::from_secs(10);
+/// Of a proxy's answer.
+const MAX_HEAD: usize = 8 << 10;
+
+/// How to come to a destination.
+#[derive(Clone, Debug)]
+pub(crate) struct Dial {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// None: not encrypted.
+    pub(crate) tls: Option<ClientTls>,
+    /// What is spoken inside, for TLS: `h2`, or nothing.
+    pub(crate) protocols: &'static [&'static str],
+    pub(crate) proxy: Proxy,
+}
+
+/// A stream of bytes to a destination.
+pub(crate) enum Wire {
+    Plain(TcpStream),
+    Encrypted(Box<TlsStream<TcpStream>>),
+}
+
+impl Dial {
+    /// Connects. The certificates' files are read each time.
+    ///
+    /// # Errors
+    /// Which step failed, and how.
+    pub(crate) async fn connect(&self) -> Result<Wire, Unavailable> {
+        let to = format!("{}:{}", self.host, self.port);
+        match timeout(WITHIN, self.steps()).await {
+            Ok(Ok(wire)) => Ok(wire),
+            Ok(Err(why)) => Err(Unavailable::new(format!("cannot connect to {to}: {why}"))),
+            Err(_) => Err(Unavailable::new(format!(
+                "cannot connect to {to}: not within {} s",
+                WITHIN.as_secs()
+            ))),
+        }
+    }
+
+    /// A gRPC channel that connects when it is used, and again after it broke. The encryption is done here, so what tonic sees
+    /// is plain `http`; requests name the address as it was written.
+    ///
+    /// # Errors
+    /// The address is none.
+    pub(crate) fn channel(self, url: &Url) -> Result<Channel, String> {
+        let authority = url.authority();
+        let bad = |_| format!("`{url}` is no address");
+        let endpoint = Endpoint::from_shared(format!("http://{authority}"))
+            .map_err(|error| error.to_string())?
+            .origin(
+                format!("{}://{authority}", url.scheme())
+                    .parse()
+                    .map_err(bad)?,
+            )
+            .http2_keep_alive_interval(Duration::from_secs(30));
+        let dial = Arc::new(self);
+        Ok(
+            endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
+                let dial = Arc::clone(&dial);
+                async move { dial.connect().await.map(TokioIo::new) }
+            })),
+        )
+    }
+
+    async fn steps(&self) -> Result<Wire, String> {
+        let stream = match &self.proxy.url {
+            None => tcp(&self.host, self.port).await?,
+            Some(proxy) => self.through(proxy).await?,
+        };
+        let Some(tls) = &self.tls else {
+            return Ok(Wire::Plain(stream));
+        };
+        let config = tls
+            .client_config(self.protocols)
+            .map_err(|e| e.to_string())?;
+        let name = tls.name_of(&self.host).map_err(|e| e.to_string())?;
+        let connected = TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await;
+        let stream = connected.map_err(|error| format!("TLS: {error}"))?;
+        Ok(Wire::Encrypted(Box::new(stream)))
+    }
+
+    async fn through(&self, proxy: &str) -> Result<TcpStream, String> {
+        let url = endpoint(proxy)?;
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port_or_known_default().unwrap_or(80);
+        let mut stream = tcp(host, port)
+            .await
+            .map_err(|why| format!("proxy {host}:{port}: {why}"))?;
+        let request = self.connect_request()?;
+        let asked = ask(&mut stream, request.as_bytes()).await;
+        let head = asked.map_err(|error| format!("proxy {host}:{port}: {error}"))?;
+        let status = head.split_whitespace().nth(1).unwrap_or_default();
+        match status.starts_with('2') {
+            true => Ok(stream),
+            false => Err(format!(
+                "proxy {host}:{port} answered `{}`",
+                crate::http::shown(head.lines().next().unwrap_or_default())
+            )),
+        }
+    }
+
+    fn connect_request(&self) -> Result<String, String> {
+        let host = bare(&self.host);
+        let to = match host.contains(':') {
+            true => format!("[{host}]:{}", self.port),
+            false => format!("{host}:{}", self.port),
+        };
+        let mut request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n");
+        if let (Some(user), Some(keys)) = (&self.proxy.username, self.proxy.keys().source()) {
+            let password = keys.read().map_err(|error| error.to_string())?;
+            let pair = STANDARD.encode(format!("{user}:{}", password.expose()));
+            request.push_str(&format!("Proxy-Authorization: Basic {pair}\r\n"));
+        }
+        request.push_str("\r\n");
+        Ok(request)
+    }
+}
+
+/// An IPv6 address of a URL without its brackets.
+fn bare(host: &str) -> &str {
+    host.trim_matches(['[', ']'])
+}
+
+async fn tcp(host: &str, port: u16) -> Result<TcpStream, String> {
+    let stream = TcpStream::connect((bare(host), port))
+        .await
+        .map_err(|e| e.to_string())?;
+    stream.set_nodelay(true).map_err(|e| e.to_string())?;
+    Ok(stream)
+}
+
+/// Byte by byte up to the empty line, for what comes behind it belongs to the destination.
+async fn ask(stream: &mut TcpStream, request: &[u8]) -> io::Result<String> {
+    stream.write_all(request).await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() >= MAX_HEAD {
+            return Err(io::Error::other("its answer has no end"));
+        }
+        head.push(stream.read_u8().await?);
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+// === impl Wire ===
+
+impl Wire {
+    /// The connection below the encryption.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        match self {
+            Wire::Plain(stream) => stream,
+            Wire::Encrypted(stream) => stream.get_ref().0,
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Wire::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Wire::Encrypted(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Wire::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Wire::Encrypted(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Wire::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Wire::Encrypted(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Wire::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Wire::Encrypted(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

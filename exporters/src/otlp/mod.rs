@@ -1,0 +1,267 @@
+//! OpenTelemetry's protocol for logs, over gRPC or HTTP: into a collector, and from there anywhere.
+//!
+//! ```text
+//! batch ─▶ record of each event ─▶ grouped by resource (cluster, node, pod, container) ─▶ ExportLogsServiceRequest
+//!                                                                          ◀─ partial_success, RetryInfo, Retry-After
+//! ```
+//! Written on the protocol's own messages and not on the SDK, whose processor queues and drops by itself.
+//!
+//! - **Partial success** says how many records were refused and not which, and forbids sending the others again. What of
+//!   a batch may have been refused is kept: all its events become dead letters with the collector's words, so that none is
+//!   lost in silence.
+//! - A request that is refused as a whole is halved until the bad event is alone.
+
+mod answer;
+mod record;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
+use prost::Message as _;
+use proto::FieldSet;
+use reqwest::Url;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
+use tonic::transport::Channel;
+use yaml::{Node, Problem, Span};
+
+use crate::config::{BatchLimits, Defaults};
+use crate::dial::Dial;
+use crate::http::{Auth, Compression, Credentials, Http, Options, Proxy, Request, endpoint};
+use crate::offer::{self, Answer, Destination};
+use crate::tls::ClientTls;
+use crate::{Batch, BuildError, Context, Encoded, Outcome, Sink, Unavailable};
+
+use record::Item;
+
+config! {
+    /// Settings of an `otlp` sink.
+    pub struct Config {
+        /// Where the collector is: `http://collector:4317` for gRPC, `http://collector:4318` for HTTP. Required.
+        pub endpoint: String,
+        /// `grpc` or `http`.
+        pub protocol: Protocol,
+        /// Credentials.
+        pub auth: Auth,
+        /// Encryption, for `https`.
+        pub tls: ClientTls,
+        /// A proxy in between.
+        pub proxy: Proxy,
+        /// For `protocol: http`: compression of requests. Default: gzip.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub compression: Option<Compression>,
+        /// Further headers, such as a tenant's name.
+        pub headers: BTreeMap<String, String>,
+        /// Attributes of every resource, such as `deployment.environment.name`.
+        pub resource: BTreeMap<String, String>,
+        /// For one request with its answer. Default: 30s.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub timeout: Option<Span>,
+    }
+}
+
+/// A request below the 4 MiB that gRPC servers take if not told otherwise.
+pub(crate) static DEFAULTS: Defaults = Defaults {
+    batch: BatchLimits {
+        max_events: 512,
+        max_bytes: 1 << 20,
+        max_delay: Duration::from_millis(500),
+    },
+    concurrency: 2,
+    max_concurrency: 64,
+    fields: FieldSet::All,
+};
+
+/// How the protocol travels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// gRPC, port 4317.
+    #[default]
+    Grpc,
+    /// Protobuf in HTTP, port 4318.
+    Http,
+}
+
+impl Config {
+    fn options(&self) -> Options<'_> {
+        Options {
+            tls: &self.tls,
+            proxy: &self.proxy,
+            auth: &self.auth,
+            headers: &self.headers,
+            compression: self.compression.unwrap_or_default(),
+            timeout: self
+                .timeout
+                .map_or(Duration::from_secs(30), |Span(time)| time),
+        }
+    }
+
+    pub(crate) fn check(&self, node: &Node, problems: &mut Vec<Problem>) {
+        self.options().check(node, problems);
+        let mut wrong = |path: &str, message: String| problems.push(node.problem_at(path, message));
+        if let Err(why) = address(&self.endpoint) {
+            wrong("endpoint", why);
+        }
+        if self.protocol == Protocol::Grpc && self.compression.is_some() {
+            wrong("compression", "belongs to `protocol: http`".to_owned());
+        }
+        if self.common().fields == FieldSet::KubeArmor && self.fields.is_some() {
+            // A record without the event's id could not be recognised when it comes again.
+            wrong(
+                "fields",
+                "an OTLP record has all fields; leave this key out".to_owned(),
+            );
+        }
+    }
+}
+
+fn address(text: &str) -> Result<Url, String> {
+    match text {
+        "" => Err("is missing; write as in `endpoint: http://collector:4317`".to_owned()),
+        text => endpoint(text),
+    }
+}
+
+/// The sink.
+pub struct Otlp {
+    way: Way,
+    resource: BTreeMap<String, String>,
+}
+
+enum Way {
+    Grpc(Box<Grpc>),
+    Http { http: Box<Http>, url: Url },
+}
+
+struct Grpc {
+    client: LogsServiceClient<Channel>,
+    credentials: Credentials,
+    headers: MetadataMap,
+    timeout: Duration,
+}
+
+impl Otlp {
+    /// Makes the sink; nothing is connected yet.
+    ///
+    /// # Errors
+    /// A file that the settings name cannot be used.
+    pub fn build(name: &str, config: &Config, _context: &Context) -> Result<Self, BuildError> {
+        let bad = |why: String| BuildError::new(name, why);
+        let mut url = address(&config.endpoint).map_err(bad)?;
+        let way = match config.protocol {
+            Protocol::Grpc => Way::Grpc(Box::new(grpc(config, &url).map_err(bad)?)),
+            Protocol::Http => {
+                if url.path() == "/" {
+                    url.set_path("/v1/logs");
+                }
+                let http = Box::new(Http::build(&config.options()).map_err(bad)?);
+                Way::Http { http, url }
+            }
+        };
+        Ok(Otlp {
+            way,
+            resource: config.resource.clone(),
+        })
+    }
+}
+
+fn grpc(config: &Config, url: &Url) -> Result<Grpc, String> {
+    let encrypted = url.scheme() == "https";
+    if encrypted {
+        // A file that cannot be used is told now and not at the first batch.
+        config
+            .tls
+            .client_config(&["h2"])
+            .map_err(|e| e.to_string())?;
+    }
+    let dial = Dial {
+        host: url.host_str().unwrap_or_default().to_owned(),
+        port: url.port_or_known_default().unwrap_or(4317),
+        tls: encrypted.then(|| config.tls.clone()),
+        protocols: &["h2"],
+        proxy: config.proxy.clone(),
+    };
+    let mut headers = MetadataMap::new();
+    for (name, value) in &config.headers {
+        let name = MetadataKey::from_bytes(name.to_ascii_lowercase().as_bytes());
+        let value = MetadataValue::try_from(value);
+        headers.insert(
+            name.map_err(|e| format!("headers: {e}"))?,
+            value.map_err(|e| format!("headers: {e}"))?,
+        );
+    }
+    Ok(Grpc {
+        client: LogsServiceClient::new(dial.channel(url)?),
+        credentials: Credentials::open(&config.auth)?,
+        headers,
+        timeout: config.options().timeout,
+    })
+}
+
+impl Grpc {
+    async fn export(&self, export: ExportLogsServiceRequest) -> Result<Answer, Unavailable> {
+        let count = record::count(&export);
+        match self.once(export.clone()).await {
+            Ok(answered) => Ok(answer::success(&answered, count)),
+            Err(status)
+                if status.code() == tonic::Code::Unauthenticated && self.credentials.refused() =>
+            {
+                let answered = self.once(export).await;
+                answered.map_or_else(|s| answer::status(&s), |a| Ok(answer::success(&a, count)))
+            }
+            Err(status) => answer::status(&status),
+        }
+    }
+
+    async fn once(
+        &self,
+        export: ExportLogsServiceRequest,
+    ) -> Result<answer::Response, tonic::Status> {
+        let mut request = tonic::Request::new(export);
+        request.set_timeout(self.timeout);
+        *request.metadata_mut() = self.headers.clone();
+        if let Some(text) = self.credentials.authorization()
+            && let Ok(mut value) = MetadataValue::try_from(text)
+        {
+            value.set_sensitive(true);
+            request.metadata_mut().insert("authorization", value);
+        }
+        let mut client = self.client.clone();
+        match tokio::time::timeout(self.timeout, client.export(request)).await {
+            Ok(answered) => answered.map(tonic::Response::into_inner),
+            Err(_) => Err(tonic::Status::deadline_exceeded("no answer in time")),
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for Otlp {
+    async fn send(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Unavailable> {
+        offer::deliver(self, &batch).await
+    }
+}
+
+impl Destination for Otlp {
+    type Item = Item;
+
+    fn render(&self, event: &Encoded) -> Result<Item, String> {
+        record::of(event)
+    }
+
+    async fn offer(&self, items: &[Item]) -> Result<Answer, Unavailable> {
+        let export = record::request(items, &self.resource);
+        match &self.way {
+            Way::Grpc(grpc) => grpc.export(export).await,
+            Way::Http { http, url } => {
+                let request = Request::post(url, "application/x-protobuf", export.encode_to_vec());
+                answer::http(http.send(request).await?, items.len())
+            }
+        }
+    }
+}

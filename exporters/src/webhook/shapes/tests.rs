@@ -1,0 +1,230 @@
+//! What the bodies look like, and that nothing in an event can break out of them.
+
+use jiff::Timestamp;
+use proto::feeder;
+use serde_json::json;
+
+use super::*;
+use crate::Batch;
+use crate::fixtures::batch_of;
+use crate::webhook::{GROUP_BY, group};
+
+fn alert() -> feeder::Alert {
+    feeder::Alert {
+        updated_time: "2026-01-01T00:00:00.123456Z".into(),
+        host_name: "node-a".into(),
+        namespace_name: "shop".into(),
+        pod_name: "cart-1".into(),
+        labels: "app=cart".into(),
+        process_name: "/usr/bin/apt".into(),
+        policy_name: "no-apt".into(),
+        severity: "8".into(),
+        tags: "MITRE, NIST".into(),
+        r#type: "MatchedPolicy".into(),
+        source: "/bin/sh".into(),
+        operation: "Process".into(),
+        resource: "/usr/bin/apt <!channel> & \"x\"\u{1b}[31m".into(),
+        data: "lsm=SECURITY_BPRM_CHECK".into(),
+        action: "Block".into(),
+        result: "Permission denied".into(),
+        ..Default::default()
+    }
+}
+
+fn notice(shape: Shape, template: Option<&str>, batch: &Batch, most: usize) -> Vec<Value> {
+    let writer = Writer {
+        sink: "chat".into(),
+        shape,
+        routing_key: None,
+        template: template.map(|text| Template::new(text).unwrap()),
+        content_type: None,
+    };
+    let groups = group::fold(group::of(batch, &GROUP_BY), most);
+    let body = |group: &Group<'_>| serde_json::from_slice(&writer.notice(group).unwrap()).unwrap();
+    groups.iter().map(body).collect()
+}
+
+fn other(pod: &str) -> feeder::Alert {
+    feeder::Alert {
+        pod_name: pod.into(),
+        ..alert()
+    }
+}
+
+#[test]
+fn slack_gets_one_message_with_a_count_and_nobody_is_called() {
+    let batch = batch_of([alert(), alert(), alert()]);
+    let [message] = &notice(Shape::Slack, None, &batch, 9)[..] else {
+        panic!("one message")
+    };
+    let text = message["text"].as_str().unwrap();
+    assert!(
+        text.starts_with("3 × no-apt: Block Process /usr/bin/apt &lt;!channel&gt; &amp; "),
+        "{text}"
+    );
+    assert!(!message.to_string().contains("<!channel>"));
+    assert!(!message.to_string().contains("\\u001b"), "{message}");
+    assert_eq!(message["blocks"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn groups_beyond_the_rate_are_folded_into_one_message_that_counts_them() {
+    let batch = batch_of(["a", "b", "c", "d"].map(other));
+    let messages = notice(Shape::Slack, None, &batch, 2);
+    assert_eq!(messages.len(), 2);
+    let text = messages[1]["text"].as_str().unwrap();
+    assert!(
+        text.starts_with("3 events of 3 kinds, among them: "),
+        "{text}"
+    );
+}
+
+#[test]
+fn alertmanager_gets_labels_that_name_the_group() {
+    let batch = batch_of([alert(), alert()]);
+    let alerts = &notice(Shape::Alertmanager, None, &batch, 9)[0][0];
+    assert_eq!(
+        alerts["labels"],
+        json!({
+            "action": "Block", "alertname": "no-apt", "kind": "Alert", "namespace": "shop", "operation": "Process",
+            "pod": "cart-1", "policy": "no-apt", "severity": "critical", "source": "cresset/chat",
+        })
+    );
+    assert_eq!(alerts["annotations"]["count"], "2");
+    assert_eq!(alerts["startsAt"], "2026-01-01T00:00:00.123456Z");
+    let over: Timestamp = alerts["endsAt"].as_str().unwrap().parse().unwrap();
+    assert_eq!(over.as_second(), 1_767_225_600 + 300);
+}
+
+#[test]
+fn pagerduty_gets_what_its_schema_asks_for() {
+    let batch = batch_of([alert()]);
+    let event = &notice(Shape::Pagerduty, None, &batch, 9)[0];
+    assert_eq!(event["event_action"], "trigger");
+    assert_eq!(
+        event["dedup_key"],
+        "cresset/chat/kind=Alert,policy=no-apt,namespace=shop,pod=cart-1,operation=Process,action=Block"
+    );
+    let payload = &event["payload"];
+    assert_eq!(payload["severity"], "critical");
+    assert_eq!(payload["source"], "node-a");
+    assert_eq!(payload["custom_details"]["event"]["PodName"], "cart-1");
+    // A long name keeps to the bound, and another long name is another.
+    let long = |end: &str| {
+        let pod = format!("{}{end}", "p".repeat(400));
+        let event = notice(Shape::Pagerduty, None, &batch_of([other(&pod)]), 9);
+        event[0]["dedup_key"].as_str().unwrap().to_owned()
+    };
+    assert!(long("a").chars().count() <= 255);
+    assert_ne!(long("a"), long("b"));
+}
+
+#[test]
+fn falcosidekick_gets_the_fields_that_it_checks() {
+    let event = &notice(Shape::Falcosidekick, None, &batch_of([alert()]), 9)[0];
+    assert_eq!(event["rule"], "no-apt");
+    assert_eq!(event["priority"], "Critical");
+    assert_eq!(event["time"], "2026-01-01T00:00:00.123456Z");
+    assert_eq!(event["tags"], json!(["MITRE", "NIST"]));
+    assert_eq!(event["output_fields"]["k8s.ns.name"], "shop");
+    assert_eq!(event["output_fields"]["kubearmor.PolicyName"], "no-apt");
+}
+
+fn ocsf_of(log: feeder::Log) -> Value {
+    let batch = batch_of([log]);
+    serde_json::from_slice(&ocsf::event(&batch.events()[0]).unwrap()).unwrap()
+}
+
+#[test]
+fn an_alert_is_a_detection_finding_of_ocsf() {
+    let batch = batch_of([alert()]);
+    let finding: Value = serde_json::from_slice(&ocsf::event(&batch.events()[0]).unwrap()).unwrap();
+    let ids = [
+        "class_uid",
+        "category_uid",
+        "activity_id",
+        "type_uid",
+        "severity_id",
+    ];
+    assert_eq!(
+        ids.map(|id| finding[id].as_u64().unwrap()),
+        [2004, 2, 1, 200_401, 4]
+    );
+    assert_eq!(finding["time"], 1_767_225_600_123_u64);
+    assert_eq!(finding["disposition_id"], 2);
+    assert_eq!(finding["finding_info"]["analytic"]["name"], "no-apt");
+    assert_eq!(finding["evidences"][0]["process"]["name"], "apt");
+    assert_eq!(finding["resources"][0]["namespace"], "shop");
+    assert_eq!(finding["unmapped"]["PolicyName"], "no-apt");
+}
+
+#[test]
+fn a_log_is_the_activity_that_it_is() {
+    let log = |operation: &str, resource: &str, data: &str| {
+        let event = ocsf_of(feeder::Log {
+            operation: operation.into(),
+            resource: resource.into(),
+            data: data.into(),
+            result: "Passed".into(),
+            ..Default::default()
+        });
+        let ids = ["class_uid", "activity_id", "type_uid"].map(|id| event[id].as_u64().unwrap());
+        (ids, event)
+    };
+    let (ids, event) = log(
+        "Network",
+        "remoteip=10.0.0.7 port=443 protocol=TCP",
+        "kprobe=tcp_connect",
+    );
+    assert_eq!(ids, [4001, 1, 400_101]);
+    assert_eq!(
+        event["dst_endpoint"],
+        json!({"ip": "10.0.0.7", "port": 443})
+    );
+    assert_eq!(event["status_id"], 1);
+    assert_eq!(
+        log("File", "/a/b", "syscall=SYS_UNLINK").0,
+        [1001, 4, 100_104]
+    );
+    assert_eq!(
+        log("File", "/a/b", "syscall=SYS_OPENAT").0,
+        [1001, 14, 100_114]
+    );
+    assert_eq!(
+        log("Process", "/a/b", "syscall=SYS_EXECVE").0,
+        [1007, 1, 100_701]
+    );
+    assert_eq!(
+        log("Syscall", "", "syscall=SYS_SETUID").0,
+        [1003, 4, 100_304]
+    );
+    assert_eq!(log("Device", "USB", "").0, [0, 99, 99]);
+}
+
+#[test]
+fn a_template_sees_the_group_and_says_what_it_does_not_know() {
+    let text = r#"{"n": {{ count }}, "pod": {{ event.PodName | tojson }}, "owner": "{{ event.Owner.Name }}",
+        "all": [{% for e in events %}{{ e.Resource | tojson }}{% if not loop.last %},{% endif %}{% endfor %}],
+        "policy": {{ group.policy | tojson }}, "at": "{{ first }}", "by": "{{ sink }}"}"#;
+    let body = &notice(
+        Shape::Template,
+        Some(text),
+        &batch_of([alert(), alert()]),
+        9,
+    )[0];
+    assert_eq!(
+        (&body["n"], &body["pod"], &body["owner"]),
+        (&json!(2), &json!("cart-1"), &json!(""))
+    );
+    assert_eq!(body["all"][1], alert().resource);
+    assert_eq!(body["policy"], "no-apt");
+    assert_eq!(body["by"], "chat");
+    for (text, why) in [
+        ("{{ evnt }}", "there is no `evnt`"),
+        ("{% if %}", "line 1"),
+        ("{{ event | nope }}", "nope"),
+    ] {
+        let error = Template::new(text).err().unwrap_or_default();
+        assert!(error.contains(why), "{text}: {error}");
+    }
+}

@@ -1,0 +1,91 @@
+//! Events, batches and sinks for tests.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
+
+use std::sync::Arc;
+
+use exporters::{Batch, Context, Encoded, Outcome, Sink, SinkConfig};
+use prost::Message as _;
+use proto::{Event, EventId, Kind, StreamId, feeder};
+
+/// An alert of that number whose pod has that name.
+pub fn alert(sequence: u64, pod: &str) -> Arc<Encoded> {
+    let alert = feeder::Alert {
+        timestamp: 1_767_225_600,
+        updated_time: format!("2026-01-01T00:00:{:02}.123456Z", sequence % 60),
+        cluster_name: "test".into(),
+        host_name: "node-a".into(),
+        namespace_name: "shop".into(),
+        pod_name: pod.into(),
+        policy_name: "no-apt".into(),
+        severity: "8".into(),
+        r#type: "MatchedPolicy".into(),
+        operation: "Process".into(),
+        resource: "/usr/bin/apt update".into(),
+        action: "Block".into(),
+        result: "Permission denied".into(),
+        ..Default::default()
+    };
+    of(sequence, alert.encode_to_vec())
+}
+
+/// An alert of these bytes.
+pub fn of(sequence: u64, payload: Vec<u8>) -> Arc<Encoded> {
+    let id = EventId {
+        stream: StreamId(*b"contract"),
+        sequence,
+    };
+    Arc::new(Encoded::new(Event {
+        kind: Kind::Alert,
+        id,
+        payload: payload.into(),
+    }))
+}
+
+/// An alert that no reader can read.
+pub fn broken(sequence: u64) -> Arc<Encoded> {
+    of(sequence, vec![0x0a, 200])
+}
+
+/// So many alerts, numbered from 1.
+pub fn alerts(count: u64) -> Arc<Batch> {
+    batch((1..=count).map(|n| alert(n, "cart")))
+}
+
+pub fn batch(events: impl IntoIterator<Item = Arc<Encoded>>) -> Arc<Batch> {
+    Arc::new(Batch::new(events.into_iter().collect()))
+}
+
+/// The ids of a batch, as sinks write them.
+pub fn ids(batch: &Batch) -> Vec<String> {
+    batch
+        .events()
+        .iter()
+        .map(|event| event.id().to_string())
+        .collect()
+}
+
+/// The sink of these settings.
+pub fn sink(settings: &str) -> Box<dyn Sink> {
+    let (nodes, mut problems) = yaml::parse("c.yaml", settings);
+    let config = SinkConfig::read(&nodes[0], yaml::Severity::Error, &mut problems);
+    assert_eq!(problems, [], "{settings}");
+    exporters::build("contract", &config.unwrap(), &Context::default()).unwrap()
+}
+
+/// `d`one, `r`etry or `x` rejected, one letter an event.
+pub fn letters(outcomes: &[Outcome]) -> String {
+    let letter = |outcome: &Outcome| match outcome {
+        Outcome::Done => 'd',
+        Outcome::Retry { .. } => 'r',
+        Outcome::Reject { .. } => 'x',
+    };
+    outcomes.iter().map(letter).collect()
+}
+
+/// Why the event at this place was rejected.
+pub fn reason(outcomes: &[Outcome], place: usize) -> &str {
+    match &outcomes[place] {
+        Outcome::Reject { reason } => reason,
+        other => panic!("not rejected: {other:?}"),
+    }
+}

@@ -1,0 +1,234 @@
+//! What the HTTP client of the sinks does when a destination fails as only a scripted one does, and what a flood becomes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "support/events.rs"]
+mod events;
+#[path = "support/fake_http.rs"]
+mod fake_http;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use exporters::{Outcome, Sink};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use events::{alert, alerts, batch, letters, sink};
+use fake_http::{Answer, FakeHttp};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn ndjson(url: &str, more: &str) -> Box<dyn Sink> {
+    sink(&format!(
+        "{{type: webhook, shape: ndjson, url: '{url}', {more}}}"
+    ))
+}
+
+/// Why the sink says that the destination is away, when it does this.
+async fn told(answer: Answer) -> String {
+    let server = FakeHttp::start(move |_| answer.clone()).await;
+    let sink = ndjson(&server.url(), "timeout: 500ms");
+    let sent = timeout(SOON, sink.send(alerts(2))).await.expect("in time");
+    sent.unwrap_err().reason
+}
+
+#[tokio::test]
+async fn a_destination_that_fails_in_the_middle_is_away_and_says_how() {
+    for (answer, words) in [
+        (Answer::Reset, "the request failed"),
+        (Answer::CutShort, "the request failed"),
+        (Answer::Nonsense, "the request failed"),
+        (Answer::Silence, "no answer in time"),
+    ] {
+        let reason = told(answer.clone()).await;
+        assert!(reason.contains(words), "{answer:?}: {reason}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_settings_are_told_and_nothing_is_rejected() {
+    for (code, words) in [
+        (301, "the address has moved"),
+        (401, "check auth"),
+        (403, "does not allow this"),
+        (404, "check it"),
+        (500, "HTTP 500"),
+    ] {
+        let reason = told(Answer::saying(code, "why\nso")).await;
+        assert!(
+            reason.contains(words) && reason.contains("why\\nso"),
+            "{code}: {reason}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_slow_answer_byte_by_byte_is_an_answer() {
+    let server = FakeHttp::start(|_| Answer::Slowly).await;
+    let outcomes = ndjson(&server.url(), "").send(alerts(2)).await.unwrap();
+    assert_eq!(letters(&outcomes), "dd");
+}
+
+#[tokio::test]
+async fn a_secret_that_was_changed_is_used_without_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "old\n").unwrap();
+    let server = FakeHttp::start(|request| match request.header("authorization") {
+        Some("Bearer new") => Answer::status(200),
+        _ => Answer::status(401),
+    })
+    .await;
+    let sink = ndjson(
+        &server.url(),
+        &format!("auth: {{token_file: '{}'}}", path.display()),
+    );
+    let away = sink.send(alerts(1)).await.unwrap_err();
+    assert!(!away.reason.contains("old"), "{away}");
+    std::fs::write(&path, "new\n").unwrap();
+    assert_eq!(sink.send(alerts(1)).await, Ok(vec![Outcome::Done]));
+}
+
+#[tokio::test]
+async fn a_secret_file_that_is_missing_is_named_when_the_sink_is_built() {
+    let (nodes, mut problems) = yaml::parse(
+        "c.yaml",
+        "{type: webhook, shape: ndjson, url: 'http://x', auth: {token_file: /nowhere/token}}",
+    );
+    let config = exporters::SinkConfig::read(&nodes[0], yaml::Severity::Error, &mut problems);
+    let built = exporters::build("chat", &config.unwrap(), &exporters::Context::default());
+    let error = built.err().expect("an error").to_string();
+    assert!(
+        error.contains("/nowhere/token") && error.contains("chat"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn requests_go_through_the_proxy_with_its_credentials() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    std::fs::write(&path, "hush").unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let here = Arc::clone(&seen);
+    let proxy = FakeHttp::start(move |request| {
+        let credentials = request.header("proxy-authorization").map(str::to_owned);
+        here.lock()
+            .unwrap()
+            .push((request.path.clone(), credentials));
+        Answer::status(200)
+    })
+    .await;
+    let more = format!(
+        "proxy: {{url: '{}', username: me, password_file: '{}'}}",
+        proxy.url(),
+        path.display()
+    );
+    let sink = ndjson("http://siem.invalid/in", &more);
+    assert_eq!(sink.send(alerts(1)).await, Ok(vec![Outcome::Done]));
+    let expected = (
+        "http://siem.invalid/in".to_owned(),
+        Some("Basic bWU6aHVzaA==".to_owned()),
+    );
+    assert_eq!(*seen.lock().unwrap(), [expected]);
+}
+
+/// The counts at the head of the messages that a chat got.
+fn counts(messages: &[Value]) -> usize {
+    let count = |message: &Value| {
+        let text = message["text"].as_str().unwrap().to_owned();
+        let number = text
+            .split(' ')
+            .next()
+            .and_then(|word| word.parse::<usize>().ok());
+        number.unwrap_or(1)
+    };
+    messages.iter().map(count).sum()
+}
+
+#[tokio::test]
+async fn a_flood_becomes_few_messages_that_count_every_event() {
+    let messages = Arc::new(Mutex::new(Vec::new()));
+    let here = Arc::clone(&messages);
+    let server = FakeHttp::start(move |request| {
+        here.lock().unwrap().push(request.json());
+        Answer::saying(200, "ok")
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("url");
+    std::fs::write(&path, format!("{}/services/T0/B0/x\n", server.url())).unwrap();
+    let sink = sink(&format!(
+        "{{type: webhook, shape: slack, url_file: '{}', rate: {{messages: 3, per: 1s}}}}",
+        path.display()
+    ));
+    // Two batches of a thousand, of fifty pods each.
+    for start in [1, 1001] {
+        let flood = batch((start..start + 1000).map(|n| alert(n, &format!("pod-{}", n % 50))));
+        let outcomes = timeout(SOON, sink.send(flood))
+            .await
+            .expect("in time")
+            .unwrap();
+        assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Done));
+    }
+    let messages = messages.lock().unwrap();
+    assert!((2..=6).contains(&messages.len()), "{}", messages.len());
+    assert_eq!(counts(&messages), 2000, "{messages:#?}");
+}
+
+#[tokio::test]
+async fn a_message_that_is_refused_costs_its_group_alone() {
+    let server = FakeHttp::start(|request| match request.json()["text"].as_str() {
+        Some(text) if text.contains("evil") => Answer::saying(400, "invalid_blocks"),
+        _ => Answer::saying(200, "ok"),
+    })
+    .await;
+    let sink = sink(&format!(
+        "{{type: webhook, shape: slack, url: '{}'}}",
+        server.url()
+    ));
+    let pods = ["a", "evil", "a", "evil", "b"];
+    let outcomes = sink
+        .send(batch(pods.iter().zip(1..).map(|(pod, n)| alert(n, pod))))
+        .await;
+    let outcomes = outcomes.unwrap();
+    assert_eq!(letters(&outcomes), "dxdxd");
+    assert!(events::reason(&outcomes, 1).contains("invalid_blocks"));
+}
+
+#[tokio::test]
+async fn loki_gets_a_bounded_number_of_streams() {
+    let streams = Arc::new(Mutex::new(Vec::new()));
+    let here = Arc::clone(&streams);
+    let server = FakeHttp::start(move |request| {
+        for stream in request.json()["streams"].as_array().unwrap() {
+            here.lock()
+                .unwrap()
+                .push(stream["stream"]["operation"].clone());
+        }
+        Answer::status(204)
+    })
+    .await;
+    let sink = sink(&format!(
+        "{{type: loki, url: '{}', label_fields: [operation], max_streams: 2}}",
+        server.url()
+    ));
+    let of = |n: u64, operation: &str| {
+        let alert = proto::feeder::Alert {
+            operation: operation.into(),
+            ..Default::default()
+        };
+        events::of(n, prost::Message::encode_to_vec(&alert))
+    };
+    let operations = ["a", "b", "c", "d", "a"];
+    let outcomes = sink
+        .send(batch(operations.iter().zip(1..).map(|(o, n)| of(n, o))))
+        .await;
+    assert_eq!(letters(&outcomes.unwrap()), "ddddd");
+    assert_eq!(*streams.lock().unwrap(), ["a", "b", "other"]);
+}
