@@ -204,6 +204,8 @@ pub(crate) enum Trouble {
     Gone { address: String, reason: String },
     /// The relay said no.
     Refused { address: String, reason: String },
+    /// A sink's destination does not answer.
+    Destination { sink: String, reason: String },
     /// Something on this side of the connection.
     Local(String),
 }
@@ -213,7 +215,7 @@ impl Trouble {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Trouble::Usage(_) => 2,
-            Trouble::Unreachable { .. } | Trouble::Gone { .. } => 3,
+            Trouble::Unreachable { .. } | Trouble::Gone { .. } | Trouble::Destination { .. } => 3,
             Trouble::Refused { .. } | Trouble::Local(_) => 1,
         })
     }
@@ -233,6 +235,9 @@ impl fmt::Display for Trouble {
                 "cannot reach a relay at {address}: {reason}; start one with `cresset up`, or say where it is with \
                  --relay HOST:PORT or $CRESSET_RELAY"
             ),
+            Trouble::Destination { sink, reason } => {
+                write!(f, "cannot reach the destination of sink {sink}: {reason}")
+            }
             Trouble::Gone { address, reason } => {
                 write!(f, "the relay at {address} went away: {reason}")
             }

@@ -64,7 +64,7 @@ enum Command {
         after_help = "Exits with 0 when all is fine, 1 when there are problems, 3 when there is no journal to open."
     )]
     Journal(journal::JournalArgs),
-    /// List, try or steer the relay's sinks
+    /// List, prepare, try or steer sinks
     Sink(sink::SinkArgs),
     /// Look into, retry or drop what a destination refused for good
     Dlq(dlq::DlqArgs),

@@ -33,8 +33,8 @@ use crate::filter::{Filter, FilterConfig};
 use crate::redact::{self, Redact, Redaction};
 use crate::sample::{Sample, SampleConfig};
 use crate::{
-    BuildError, Context, Sink, file, kafka, loki, otlp, prometheus, stdout, syslog, upstream,
-    webhook,
+    BuildError, Context, Sink, elasticsearch, file, kafka, loki, otlp, prometheus, stdout, syslog,
+    upstream, webhook,
 };
 
 /// Declares a sink's `Config`: its own keys, then those of all sinks.
@@ -170,6 +170,10 @@ sinks! {
     "loki" => loki::Loki;
     /// Another relay.
     "relay" => upstream::Upstream;
+    /// Elasticsearch, each event once.
+    "elasticsearch" => elasticsearch::Elasticsearch;
+    /// OpenSearch, each event once.
+    "opensearch" => elasticsearch::OpenSearch;
 }
 
 impl SinkConfig {

@@ -55,12 +55,14 @@ mod stamp;
 mod told;
 mod trial;
 
+pub mod elasticsearch;
 pub mod file;
 pub mod kafka;
 pub mod loki;
 pub mod otlp;
 pub mod prometheus;
 pub mod secret;
+pub mod setup;
 pub mod stdout;
 pub mod syslog;
 pub mod tls;

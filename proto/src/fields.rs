@@ -61,6 +61,10 @@ pub enum IndexType {
     DateSeconds,
     /// Text to be compared whole.
     Keyword,
+    /// Text to be compared whole, and searched by the words in it: paths, command lines, lists.
+    KeywordText,
+    /// A number in decimal text, to be compared as both.
+    KeywordNumber,
     /// Text to be searched by words.
     Text,
     /// 32-bit signed.

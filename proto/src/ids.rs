@@ -89,6 +89,11 @@ impl EventId {
         bytes
     }
 
+    /// Appends the 32 hex digits that it is printed as; for those who print many.
+    pub fn push_hex(self, out: &mut Vec<u8>) {
+        push_hex(&self.to_bytes(), out);
+    }
+
     /// The reverse of [`EventId::to_bytes`].
     #[must_use]
     pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
@@ -219,6 +224,9 @@ mod tests {
         };
         assert_eq!(id.to_string(), "a0010203040506070000000000000102");
         assert_eq!(id.to_string().parse(), Ok(id));
+        let mut digits = Vec::new();
+        id.push_hex(&mut digits);
+        assert_eq!(digits, id.to_string().as_bytes());
         assert_eq!(EventId::from_bytes(id.to_bytes()), id);
     }
 

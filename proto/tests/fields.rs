@@ -157,7 +157,11 @@ fn an_index_can_hold_what_a_field_holds() {
             FieldType::Text | FieldType::TextList | FieldType::Name64 | FieldType::Bytes => {
                 matches!(
                     field.index,
-                    IndexType::Keyword | IndexType::Text | IndexType::Date
+                    IndexType::Keyword
+                        | IndexType::KeywordText
+                        | IndexType::KeywordNumber
+                        | IndexType::Text
+                        | IndexType::Date
                 )
             }
             FieldType::TextMap => field.index == IndexType::Flattened,

@@ -3,6 +3,7 @@
 mod bench;
 mod deps;
 mod fuzz;
+mod generate;
 mod skips;
 mod soak;
 mod test;
@@ -29,6 +30,8 @@ enum Command {
     Deps,
     /// Feed the readers of bytes that others wrote with what they do not expect
     Fuzz(fuzz::Args),
+    /// Write the files that come from tables in the code, or hold them to those
+    Generate(generate::Args),
     /// Run the tests that get better the longer they run, with numbers of one's own
     Soak(soak::Args),
     /// Run every suite and count what passed, failed and was skipped
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Deps => deps::run(),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::run(&args),

@@ -42,13 +42,13 @@ columns! {
         "The top-most controller of the pod.";
     POD_NAME "PodName" Text, Keyword, "k8s.pod.name",
         "The pod; empty for events of the host.";
-    LABELS "Labels" Text, Keyword, "kubearmor.labels",
+    LABELS "Labels" Text, KeywordText, "kubearmor.labels",
         "Labels of the pod: `k=v`, joined by commas.";
     CONTAINER_ID "ContainerID" Text, Keyword, "container.id",
         "The runtime's id of the container.";
     CONTAINER_NAME "ContainerName" Text, Keyword, "k8s.container.name",
         "The container's name in the pod's specification or at the runtime.";
-    CONTAINER_IMAGE "ContainerImage" Text, Keyword, "container.image.name",
+    CONTAINER_IMAGE "ContainerImage" Text, KeywordText, "container.image.name",
         "The container's image with its digest: `image@sha256:…`.";
     HOST_PPID "HostPPID" Int32, Integer, "kubearmor.host_ppid",
         "The parent's process id in the host's pid namespace.";
@@ -62,15 +62,15 @@ columns! {
         "The user id of the process.";
     USER_NAME "UserName" Text, Keyword, "user.name",
         "The user's name; events of the host only.";
-    PARENT_PROCESS_NAME "ParentProcessName" Text, Keyword, "process.parent.executable",
+    PARENT_PROCESS_NAME "ParentProcessName" Text, KeywordText, "process.parent.executable",
         "Path of the parent's executable.";
-    PROCESS_NAME "ProcessName" Text, Keyword, "process.executable.path",
+    PROCESS_NAME "ProcessName" Text, KeywordText, "process.executable.path",
         "Path of the executable.";
     POLICY_NAME "PolicyName" Text, Keyword, "security_rule.ruleset.name",
         "The policy that decided, or `DefaultPosture`.";
-    SEVERITY "Severity" Text, Keyword, "event.severity",
+    SEVERITY "Severity" Text, KeywordNumber, "event.severity",
         "The policy's severity, 1 to 10, in decimal text; absent when 0.";
-    TAGS "Tags" Text, Keyword, "kubearmor.tags",
+    TAGS "Tags" Text, KeywordText, "kubearmor.tags",
         "The policy's tags, joined by commas.";
     ATAGS "ATags" TextList, Keyword, "tags",
         "The policy's tags, one by one.";
@@ -78,13 +78,13 @@ columns! {
         "The policy's message, or what a sensor or relay says of itself.";
     TYPE "Type" Text, Keyword, "kubearmor.type",
         "MatchedPolicy, MatchedHostPolicy, MatchedNetworkPolicy, SystemEvent (alerts); ContainerLog, HostLog (logs); Message.";
-    SOURCE "Source" Text, Keyword, "process.command_line",
+    SOURCE "Source" Text, KeywordText, "process.command_line",
         "Who acted: the command line or executable; for Process, the parent's.";
     OPERATION "Operation" Text, Keyword, "kubearmor.operation",
         "Process, File, Network, Capabilities, Syscall, Device, NetworkFirewall or AlertThreshold.";
-    RESOURCE "Resource" Text, Keyword, "kubearmor.resource",
+    RESOURCE "Resource" Text, KeywordText, "kubearmor.resource",
         "What was acted upon: command line, path, address or capability.";
-    DATA "Data" Text, Keyword, "kubearmor.data",
+    DATA "Data" Text, KeywordText, "kubearmor.data",
         "How it was seen: `key=value` words, such as `lsm=FILE_OPEN` or `syscall=SYS_OPENAT fd=-100`.";
     EVENT_DATA "EventData" TextMap, Flattened, "kubearmor.event_data",
         "The words of Data (and of Resource, for Network) as a map, first letters in upper case.";
@@ -94,7 +94,7 @@ columns! {
         "What the policy asked for: Block, Audit, Allow or `Audit (Block)`.";
     RESULT "Result" Text, Keyword, "kubearmor.result",
         "`Passed`, `Killed`, or the text of the error that the process got.";
-    CWD "Cwd" Text, Keyword, "process.working_directory",
+    CWD "Cwd" Text, KeywordText, "process.working_directory",
         "Working directory of the process.";
     TTY "TTY" Text, Keyword, "kubearmor.tty",
         "The terminal, such as `pts0`; empty without one.";
@@ -132,13 +132,13 @@ columns! {
 
     EVENT_ID "EventID" Bytes, Keyword, "log.record.uid",
         "The event's id: 8 bytes of stream, 8 of sequence; the same however often and by whichever way it arrives.";
-    ARGS "Args" TextList, Keyword, "process.command_args",
+    ARGS "Args" TextList, KeywordText, "process.command_args",
         "The argument list of the program that was started.";
     ACCESS_MASK "AccessMask" Uint32, Long, "cresset.access_mask",
         "What was asked for, as bits: 1 exec, 2 write, 4 read, 8 append, 16 create, 32 unlink, 64 rename.";
     OWNER_UID "OwnerUID" OptionalUint32, Long, "file.owner.id",
         "User id of the owner of the resource; absent when it is not known.";
-    SOURCE_IMAGE "SourceImage" Text, Keyword, "cresset.source_image",
+    SOURCE_IMAGE "SourceImage" Text, KeywordText, "cresset.source_image",
         "Path of the image that acted.";
     TRUNCATED "Truncated" Uint32, Long, "cresset.truncated",
         "What is cut short, as bits: 1 Resource, 2 Args, 4 Cwd, 8 ProcessName, 16 ParentProcessName, 32 Source.";

@@ -6,17 +6,8 @@ use yaml::{Node, Problem, Severity};
 
 use super::{Address, Compression, Config, Listen, LogKind, PolicySourceKind};
 
-/// Kinds of sink that the file's language has and this version does not.
-const LATER_SINKS: [&str; 8] = [
-    "elasticsearch",
-    "opensearch",
-    "kafka",
-    "otlp",
-    "syslog",
-    "webhook",
-    "loki",
-    "relay",
-];
+/// Kinds of sink that the file's language has and a build may lack (feature `kafka`).
+const LATER_SINKS: [&str; 1] = ["kafka"];
 
 /// Smallest journal: below that it would be all segment heads.
 const MIN_JOURNAL: u64 = 64 << 20;

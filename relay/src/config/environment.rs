@@ -35,10 +35,20 @@ struct Row {
     settings: fn(&Environment<'_>) -> Option<Value>,
 }
 
-const SINKS: &[Row] = &[Row {
-    name: "kubearmor-stdout",
-    settings: standard_output,
-}];
+const SINKS: &[Row] = &[
+    Row {
+        name: "kubearmor-stdout",
+        settings: standard_output,
+    },
+    Row {
+        name: "kubearmor-elasticsearch",
+        settings: elasticsearch,
+    },
+    Row {
+        name: "kubearmor-opensearch",
+        settings: opensearch,
+    },
+];
 
 /// A line of JSON an event.
 fn standard_output(environment: &Environment<'_>) -> Option<Value> {
@@ -51,6 +61,43 @@ fn standard_output(environment: &Environment<'_>) -> Option<Value> {
     let kinds: Vec<&str> = asked.map(|(_, kind)| *kind).collect();
     (!kinds.is_empty())
         .then(|| json!({"type": "stdout", "format": "json", "filter": {"kinds": kinds}}))
+}
+
+/// Alerts, as its Elasticsearch adapter sends them, but each once.
+fn elasticsearch(environment: &Environment<'_>) -> Option<Value> {
+    (environment.get("ENABLE_DASHBOARDS") == Some("true"))
+        .then(|| search(environment, "elasticsearch", "ES", &["alert"]))
+}
+
+/// Alerts and logs in one index, as its OpenSearch adapter sends them.
+fn opensearch(environment: &Environment<'_>) -> Option<Value> {
+    (environment.get("ENABLE_OPENSEARCH_DASHBOARD") == Some("true"))
+        .then(|| search(environment, "opensearch", "OS", &["alert", "log"]))
+}
+
+/// `PREFIX_URL`, `PREFIX_USERNAME` and so on. Certificates are left unchecked only where the variable says `true`; that relay
+/// takes any word for it.
+fn search(environment: &Environment<'_>, kind: &str, prefix: &str, kinds: &[&str]) -> Value {
+    let get = |name: &str| environment.get(&format!("{prefix}_{name}"));
+    let index = get("ALERTS_INDEX").unwrap_or("kubearmor-alerts");
+    let mut sink = json!({
+        "type": kind,
+        "endpoints": [get("URL").unwrap_or("http://localhost:9200")],
+        "fields": "kubearmor",
+        "filter": {"kinds": kinds},
+        "index": {"layout": "fixed", "alert": index, "log": index, "message": index},
+    });
+    if let (Some(user), Some(_)) = (get("USERNAME"), get("PASSWORD")) {
+        let password = format!("{prefix}_PASSWORD");
+        sink["auth"] = json!({"username": user, "password_env": password});
+    }
+    if let Some(file) = get("CA_CERT_PATH") {
+        sink["tls"]["ca_file"] = json!(file);
+    }
+    if environment.says(&format!("{prefix}_ALLOW_INSECURE_TLS")) {
+        sink["tls"]["insecure_skip_verify"] = json!(true);
+    }
+    sink
 }
 
 /// Adds the sinks that the environment asks for.

@@ -101,8 +101,8 @@ relay:
   access: [{token_file: /t, role: reader}]
   log: {type: kafka, brokers: [a], topic: b}
 sinks:
-  siem: {type: elasticsearch, endpoints: ['https://es:9200'], concurrency: 4}
-  bus: {type: kafka, brokers: [a]}
+  console: {type: stdout}
+  metrics: {type: prometheus}
   typo: {type: fiel}
 policies:
   sources: [{type: git, path: x}]
@@ -111,8 +111,6 @@ policies:
     for (line, path) in [
         (3, "relay.access"),
         (4, "relay.log.type"),
-        (6, "sinks.siem.type"),
-        (7, "sinks.bus.type"),
         (10, "policies.sources[0].type"),
     ] {
         let start = format!("c.yaml:{line}: {path}: ");
@@ -128,7 +126,7 @@ policies:
         .find(|problem| problem.contains("sinks.typo.type"))
         .unwrap();
     assert!(!typo.contains("not available"), "{typo}");
-    assert_eq!(found.len(), 6, "{found:#?}");
+    assert_eq!(found.len(), 4, "{found:#?}");
 }
 
 #[test]
@@ -250,6 +248,35 @@ fn a_sink_of_the_file_wins_over_the_environments() {
         .config;
     let sink = serde_json::to_value(&config.sinks["kubearmor-stdout"]).unwrap();
     assert_eq!(sink["format"], "text");
+}
+
+#[test]
+fn kubearmors_elasticsearch_names_write_to_exactly_its_index() {
+    let environment = [
+        ("ENABLE_DASHBOARDS", "true"),
+        ("ES_URL", "https://es:9200"),
+        ("ES_USERNAME", "elastic"),
+        ("ES_PASSWORD", "hush"),
+        ("ES_CA_CERT_PATH", "/etc/ca.crt"),
+        ("ES_ALLOW_INSECURE_TLS", "false"),
+        ("ES_ALERTS_INDEX", "alert"),
+        ("ENABLE_OPENSEARCH_DASHBOARD", "true"),
+        ("OS_ALERTS_INDEX", "open"),
+    ];
+    let config = read("", &environment).unwrap().config;
+    let sink = serde_json::to_value(&config.sinks["kubearmor-elasticsearch"]).unwrap();
+    assert_eq!(sink["index"]["layout"], "fixed");
+    assert_eq!(sink["index"]["alert"], "alert");
+    assert_eq!(sink["endpoints"], serde_json::json!(["https://es:9200"]));
+    assert_eq!(sink["auth"]["password_env"], "ES_PASSWORD");
+    assert_eq!(sink["tls"]["ca_file"], "/etc/ca.crt");
+    assert_eq!(sink["tls"]["insecure_skip_verify"], false);
+    assert!(!sink.to_string().contains("hush"));
+    let open = serde_json::to_value(&config.sinks["kubearmor-opensearch"]).unwrap();
+    assert_eq!(
+        (&open["type"], &open["index"]["log"]),
+        (&"opensearch".into(), &"open".into())
+    );
 }
 
 #[test]

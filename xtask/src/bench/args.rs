@@ -77,6 +77,41 @@ impl RelayArgs {
     }
 }
 
+/// Which sinks to measure, and how.
+#[derive(clap::Args)]
+pub(crate) struct SinksArgs {
+    /// Sinks; none: all
+    #[arg(value_enum)]
+    cases: Vec<SinkCase>,
+    /// How long each row is measured
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) seconds: u64,
+    /// Write the figures here as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Put files here [default: bench in the build folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// A sink, alone, without a relay around it.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SinkCase {
+    /// Bulk requests to a fast fake, in a process of its own
+    Elasticsearch,
+}
+
+impl SinksArgs {
+    /// Those named, else all.
+    pub(crate) fn cases(&self) -> Vec<SinkCase> {
+        if self.cases.is_empty() {
+            SinkCase::value_variants().to_vec()
+        } else {
+            self.cases.clone()
+        }
+    }
+}
+
 /// Which loops to count.
 #[derive(clap::Args)]
 pub(crate) struct MicroArgs {
@@ -143,6 +178,12 @@ fn word(value: &impl ValueEnum, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Re
 }
 
 impl std::fmt::Display for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        word(self, f)
+    }
+}
+
+impl std::fmt::Display for SinkCase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         word(self, f)
     }

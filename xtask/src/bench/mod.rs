@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! bench relay   real relay (release) ◀═ link, feed, /metrics ═▶ cresset-bench   a table of rates, latencies, CPU, memory
+//! bench sinks   each sink alone ─▶ a fast fake in a process of its own           events a second, CPU an event, memory
 //! bench micro   cresset-bench under callgrind, N and 2N events  ─▶ instructions an event ─▶ bench/baseline.json
 //! ```
 //! The first says what a machine can do, and is noise on a busy one. The second is the same on every machine, so a test
@@ -31,6 +32,8 @@ enum Command {
     Relay(args::RelayArgs),
     /// Edit one policy of 5,000 under 1,000 sensors; the same as `relay distribute`
     Distribute(args::RelayArgs),
+    /// Drive each sink alone and print what an event costs
+    Sinks(args::SinksArgs),
     /// Count the instructions of its parts with callgrind
     Micro(args::MicroArgs),
 }
@@ -46,6 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.command {
         Command::Relay(args) => relay(args),
         Command::Distribute(args) => relay(&args.clone().only(args::Case::Distribute)),
+        Command::Sinks(args) => sinks(args),
         Command::Micro(args) => micro::run(args),
     }
 }
@@ -71,6 +75,22 @@ fn relay(args: &args::RelayArgs) -> Result<()> {
     bench.args(["--seconds", &args.seconds.to_string()]);
     bench.args(["--gib", &args.gib.to_string()]);
     bench.args(["--seed", &args.seed.to_string()]);
+    if let Some(path) = &args.json {
+        bench.arg("--json").arg(path);
+    }
+    workspace::check(&mut bench)
+}
+
+fn sinks(args: &args::SinksArgs) -> Result<()> {
+    let folder = args.folder.clone();
+    let folder = folder.unwrap_or_else(|| workspace::target().join("bench"));
+    let mut bench = std::process::Command::new(bench_program()?);
+    bench.arg("sinks");
+    for case in args.cases() {
+        bench.arg(case.to_string());
+    }
+    bench.arg("--folder").arg(folder);
+    bench.args(["--seconds", &args.seconds.to_string()]);
     if let Some(path) = &args.json {
         bench.arg("--json").arg(path);
     }

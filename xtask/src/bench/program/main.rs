@@ -12,6 +12,7 @@ mod readers;
 mod relay;
 mod scene;
 mod sensors;
+mod sinks;
 mod table;
 mod wire;
 mod words;
@@ -19,13 +20,13 @@ mod words;
 #[path = "../args.rs"]
 mod args;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
-use args::{MicroCase, RelayArgs};
+use args::{MicroCase, RelayArgs, SinksArgs};
 use scene::Bench;
 use table::Row;
 
@@ -41,6 +42,13 @@ struct Args {
 enum Command {
     /// Measure the relay
     Relay(RelayArgs),
+    /// Measure sinks alone
+    Sinks(SinksArgs),
+    /// Be the destination that `sinks` measures against: prints its address, ends with its standard input
+    Fake {
+        /// Which
+        case: args::SinkCase,
+    },
     /// Go over so many events, to be counted by callgrind
     Micro {
         /// What to do with them
@@ -56,6 +64,8 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Relay(args) => relay_cases(&args),
+        Command::Sinks(args) => sink_cases(&args),
+        Command::Fake { case } => sinks::be_fake(case).map(|()| true),
         Command::Micro {
             case,
             events,
@@ -96,11 +106,40 @@ async fn relay_cases(args: &RelayArgs) -> Result<bool> {
         println!("{}", table::render(&rows));
         all.extend(rows);
     }
-    if let Some(path) = &args.json {
-        let rows: Vec<_> = all.iter().map(Row::to_json).collect();
-        let json = serde_json::json!({"header": header.json, "rows": rows});
-        std::fs::write(path, serde_json::to_vec_pretty(&json)?)
-            .with_context(|| path.display().to_string())?;
-    }
+    write_json(args.json.as_deref(), &header.json, &all)?;
     Ok(all.iter().all(Row::is_right))
+}
+
+/// The same for sinks alone.
+#[tokio::main]
+async fn sink_cases(args: &SinksArgs) -> Result<bool> {
+    let bench = Bench {
+        program: PathBuf::new(),
+        folder: args.folder.clone().context("--folder is missing")?,
+        rows: String::new(),
+        seconds: args.seconds,
+        gib: 0.0,
+        seed: 1,
+    };
+    let header = header::read(&bench)?;
+    println!("{}", header.text);
+    let mut all: Vec<Row> = Vec::new();
+    for case in args.cases() {
+        eprintln!("{case} …");
+        let rows = sinks::run(case, bench.seconds).await?;
+        println!("{}", table::render(&rows));
+        all.extend(rows);
+    }
+    write_json(args.json.as_deref(), &header.json, &all)?;
+    Ok(all.iter().all(Row::is_right))
+}
+
+fn write_json(path: Option<&Path>, header: &serde_json::Value, rows: &[Row]) -> Result<()> {
+    let Some(path) = path else {
+        return Ok(());
+    };
+    let rows: Vec<_> = rows.iter().map(Row::to_json).collect();
+    let json = serde_json::json!({"header": header, "rows": rows});
+    std::fs::write(path, serde_json::to_vec_pretty(&json)?)
+        .with_context(|| path.display().to_string())
 }

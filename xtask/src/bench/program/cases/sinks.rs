@@ -23,7 +23,7 @@ const SINKS: &[(&str, &[&str])] = &[
     ("prometheus", &["type: prometheus"]),
 ];
 
-/// Kinds that the relay does not have.
+/// Kinds that need a destination: `bench sinks` measures those alone.
 pub(super) const ABSENT: &[&str] = &["kafka", "elasticsearch", "otlp"];
 
 /// So many events at most: 0.75 KB each in the journal and 1.4 KB in the file, below 4 GB together.
@@ -58,7 +58,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Row>> {
         }
     }
     println!(
-        "sinks: stdout goes to /dev/null; this relay has no {}",
+        "sinks: stdout goes to /dev/null; not among them: {}",
         ABSENT.join(", ")
     );
     Ok(rows)

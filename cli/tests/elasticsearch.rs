@@ -1,0 +1,232 @@
+//! The real relay in front of a real Elasticsearch: what it acknowledged is there, and there once, however often either dies.
+#![allow(clippy::expect_used, clippy::panic)] // reason: a test that cannot go on has failed
+
+#[path = "../../exporters/tests/support/elasticsearch.rs"]
+mod server;
+#[path = "../../exporters/tests/support/servers.rs"]
+mod servers;
+mod support;
+
+use std::collections::BTreeSet;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::EventId;
+use serde_json::json;
+use server::{Elasticsearch, Product};
+use support::oracle::{Dice, Pace, Sensor};
+use support::program;
+use support::program::{Place, Relay};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+const SUITE: &str = "elasticsearch behind the real relay";
+const KILLS: u64 = 8;
+const PACE: Pace = Pace {
+    batch: 60,
+    pause: Duration::from_millis(10),
+    total: u64::MAX,
+    size: 400,
+};
+
+fn place(server: &Elasticsearch, index: &str) -> Place {
+    let url = server.url();
+    Place::new(
+        "",
+        &format!(
+            "siem: {{type: elasticsearch, proxy: none, endpoints: ['{url}'], start: beginning, request_timeout: 10s, \
+             batch: {{max_events: 300, max_delay: 10ms}}, retry: {{initial: 50ms, max: 500ms}}, index: {{{index}}}}}"
+        ),
+    )
+}
+
+/// Sensors that send until they are told that it is over.
+struct Senders {
+    sensors: Vec<Arc<Sensor>>,
+    at: watch::Sender<Option<std::net::SocketAddr>>,
+    over: watch::Sender<bool>,
+    sending: JoinSet<()>,
+}
+
+impl Senders {
+    fn start(count: u8, runtime: &Runtime) -> Senders {
+        let (at, over) = (watch::Sender::new(None), watch::Sender::new(false));
+        let sensors: Vec<Arc<Sensor>> = (0..count).map(|n| Sensor::new(n, PACE)).collect();
+        let mut sending = JoinSet::new();
+        for sensor in &sensors {
+            let run = sensor.clone().run(at.subscribe(), over.subscribe());
+            sending.spawn_on(run, runtime.handle());
+        }
+        Senders {
+            sensors,
+            at,
+            over,
+            sending,
+        }
+    }
+
+    /// Ends when all that was sent is acknowledged; what was.
+    fn finish(mut self, runtime: &Runtime) -> BTreeSet<EventId> {
+        self.over.send_replace(true);
+        runtime.block_on(async {
+            while let Some(ended) = self.sending.join_next().await {
+                ended.expect("a sensor that finds nothing wrong");
+            }
+        });
+        let ids = self.sensors.iter().flat_map(|sensor| {
+            let stream = sensor.stream();
+            let id = move |sequence| EventId { stream, sequence };
+            sensor.acknowledged().into_iter().map(id)
+        });
+        ids.collect()
+    }
+}
+
+fn sleep(milliseconds: u64) {
+    std::thread::sleep(Duration::from_millis(milliseconds));
+}
+
+#[test]
+fn what_was_acknowledged_is_in_elasticsearch_once_though_relay_and_server_are_killed_in_mid_bulk() {
+    let Some(mut server) = Elasticsearch::start(SUITE, Product::Elasticsearch, &[]) else {
+        return;
+    };
+    // The oracle's events have no time of their own.
+    let place = place(&server, "layout: fixed");
+    let (runtime, mut dice) = (Runtime::new().expect("a runtime"), Dice::seeded());
+    let senders = Senders::start(3, &runtime);
+    for kill in 1..=KILLS {
+        let mut relay = Relay::ready(place.spawn(Stdio::null()).0);
+        senders.at.send_replace(Some(relay.link));
+        sleep(100 + dice.roll(400));
+        if kill == KILLS / 2 {
+            server.kill();
+            sleep(dice.roll(300));
+            server.restart();
+        }
+        relay.running.kill();
+        senders.at.send_replace(None);
+    }
+    let relay = place.start();
+    senders.at.send_replace(Some(relay.link));
+    sleep(500);
+    let acknowledged = senders.finish(&runtime);
+    let page = relay.page_when("the sink has everything", |page| {
+        page.sink("siem", "pending") == 0
+    });
+    assert_eq!(page.check_at_rest(), Ok(()));
+    assert_eq!(page.sink("siem", "dead_lettered_total"), 0);
+
+    let there = runtime.block_on(server.ids("kubearmor-*"));
+    let doubled: Vec<_> = there.iter().filter(|(_, count)| **count != 1).collect();
+    assert!(doubled.is_empty(), "{doubled:?}");
+    let missing = acknowledged
+        .iter()
+        .find(|id| !there.contains_key(&id.to_string()));
+    assert_eq!(missing, None, "acknowledged, and not in Elasticsearch");
+    assert_eq!(there.len() as u64, page.sink("siem", "journaled_total"));
+    assert!(
+        acknowledged.len() > 1000,
+        "too little happened: {}",
+        acknowledged.len()
+    );
+    println!(
+        "{KILLS} kills of the relay, 1 of the server: {} events acknowledged, {} there once",
+        acknowledged.len(),
+        there.len()
+    );
+    relay.stop();
+}
+
+#[test]
+fn events_that_do_not_fit_become_dead_letters_and_the_others_arrive() {
+    let Some(server) = Elasticsearch::shared(SUITE) else {
+        return;
+    };
+    let runtime = Runtime::new().expect("a runtime");
+    // Alerts of the oracle have a text where this index wants a number.
+    let columns = json!({ "mappings": { "properties": { "PolicyName": { "type": "long" } } } });
+    runtime.block_on(server.put("narrow", columns));
+    let place = place(
+        &server,
+        "layout: fixed, alert: narrow, log: narrow, message: narrow, setup: manual",
+    );
+    let relay = place.start();
+    let senders = Senders::start(1, &runtime);
+    senders.at.send_replace(Some(relay.link));
+    sleep(400);
+    let acknowledged = senders.finish(&runtime);
+    let page = relay.page_when("the sink has everything", |page| {
+        page.sink("siem", "pending") == 0
+    });
+    let alerts = acknowledged
+        .iter()
+        .filter(|id| id.sequence.is_multiple_of(3))
+        .count() as u64;
+    assert_eq!(page.sink("siem", "dead_lettered_total"), alerts);
+    assert!(alerts > 10, "too little happened");
+    let there = runtime.block_on(server.ids("narrow"));
+    assert_eq!(there.len() as u64, page.sink("siem", "delivered_total"));
+    let logged = relay.logged("kept as dead letters");
+    let reason = "status 400 document_parsing_exception: ";
+    assert!(
+        logged.iter().any(|line| line.contains(reason)),
+        "{logged:?}"
+    );
+    relay.stop();
+}
+
+#[test]
+fn setup_prepares_the_server_and_check_tells_what_differs() {
+    let Some(server) = Elasticsearch::shared(SUITE) else {
+        return;
+    };
+    let place = place(
+        &server,
+        "alert: cli-alerts, log: cli-logs, message: cli-messages",
+    );
+    let setup = |more: &[&str]| {
+        let mut command = program("cresset");
+        command
+            .args(["sink", "setup", "--config"])
+            .arg(place.path("relay.yaml"))
+            .args(more);
+        let out = command.output().expect("cresset sink setup");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned()
+            + &String::from_utf8_lossy(&out.stderr);
+        (out.status.code(), text)
+    };
+    let (code, text) = setup(&["siem", "--check"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.starts_with("Elasticsearch 8.") && text.contains("MISSING"),
+        "{text}"
+    );
+    let (code, text) = setup(&["siem"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("index template  cli-alerts            made"),
+        "{text}"
+    );
+    let (code, text) = setup(&["siem", "--check"]);
+    assert_eq!(code, Some(0), "{text}");
+
+    let policy = json!({ "policy": { "phases": { "delete": { "min_age": "1d", "actions": { "delete": {} } } } } });
+    let runtime = Runtime::new().expect("a runtime");
+    runtime.block_on(server.put("_ilm/policy/cli-logs", policy));
+    let (code, text) = setup(&["siem", "--check"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("policy.phases.delete.min_age is 1d, should be 32d"),
+        "{text}"
+    );
+
+    let (code, text) = setup(&["seim"]);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(
+        text.contains("there is no sink `seim`") && text.contains("siem"),
+        "{text}"
+    );
+}

@@ -1,0 +1,327 @@
+//! Elasticsearch and OpenSearch: each event once, under its id.
+//!
+//! ```text
+//! batch ─▶ request (index by day, shared JSON) ─▶ pace (how much, how many at once) ─▶ client (several hosts) ─▶ _bulk
+//! outcomes ◀─ response (each item judged alone) ◀──────────────────────────────────────────────┘
+//! setup: template and lifecycle, from the field table, before the first event
+//! ```
+//!
+//! Decisions:
+//! - **Once.** `create` with the event id as `_id`, into an index that follows from the event alone: sent again after a crash,
+//!   a lost answer or by another relay, it is a conflict (409), and that is success.
+//! - **Each item alone.** One event that the mapping refuses is one dead letter with the server's reason; what is wrong with
+//!   the destination (401, 403, no such index, no room for shards, unknown host, certificates) holds everything back and is
+//!   never held against an event. See [`response`] for the table.
+//! - **As much as the server takes.** 429 and `Retry-After` make bodies smaller and fewer, success makes them grow again; a
+//!   body that is too large (413) goes in halves.
+//! - **`elasticsearch` and `opensearch`** differ in what [`setup`] makes; the server says itself which it is. Events are sent
+//!   alike, and no product is asked for.
+//! - Data streams check ids in the newest backing index only, so there an event that comes again after a rollover is
+//!   doubled: at least once.
+
+mod client;
+mod day;
+mod index;
+mod lifecycle;
+mod outcomes;
+mod pace;
+mod request;
+mod response;
+mod settings;
+pub(crate) mod setup;
+mod template;
+mod trial;
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use elasticsearch::http::Method;
+use flate2::write::GzEncoder;
+use proto::FieldSet;
+use tokio::sync::OnceCell;
+
+use self::client::{Body, Client};
+use self::day::Day;
+use self::index::Indices;
+use self::outcomes::Outcomes;
+use self::pace::{Pace, Turn};
+use self::request::{Bodies, Bulk, Places, Refused};
+use self::response::{Verdict, Whole};
+use self::setup::Prepared;
+use crate::config::{BatchLimits, Defaults};
+use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable};
+
+pub use self::index::{IndexConfig, Layout, Setup};
+pub use self::settings::{Auth, Compression, Config};
+pub use self::template::{Flavour, generated};
+
+/// Elastic's advice is bodies of 5 to 15 MB, a few at once.
+pub(crate) static DEFAULTS: Defaults = Defaults {
+    batch: BatchLimits {
+        max_events: 5000,
+        max_bytes: 8 << 20,
+        max_delay: Duration::from_secs(1),
+    },
+    concurrency: 4,
+    max_concurrency: 64,
+    fields: FieldSet::All,
+};
+
+/// Largest body; JSON is about twice as long as what `batch.max_bytes` counts.
+const MAX_BODY: usize = 16 << 20;
+
+/// The sink.
+pub struct Elasticsearch {
+    client: Client,
+    bodies: Writer,
+    pace: Pace,
+    setup: Setup,
+    flavour: Flavour,
+    prepared: OnceCell<Prepared>,
+}
+
+/// What makes bodies, on another thread.
+#[derive(Clone)]
+struct Writer {
+    indices: Arc<Indices>,
+    fields: FieldSet,
+    gzip: bool,
+}
+
+/// The next body of a batch.
+struct Filled {
+    bulk: Bulk,
+    /// As it goes over the wire.
+    bytes: Bytes,
+    next: usize,
+    refused: Refused,
+}
+
+/// The sink, should the server not say which product it is.
+pub struct OpenSearch;
+
+impl OpenSearch {
+    /// Makes the sink; its server need not be there yet.
+    ///
+    /// # Errors
+    /// A secret or certificate cannot be read.
+    pub fn build(name: &str, config: &Config, _: &Context) -> Result<Elasticsearch, BuildError> {
+        Elasticsearch::of(name, Flavour::OpenSearch, config)
+    }
+}
+
+impl Elasticsearch {
+    /// Makes the sink; its server need not be there yet.
+    ///
+    /// # Errors
+    /// A secret or certificate cannot be read.
+    pub fn build(name: &str, config: &Config, _: &Context) -> Result<Self, BuildError> {
+        Self::of(name, Flavour::Elasticsearch, config)
+    }
+
+    fn of(name: &str, flavour: Flavour, config: &Config) -> Result<Self, BuildError> {
+        let common = config.common();
+        let client = config
+            .client()
+            .map_err(|error| BuildError::new(name, error))?;
+        Ok(Elasticsearch {
+            client,
+            bodies: Writer {
+                indices: Arc::new(Indices::new(&config.index)),
+                fields: common.fields,
+                gzip: config.compression == Compression::Gzip,
+            },
+            pace: Pace::new(MAX_BODY, common.concurrency),
+            setup: config.index.setup,
+            flavour,
+            prepared: OnceCell::new(),
+        })
+    }
+
+    async fn prepare(&self) -> Result<(), Unavailable> {
+        if self.setup == Setup::Auto {
+            let make = || setup::make_missing(&self.client, &self.bodies.indices, self.flavour);
+            self.prepared.get_or_try_init(make).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends one body and says whether another may follow.
+    async fn post(&self, filled: Filled, turn: Turn<'_>, outcomes: &mut Outcomes) -> Next {
+        let Filled { bulk, bytes, .. } = filled;
+        let size = bulk.body.len();
+        let body = Body {
+            bytes,
+            lines: true,
+            gzip: self.bodies.gzip,
+        };
+        let answer = match self
+            .client
+            .request(Method::Post, response::BULK, Some(body))
+            .await
+        {
+            Ok(answer) => answer,
+            Err(unreached) => {
+                if unreached.slow {
+                    turn.refused(size);
+                }
+                outcomes.stop(unreached.reason, None);
+                return Next::Stop;
+            }
+        };
+        let after = answer.retry_after;
+        let of_host = |reason: String| format!("{}: {reason}", answer.host);
+        if answer.status == 200 {
+            match response::items(&answer.body, bulk.events.len()) {
+                Ok(verdicts) => take(verdicts, &bulk, after, turn, outcomes),
+                Err(reason) => {
+                    outcomes.stop(of_host(reason), after);
+                    return Next::Stop;
+                }
+            }
+            return Next::On;
+        }
+        match response::whole(answer.status, &answer.body) {
+            Whole::TooLarge(reason) => {
+                turn.too_large(size);
+                let [only] = bulk.events[..] else {
+                    return Next::Smaller;
+                };
+                outcomes.refuse(
+                    only,
+                    format!("{reason}: the event alone makes a request of {size} bytes"),
+                );
+                Next::On
+            }
+            Whole::Busy(reason) => {
+                turn.refused(size);
+                outcomes.stop(of_host(reason), after);
+                Next::Stop
+            }
+            Whole::Away(reason) => {
+                outcomes.stop(of_host(reason), after);
+                Next::Stop
+            }
+        }
+    }
+}
+
+/// What follows a request.
+enum Next {
+    /// The events behind it.
+    On,
+    /// Its own events in smaller requests.
+    Smaller,
+    /// Nothing at present.
+    Stop,
+}
+
+fn take(
+    verdicts: Vec<Verdict>,
+    bulk: &Bulk,
+    after: Option<Duration>,
+    turn: Turn<'_>,
+    outcomes: &mut Outcomes,
+) {
+    let busy = verdicts
+        .iter()
+        .any(|verdict| matches!(verdict, Verdict::Again { busy: true, .. }));
+    match busy {
+        true => turn.refused(bulk.body.len()),
+        // Within an event of the limit.
+        false => {
+            let full = bulk.body.len() + bulk.body.len() / 8 >= turn.bytes;
+            turn.taken(full);
+        }
+    }
+    for (&place, verdict) in bulk.events.iter().zip(verdicts) {
+        outcomes.judge(place, verdict, after);
+    }
+}
+
+#[async_trait]
+impl Sink for Elasticsearch {
+    async fn send(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Unavailable> {
+        let mut outcomes = Outcomes::of(batch.len());
+        let mut from = 0;
+        while from < batch.len() {
+            self.prepare().await?;
+            let turn = self.pace.turn().await;
+            let mut filled = self.bodies.fill(&batch, from, turn.bytes).await;
+            for (place, reason) in std::mem::take(&mut filled.refused) {
+                outcomes.refuse(place, reason);
+            }
+            let next = filled.next;
+            if filled.bulk.events.is_empty() {
+                from = next;
+                continue;
+            }
+            match self.post(filled, turn, &mut outcomes).await {
+                Next::On => from = next,
+                Next::Smaller => {}
+                Next::Stop => break,
+            }
+        }
+        outcomes.finish()
+    }
+
+    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+        trial::run(self, event, trial).await
+    }
+}
+
+impl Writer {
+    /// Encoding thousands of events takes milliseconds, which the runtime has better use for.
+    async fn fill(&self, batch: &Arc<Batch>, from: usize, limit: usize) -> Filled {
+        let (this, batch) = (self.clone(), Arc::clone(batch));
+        let filled = tokio::task::spawn_blocking(move || this.fill_now(&batch, from, limit));
+        match filled.await {
+            Ok(filled) => filled,
+            // The fan-out tells of panics; a cancelled task means that the program ends.
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    /// The index of one event.
+    fn place(&self, event: &Encoded) -> Result<String, String> {
+        let mut places = Places::new(&self.indices, Day::today());
+        let index = places.of(event).map_err(|why| why.to_string())?;
+        Ok(index.to_owned())
+    }
+
+    fn fill_now(&self, batch: &Batch, from: usize, limit: usize) -> Filled {
+        let mut bodies = Bodies {
+            fields: self.fields,
+            places: Places::new(&self.indices, Day::today()),
+        };
+        let mut refused = Vec::new();
+        let (bulk, next) = bodies.fill(batch, from, limit, &mut refused);
+        let bytes = match self.gzip {
+            true => compressed(&bulk.body),
+            false => bulk.body.clone(),
+        };
+        Filled {
+            bulk,
+            bytes,
+            next,
+            refused,
+        }
+    }
+}
+
+/// Level 1: half the time of the usual level for nearly the same size of such lines.
+fn compressed(body: &[u8]) -> Bytes {
+    let mut out = GzEncoder::new(
+        Vec::with_capacity(body.len() / 8),
+        flate2::Compression::fast(),
+    );
+    // Writing to memory cannot fail.
+    let _ = out.write_all(body);
+    out.finish().unwrap_or_default().into()
+}
