@@ -1,121 +1,132 @@
 //! The meaning of the language, small enough to read in one sitting.
 //!
-//! 1. A rule *matches* when the operation is about its object: the path itself; a child of its directory, the directory
-//!    itself, or anything below where it is recursive; a socket of its protocol or type.
-//! 2. Rules that match are *ranked*: see [`Rank`].
-//! 3. The first Allow or Block is what is *enforced*. With none, a class in which an Allow is in force falls to its
-//!    *posture*; other classes let everything pass.
-//! 4. The first Audit before that rule *tells* of an operation that passes; it never changes the outcome. An Allow of
+//! 1. A rule is *about* an operation when its object fits: the path itself; a child of its directory, the directory itself,
+//!    or anything below where it is recursive; the file name; the glob; a socket of its protocol; the domain or one below it.
+//! 2. Such rules are asked in the order of their [`Rank`]. One whose conditions (source, owner, readOnly, args, pts) do not
+//!    hold does not match, and the search goes on.
+//! 3. The first Allow or Block that matches is what is *enforced*. With none, a class in which an Allow is in force falls to
+//!    its *posture*; other classes let everything pass.
+//! 4. The first Audit that matches before it *tells* of an operation that passes; it never changes the outcome. An Allow of
 //!    higher rank silences it.
+//! 5. The Allows and Blocks of a policy with `mode: audit` are passed over in all this. What they would have made of it is
+//!    the *shadow*.
 //!
-//! The kernel does not run this: it scans the lists of a [`Flat`](crate::Flat). The two share the rank of a rule and
-//! nothing else, so that each can be tested against the other.
+//! The kernel does not run this: it scans the lists of a [`Flat`](crate::Flat). The two share the rank of a rule and the test
+//! of its conditions and nothing else, so that each can be tested against the other.
 
 use proto::RuleId;
 
-use crate::aliases::Aliases;
-use crate::flat::{Class, Enforced, Verdict};
-use crate::force::{Force, Standing, in_force};
+use crate::condition::{Condition, Holds};
+use crate::flat::{Class, Enforced, Said, Step, Verdict};
 use crate::operation::Operation;
-use crate::path::depth;
 use crate::rank::Rank;
-use crate::rule::{Action, Object, Section};
-use crate::select::Effective;
-use crate::syscalls::SYSCALLS;
+use crate::rule::Action;
+use crate::standing::{Rules, Standing};
 
-/// Decides one operation by the rules themselves. `aliases` is what [`flatten`](crate::flatten()) takes.
-pub fn decide(
-    effective: &Effective,
-    aliases: &dyn Fn(&str) -> Vec<String>,
-    operation: &Operation,
-) -> Verdict<RuleId> {
-    let aliases = Aliases::of_set(effective, aliases);
-    let force = in_force(effective, &aliases);
-    let mut matching: Vec<(Rank, &Standing<'_>)> = Vec::new();
-    for (slot, standing) in (0..).zip(&force.standing) {
-        let depths = depths(standing, operation, &aliases);
-        let best = depths
-            .into_iter()
-            .map(|depth| Rank::of(standing, slot, depth))
-            .min();
-        matching.extend(best.map(|rank| (rank, standing)));
-    }
-    matching.sort_by_key(|(rank, _)| *rank);
-
-    let decisive = matching
+/// Decides one operation by the rules themselves.
+pub fn decide(rules: &Rules, operation: &Operation) -> Verdict<RuleId> {
+    let asked = asked(rules, operation);
+    let matching: Vec<&Standing> = asked
         .iter()
-        .position(|(_, standing)| standing.action != Action::Audit);
-    let audits = matching
-        .get(..decisive.unwrap_or(matching.len()))
-        .unwrap_or(&[]);
-    let enforced = match decisive.map(|at| matching[at].1) {
-        Some(standing) if standing.action == Action::Block => Enforced::Block(standing.rule.id),
-        Some(standing) => Enforced::Allow(standing.rule.id),
-        None => match class(&force, operation) {
-            Class {
-                allow_list: true,
-                posture,
-            } => Enforced::Posture(posture),
-            Class {
-                allow_list: false, ..
-            } => Enforced::Nothing,
-        },
-    };
-    let told = audits.first().filter(|_| !enforced.denies());
-    Verdict {
+        .filter(|(_, holds)| *holds == Holds::Yes)
+        .map(|(standing, _)| *standing)
+        .collect();
+
+    let enforced = first(&matching, |standing| !standing.shadow())
+        .unwrap_or_else(|| unnamed(rules.modes.of(&operation.act)));
+    let would =
+        first(&matching, |_| true).unwrap_or_else(|| unnamed(rules.shadow.of(&operation.act)));
+    let before = matching
+        .iter()
+        .take_while(|standing| standing.shadow() || standing.rule.action == Action::Audit);
+    let audit = before
+        .filter(|standing| standing.rule.action == Action::Audit)
+        .map(|standing| standing.rule.id)
+        .next();
+    let verdict = Verdict {
+        audit: audit.filter(|_| !enforced.denies()),
+        shadow: Some(would).filter(|would| would.denies() != enforced.denies()),
         enforced,
-        audit: told.map(|(_, standing)| standing.rule.id),
-    }
-}
-
-fn class(force: &Force<'_>, operation: &Operation) -> Class {
-    match operation {
-        Operation::Exec { .. } => force.process,
-        Operation::Open { .. } => force.file,
-        Operation::Socket { .. } => force.network,
-        Operation::Capability { .. } => force.capabilities,
-        Operation::Syscall { .. } => Class::OPEN,
-    }
-}
-
-/// The depth of every name by which a rule matches; none when it does not.
-fn depths(standing: &Standing<'_>, operation: &Operation, aliases: &Aliases) -> Vec<usize> {
-    let (rule, object) = (standing.rule, &standing.rule.object);
-    match (rule.section, operation) {
-        (Section::Process, Operation::Exec { path })
-        | (Section::File, Operation::Open { path, .. }) => {
-            let names = aliases.of(object).iter();
-            names
-                .filter(|name| names_path(object, name, path))
-                .map(|name| depth(name))
-                .collect()
-        }
-        (Section::Network, Operation::Socket { key }) => {
-            let covers = matches!(object, Object::Protocol(protocol) if protocol.covers(*key));
-            if covers { vec![0] } else { Vec::new() }
-        }
-        (Section::Capabilities, Operation::Capability { number })
-            if *object == Object::Capability(*number) =>
-        {
-            vec![0]
-        }
-        (Section::Syscalls, Operation::Syscall { number }) => {
-            let known = object
-                .syscalls()
-                .any(|own| SYSCALLS.get(usize::from(*number)) == Some(&own));
-            if known { vec![0] } else { Vec::new() }
-        }
-        _ => Vec::new(),
-    }
-}
-
-fn names_path(object: &Object, name: &str, path: &str) -> bool {
-    let Object::Directory { recursive, .. } = object else {
-        return name == path;
+        why: Vec::new(),
     };
-    if path == name || format!("{path}/") == name {
-        return true;
+    Verdict {
+        why: why(&asked, &verdict),
+        ..verdict
     }
-    path.strip_prefix(name)
-        .is_some_and(|rest| *recursive || !rest.contains('/'))
+}
+
+/// The rules that are about the operation, in the order in which they are asked.
+fn asked<'r>(rules: &'r Rules, operation: &Operation) -> Vec<(&'r Standing, Holds)> {
+    let mut about: Vec<(Rank, &Standing)> = (0..)
+        .zip(&rules.standing)
+        .filter_map(|(slot, standing)| {
+            let depth = standing.depth(&operation.act)?;
+            Some((Rank::of(&standing.rule, slot, depth), standing))
+        })
+        .collect();
+    about.sort_by_key(|(rank, _)| *rank);
+    let about = about.into_iter();
+    about
+        .map(|(_, standing)| (standing, standing.holds(operation)))
+        .collect()
+}
+
+/// What the first Allow or Block makes of it, among the rules that count.
+fn first(matching: &[&Standing], counts: impl Fn(&Standing) -> bool) -> Option<Enforced<RuleId>> {
+    let mut counting = matching.iter().filter(|standing| counts(standing));
+    counting.find_map(|standing| match standing.rule.action {
+        Action::Block => Some(Enforced::Block(standing.rule.id)),
+        Action::Allow => Some(Enforced::Allow(standing.rule.id)),
+        Action::Audit => None,
+    })
+}
+
+/// What becomes of an operation that no Allow and no Block is about.
+fn unnamed(class: Class) -> Enforced<RuleId> {
+    if class.allow_list {
+        Enforced::Posture(class.posture)
+    } else {
+        Enforced::Nothing
+    }
+}
+
+/// What each rule that was asked said, up to the one that decides.
+fn why(asked: &[(&Standing, Holds)], verdict: &Verdict<RuleId>) -> Vec<Step<RuleId>> {
+    let mut steps = Vec::new();
+    for (standing, holds) in asked {
+        let (id, action) = (standing.rule.id, standing.rule.action);
+        let said = match holds {
+            Holds::No(condition) => Said::Passed(*condition),
+            Holds::Unknown(condition) => doubtful(standing, *condition, verdict),
+            Holds::Yes if action == Action::Audit => Said::Tells,
+            Holds::Yes if standing.shadow() => Said::Would,
+            Holds::Yes => Said::Decides,
+        };
+        steps.push(Step {
+            rule: id,
+            action,
+            said,
+        });
+        if said == Said::Decides {
+            break;
+        }
+    }
+    steps
+}
+
+/// A rule with an unknown condition matters only where it would make another verdict.
+fn doubtful(standing: &Standing, condition: Condition, verdict: &Verdict<RuleId>) -> Said {
+    let denies = verdict.enforced.denies();
+    let matters = match standing.rule.action {
+        _ if standing.shadow() => false,
+        Action::Block => !denies,
+        // It would silence an Audit of lower rank, or an audit posture.
+        Action::Allow => denies || verdict.tells(),
+        Action::Audit => !denies && verdict.audit.is_none(),
+    };
+    if matters {
+        Said::Unknown(condition)
+    } else {
+        Said::Passed(condition)
+    }
 }

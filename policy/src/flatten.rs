@@ -1,63 +1,79 @@
-//! Effective set → [`Flat`]: every path that some rule names becomes a state, and every state gets its lists.
+//! Rules → [`Flat`]: every path that some rule names becomes a state, and every state gets its lists.
 
 use std::collections::BTreeMap;
 
 use proto::Digest;
 use sha2::{Digest as _, Sha256};
 
-use crate::aliases::Aliases;
-use crate::flat::{Candidate, Flat, List, Lists, SlotRule, State};
-use crate::force::{Force, Standing, in_force};
-use crate::path::{components, depth};
+use crate::flat::{Candidate, Flat, Judged, List, SlotRule};
+use crate::force::{Force, Member, in_force};
+use crate::judges::Judges;
+use crate::path::depth;
 use crate::rank::Rank;
-use crate::rule::{Action, Object, Section};
-use crate::select::Effective;
+use crate::rule::{Action, Object};
 use crate::socket::SocketKey;
+use crate::standing::{Rules, Standing};
 use crate::syscalls::syscall;
+use crate::tree::Tree;
 
-/// Computes what an effective set means. `aliases` gives the other names of an absolute path in the workload's root
-/// (directories are asked with a closing `/`): `/bin/sleep` → `/usr/bin/sleep`. Rules cover all names.
-pub fn flatten(effective: &Effective, aliases: &dyn Fn(&str) -> Vec<String>) -> Flat {
-    let aliases = Aliases::of_set(effective, aliases);
-    let force = in_force(effective, &aliases);
-    let tree = Tree::grow(&force, &aliases);
-    let flat = Flat {
-        digest: digest(effective, &aliases),
-        slots: force.standing.iter().map(slot_rule).collect(),
-        process: force.process,
-        file: force.file,
-        network: force.network,
-        capabilities: force.capabilities,
-        states: tree.states(),
-        sockets: sockets(&force),
-        capability_rules: numbered(&force, |object| match object {
-            Object::Capability(number) => vec![*number],
+/// Computes tables of the rules for a node that judges these parts of the language. What it does not judge is left out,
+/// softened where leaving it out would deny more than was written, and reported in [`Flat::not_enforced`].
+pub fn flatten(rules: &Rules, judges: Judges) -> Flat {
+    let force = in_force(rules, judges);
+    let lists = Lists(&force);
+    Flat {
+        digest: digest(rules, judges),
+        slots: rules.standing.iter().map(slot_rule).collect(),
+        judged: rules.standing.iter().map(judged).collect(),
+        modes: force.modes,
+        shadow: force.shadow,
+        states: Tree::grow(&force).states(),
+        names: lists.keyed(|object| match object {
+            Object::Name(name) => vec![name.clone()],
             _ => Vec::new(),
         }),
-        syscalls: numbered(&force, |object| {
-            object.syscalls().filter_map(syscall).collect()
+        patterns: lists.of(|standing| {
+            let globs = standing.globs.iter().map(|glob| depth(glob.prefix()));
+            globs.max()
         }),
-        not_enforced: Vec::new(),
-    };
-    Flat {
+        presets: lists
+            .of(|standing| matches!(standing.rule.object, Object::Preset(_)).then_some(0)),
+        sockets: lists.sockets(),
+        endpoints: lists.of(|standing| match &standing.rule.object {
+            Object::Endpoints(endpoints) => Some(endpoints.narrowness()),
+            _ => None,
+        }),
+        domains: lists.domains(),
+        capability_rules: pairs(lists.keyed(|object| match object {
+            Object::Capability(number) => vec![*number],
+            _ => Vec::new(),
+        })),
+        syscalls: pairs(lists.keyed(|object| object.syscalls().filter_map(syscall).collect())),
+        devices: lists.of(|standing| match &standing.rule.object {
+            Object::Devices(devices) => Some(devices.narrowness()),
+            _ => None,
+        }),
+        flows: lists.of(|standing| match &standing.rule.object {
+            Object::Flows(flows) => Some(flows.narrowness()),
+            _ => None,
+        }),
         not_enforced: force.not_enforced,
-        ..flat
     }
 }
 
-fn digest(effective: &Effective, aliases: &Aliases) -> Digest {
+fn pairs<K>(map: BTreeMap<K, List>) -> Vec<(K, List)> {
+    map.into_iter().collect()
+}
+
+fn digest(rules: &Rules, judges: Judges) -> Digest {
     let mut hash = Sha256::new();
-    hash.update(effective.digest().0);
-    aliases.hash(&mut hash);
+    hash.update(rules.digest.0);
+    hash.update(judges.bits().to_be_bytes());
     Digest(hash.finalize().into())
 }
 
-fn slot_rule(standing: &Standing<'_>) -> SlotRule {
-    let Standing {
-        policy,
-        rule,
-        action: _,
-    } = standing;
+fn slot_rule(standing: &Standing) -> SlotRule {
+    let (policy, rule) = (&standing.policy, &standing.rule);
     SlotRule {
         id: rule.id,
         kind: policy.kind.clone(),
@@ -73,171 +89,111 @@ fn slot_rule(standing: &Standing<'_>) -> SlotRule {
     }
 }
 
-/// A rule that may be in a list, with its rank there.
-type Ranked = (Rank, Candidate);
-
-fn ranked(slot: usize, standing: &Standing<'_>, depth: usize) -> Ranked {
-    let slot = u32::try_from(slot).unwrap_or(u32::MAX); // a set has fewer rules than bytes
-    (
-        Rank::of(standing, slot, depth),
-        Candidate {
-            slot,
-            action: standing.action,
-        },
-    )
+fn judged(standing: &Standing) -> Judged {
+    Judged {
+        rule: standing.rule.clone(),
+        globs: standing.globs.clone(),
+        programs: standing.sources.clone(),
+    }
 }
 
-/// Sorts, and cuts what can have no effect: all after the first Allow or Block, all Audits after the first.
-fn list(mut all: Vec<Ranked>) -> List {
-    all.sort_unstable_by_key(|(rank, _)| *rank);
+/// A candidate of a list, and whether it matches without a condition.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    candidate: Candidate,
+    plain: bool,
+}
+
+pub(crate) fn entry(member: &Member<'_>, depth: usize) -> Entry {
+    let rule = &member.standing.rule;
+    Entry {
+        candidate: Candidate {
+            slot: member.slot,
+            action: member.action,
+            order: Rank::of(rule, member.slot, depth).0,
+            shadow: member.shadow,
+        },
+        plain: rule.is_plain(),
+    }
+}
+
+/// Sorts, and cuts what can have no effect: all after the first Allow or Block that always matches and decides, all Audits
+/// after the first that always matches.
+pub(crate) fn list(mut all: Vec<Entry>) -> List {
+    all.sort_unstable_by_key(|entry| entry.candidate.order);
     let mut kept: Vec<Candidate> = Vec::new();
-    for (_, candidate) in all {
+    let mut told = false;
+    for Entry { candidate, plain } in all {
         match candidate.action {
-            Action::Audit if kept.is_empty() => kept.push(candidate),
-            Action::Audit => {}
+            Action::Audit if told => {}
+            Action::Audit => {
+                kept.push(candidate);
+                told = plain;
+            }
             Action::Allow | Action::Block => {
                 kept.push(candidate);
-                break;
+                if plain && !candidate.shadow {
+                    break;
+                }
             }
         }
     }
     List(kept)
 }
 
-fn sockets(force: &Force<'_>) -> Vec<(SocketKey, List)> {
-    let about = |key: SocketKey| {
-        let rules = force.standing.iter().enumerate().filter(move |(_, standing)| {
-            matches!(standing.rule.object, Object::Protocol(protocol) if protocol.covers(key))
-        });
-        list(
-            rules
-                .map(|(slot, standing)| ranked(slot, standing, 0))
-                .collect(),
-        )
-    };
-    SocketKey::ALL
-        .into_iter()
-        .map(|key| (key, about(key)))
-        .filter(|(_, list)| !list.0.is_empty())
-        .collect()
-}
+/// Makes the lists of what is in force.
+struct Lists<'f, 'r>(&'f Force<'r>);
 
-/// The lists of what has a number instead of a path. `numbers` are those that an object names.
-fn numbered<N: Ord + Copy>(force: &Force<'_>, numbers: fn(&Object) -> Vec<N>) -> Vec<(N, List)> {
-    let mut by_number: BTreeMap<N, Vec<Ranked>> = BTreeMap::new();
-    for (slot, standing) in force.standing.iter().enumerate() {
-        for number in numbers(&standing.rule.object) {
-            let rules = by_number.entry(number).or_default();
-            rules.push(ranked(slot, standing, 0));
-        }
+impl Lists<'_, '_> {
+    /// One list of all rules that have a depth here. What is tried one by one matches only some operations, so nothing is cut.
+    fn of(&self, depth: impl Fn(&Standing) -> Option<usize>) -> List {
+        let members = self.0.members.iter();
+        let entries = members.filter_map(|member| Some(entry(member, depth(member.standing)?)));
+        let mut all: Vec<Candidate> = entries.map(|entry| entry.candidate).collect();
+        all.sort_unstable_by_key(|candidate| candidate.order);
+        List(all)
     }
-    by_number
-        .into_iter()
-        .map(|(number, rules)| (number, list(rules)))
-        .collect()
-}
 
-/// The paths of all rules in force, by component.
-struct Tree {
-    nodes: Vec<Branch>,
-}
-
-#[derive(Default)]
-struct Branch {
-    edges: BTreeMap<String, u32>,
-    parent: Option<usize>,
-    process: Named,
-    file: Named,
-}
-
-/// Rules that name this very path.
-#[derive(Default)]
-struct Named {
-    exact: Vec<Ranked>,
-    /// Directories of which only direct children are meant, and those of which everything below is.
-    direct: Vec<Ranked>,
-    recursive: Vec<Ranked>,
-}
-
-impl Tree {
-    fn grow(force: &Force<'_>, aliases: &Aliases) -> Tree {
-        let mut tree = Tree {
-            nodes: vec![Branch::default()],
-        };
-        for (slot, standing) in force.standing.iter().enumerate() {
-            for name in aliases.of(&standing.rule.object) {
-                let at = tree.reach(name);
-                let branch = &mut tree.nodes[at];
-                let named = match standing.rule.section {
-                    Section::Process => &mut branch.process,
-                    _ => &mut branch.file,
-                };
-                let place = match standing.rule.object {
-                    Object::Directory {
-                        recursive: true, ..
-                    } => &mut named.recursive,
-                    Object::Directory {
-                        recursive: false, ..
-                    } => &mut named.direct,
-                    _ => &mut named.exact,
-                };
-                place.push(ranked(slot, standing, depth(name)));
+    /// The lists of what has a key instead of a path.
+    fn keyed<K: Ord>(&self, keys: impl Fn(&Object) -> Vec<K>) -> BTreeMap<K, List> {
+        let mut by_key: BTreeMap<K, Vec<Entry>> = BTreeMap::new();
+        for member in &self.0.members {
+            for key in keys(&member.standing.rule.object) {
+                by_key.entry(key).or_default().push(entry(member, 0));
             }
         }
-        tree
+        let lists = by_key.into_iter();
+        lists.map(|(key, entries)| (key, list(entries))).collect()
     }
 
-    /// The node of a path, made if it is not there.
-    fn reach(&mut self, path: &str) -> usize {
-        let mut at = 0;
-        for component in components(path) {
-            at = match self.nodes[at].edges.get(component) {
-                Some(next) => *next as usize,
-                None => {
-                    let next = self.nodes.len();
-                    let edge = u32::try_from(next).unwrap_or(u32::MAX); // fewer states than bytes of rules
-                    self.nodes[at].edges.insert(component.to_owned(), edge);
-                    self.nodes.push(Branch {
-                        parent: Some(at),
-                        ..Branch::default()
-                    });
-                    next
-                }
-            };
-        }
-        at
-    }
-
-    fn states(&self) -> Vec<State> {
-        (0..self.nodes.len())
-            .map(|at| State {
-                edges: self.nodes[at].edges.clone(),
-                process: self.lists(at, |branch| &branch.process),
-                file: self.lists(at, |branch| &branch.file),
-            })
-            .collect()
-    }
-
-    fn lists(&self, at: usize, of: fn(&Branch) -> &Named) -> Lists {
-        let own = of(&self.nodes[at]);
-        let above: Vec<&Branch> =
-            std::iter::successors(self.nodes[at].parent, |at| self.nodes[*at].parent)
-                .map(|at| &self.nodes[at])
-                .collect();
-        let inherited: Vec<Ranked> = above
-            .iter()
-            .flat_map(|branch| &of(branch).recursive)
-            .copied()
-            .collect();
-        let parents = above.first().map_or(&[][..], |parent| &of(parent).direct);
-        let join = |parts: &[&[Ranked]]| {
-            list(parts.iter().flat_map(|part| part.iter().copied()).collect())
+    fn sockets(&self) -> Vec<(SocketKey, List)> {
+        let keys = |object: &Object| match object {
+            Object::Protocol(protocol) => {
+                let covered = SocketKey::ALL
+                    .into_iter()
+                    .filter(|key| protocol.covers(*key));
+                covered.collect()
+            }
+            _ => Vec::new(),
         };
-        Lists {
-            // A directory rule is about the directory itself, too.
-            here: join(&[&own.exact, &own.direct, &own.recursive, parents, &inherited]),
-            child: join(&[&own.direct, &own.recursive, &inherited]),
-            below: join(&[&own.recursive, &inherited]),
+        pairs(self.keyed(keys))
+    }
+
+    /// Each domain has its own rules and those of all its parents.
+    fn domains(&self) -> BTreeMap<String, List> {
+        let mut own: BTreeMap<&str, Vec<Entry>> = BTreeMap::new();
+        for member in &self.0.members {
+            if let Object::Domain(domain) = &member.standing.rule.object {
+                let depth = crate::domain::labels(domain);
+                own.entry(domain).or_default().push(entry(member, depth));
+            }
         }
+        let all = |domain: &str| {
+            let parents = crate::domain::parents(domain).filter_map(|parent| own.get(parent));
+            list(parents.flatten().copied().collect())
+        };
+        own.keys()
+            .map(|domain| ((*domain).to_owned(), all(domain)))
+            .collect()
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  relay, command line (feature `yaml`)                    node (no features)
-//!  text ─parse─▶ Policy + Problems ─compile─▶ RuleSet ══▶ Set ─select─▶ Effective ─flatten─▶ Flat ─▶ kernel maps
-//!                                       manifest + blobs        one workload        └─decide─▶ Verdict
+//!  text ─parse─▶ Policy + Problems ─compile─▶ RuleSet ══▶ Set ─select─▶ Effective ─▶ Rules ─flatten─▶ Flat ─▶ kernel maps
+//!                                       manifest + blobs        one workload   in its root └─decide─▶ Verdict
 //! ```
 //! A blob is one policy, named by its SHA-256; it holds selectors and strings, never hashes or automaton states, so
 //! that an edit changes one blob and nodes of different age understand it. All of it is pure: no file, no clock, no
@@ -16,10 +16,23 @@ mod aliases;
 mod check;
 #[cfg(feature = "yaml")]
 mod compile;
+mod condition;
+#[cfg(feature = "yaml")]
+mod crd;
 mod decide;
+mod device;
+mod domain;
+mod endpoint;
+#[cfg(feature = "yaml")]
+mod expiry;
 mod flat;
 mod flatten;
 mod force;
+mod glob;
+mod judges;
+#[cfg(feature = "yaml")]
+mod lower;
+mod meet;
 #[cfg(feature = "yaml")]
 pub mod model;
 mod names;
@@ -27,6 +40,7 @@ mod operation;
 #[cfg(feature = "yaml")]
 mod parse;
 mod path;
+mod preset;
 mod rank;
 mod rule;
 mod select;
@@ -34,26 +48,47 @@ mod select;
 mod selector;
 mod set;
 mod socket;
+mod standing;
 mod syscalls;
+mod tree;
+#[cfg(feature = "yaml")]
+mod values;
+mod wire;
 
 #[cfg(feature = "yaml")]
-pub use compile::{RuleSet, compile, compile_for};
+pub use check::{Found, Root, Started, Surroundings, check};
+#[cfg(feature = "yaml")]
+pub use compile::{Compiler, RuleSet, compile, compile_for};
+pub use condition::{Condition, Holds};
+#[cfg(feature = "yaml")]
+pub use crd::{crd, crd_file, document as crd_document};
 pub use decide::decide;
+pub use device::{DEVICE_CLASSES, Device, Devices};
+pub use endpoint::{
+    Cidr, Connection, Direction, Endpoints, Flows, Packet, Ports, Quota, Transport,
+};
 pub use flat::{
-    Candidate, Class, Enforced, Flat, List, Lists, NotEnforced, Posture, SlotRule, State, Verdict,
+    Candidate, Class, Enforced, Flat, Judged, List, Lists, NotEnforced, Posture, Said, SlotRule,
+    State, Step, Verdict,
 };
 pub use flatten::flatten;
+pub use glob::{BadGlob, Glob, MAX_GLOB};
+pub use judges::{Judges, Part};
+#[cfg(feature = "yaml")]
+pub use lower::{Placed, rules_of};
 #[cfg(feature = "yaml")]
 pub use model::{Kind, Policy};
 pub use names::{CAPABILITIES, Protocol, capability};
-pub use operation::Operation;
+pub use operation::{Act, Actor, Operation};
 #[cfg(feature = "yaml")]
-pub use parse::{API_VERSION, load, parse};
+pub use parse::{API_VERSION, Unknown, load, load_with, parse, parse_bytes};
 pub use path::{MAX_COMPONENT, MAX_COMPONENTS};
+pub use preset::Preset;
 pub use rule::{Action, Object, Rule, Section};
-pub use select::{Effective, Workload, select};
+pub use select::{Effective, Moment, Node, Workload, select, select_node};
 pub use set::{MAX_BLOB, Refused, Set, blob_digest};
 pub use socket::SocketKey;
+pub use standing::{Modes, Rules};
 pub use syscalls::{SYSCALLS, syscall};
 #[cfg(feature = "yaml")]
 pub use yaml::{Problem, Severity};

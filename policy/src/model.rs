@@ -29,6 +29,8 @@ pub struct Policy {
     pub name: String,
     /// What it says.
     pub spec: Spec,
+    /// Where its rules stand: `spec.process.matchPaths[0]` → line and column.
+    pub lines: BTreeMap<String, (u32, u32)>,
 }
 
 /// The kinds of policy.
@@ -56,6 +58,16 @@ impl Kind {
             Kind::Host => "KubeArmorHostPolicy",
             Kind::Network => "KubeArmorNetworkPolicy",
         }
+    }
+}
+
+impl Policy {
+    /// `namespace/name`, or the name alone for what has no namespace.
+    pub fn title(&self) -> String {
+        if self.namespace.is_empty() {
+            return self.name.clone();
+        }
+        format!("{}/{}", self.namespace, self.name)
     }
 }
 
@@ -160,9 +172,11 @@ macro_rules! object {
 }
 
 mod action;
+mod beyond;
 mod node;
 mod workload;
 
+pub use beyond::*;
 pub use node::*;
 pub use workload::*;
 
@@ -188,6 +202,12 @@ object! {
             presets: Vec<Preset>,
             /// Raw AppArmor rules, for that enforcer only.
             apparmor: String,
+            /// `audit`: nothing is stopped, what would have been is told.
+            mode: Option<Mode>,
+            /// From when on the policy is no more in force, as in `2027-01-31T18:00:00Z`.
+            expires: Option<String>,
+            /// What happens to what this policy's allow-lists do not name, before the namespace's and the node's own.
+            default_posture: Option<DefaultPosture>,
         }
     } with attributes
 }
@@ -212,6 +232,12 @@ object! {
             presets: Vec<Preset>,
             /// Raw AppArmor rules, for that enforcer only.
             apparmor: String,
+            /// `audit`: nothing is stopped, what would have been is told.
+            mode: Option<Mode>,
+            /// From when on the policy is no more in force, as in `2027-01-31T18:00:00Z`.
+            expires: Option<String>,
+            /// What happens to what this policy's allow-lists do not name, before the namespace's and the node's own.
+            default_posture: Option<DefaultPosture>,
         }
     } with attributes
 }
@@ -238,6 +264,12 @@ object! {
             device: Option<Device>,
             /// Raw AppArmor rules, for that enforcer only.
             apparmor: String,
+            /// `audit`: nothing is stopped, what would have been is told.
+            mode: Option<Mode>,
+            /// From when on the policy is no more in force, as in `2027-01-31T18:00:00Z`.
+            expires: Option<String>,
+            /// What happens to what this policy's allow-lists do not name, before the namespace's and the node's own.
+            default_posture: Option<DefaultPosture>,
         }
     } with attributes
 }
@@ -251,11 +283,16 @@ object! {
             /// For which pods (quotas only).
             selector: Option<Selector>,
             /// Whether a quota is each pod's own (`pod`) or shared (`policy`).
+            #[schemars(extend("enum" = ["pod", "policy", "Pod", "Policy"]))]
             level: Option<String>,
             /// What comes in.
             ingress: Vec<Ingress>,
             /// What goes out.
             egress: Vec<Egress>,
+            /// `audit`: nothing is stopped, what would have been is told.
+            mode: Option<Mode>,
+            /// From when on the policy is no more in force, as in `2027-01-31T18:00:00Z`.
+            expires: Option<String>,
         }
     } with attributes
 }
@@ -287,13 +324,13 @@ object! {
 object! {
     /// One expression of a selector.
     Expression {
-        required {
+        optional {
             /// `label`, or in cluster policies `namespace`.
+            #[schemars(extend("enum" = ["label", "namespace"]))]
             key: String,
             /// `In` or `NotIn`.
+            #[schemars(extend("enum" = ["In", "NotIn"]))]
             operator: String,
-        }
-        optional {
             /// `key=value` for labels, names for namespaces.
             values: Vec<String>,
         }

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use yaml::{Node, Problem, Severity};
 
-use crate::check::check;
 use crate::model::{Kind, Policy, Spec};
+use crate::values::check;
 
 /// The only version there is.
 pub const API_VERSION: &str = "security.kubearmor.com/v1";
@@ -19,36 +19,53 @@ const GROUP: &str = "security.kubearmor.com/";
 /// The namespace of a policy that names none, as `kubectl` has it.
 const DEFAULT_NAMESPACE: &str = "default";
 
+/// What becomes of fields that the language does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unknown {
+    /// They are warnings, so that a file written for a newer version is still read.
+    #[default]
+    Warn,
+    /// They are errors.
+    Refuse,
+}
+
 /// Reads one file.
 pub fn parse(file: &str, text: &str) -> (Vec<Policy>, Vec<Problem>) {
     load([(file, text)])
+}
+
+/// [`parse`] for bytes of unknown origin; what is not UTF-8 is a problem.
+pub fn parse_bytes(file: &str, bytes: &[u8]) -> (Vec<Policy>, Vec<Problem>) {
+    let mut reading = Reading::default();
+    reading.file(yaml::parse_bytes(file, bytes));
+    (reading.policies, reading.problems)
 }
 
 /// Reads many files, names and texts; also finds policies that are there twice.
 pub fn load<'a>(
     files: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> (Vec<Policy>, Vec<Problem>) {
-    let mut reading = Reading::default();
+    load_with(files, Unknown::Warn)
+}
+
+/// [`load`], as strict as one likes.
+pub fn load_with<'a>(
+    files: impl IntoIterator<Item = (&'a str, &'a str)>,
+    unknown: Unknown,
+) -> (Vec<Policy>, Vec<Problem>) {
+    let mut reading = Reading {
+        unknown,
+        ..Reading::default()
+    };
     for (file, text) in files {
-        let first = reading.problems.len();
-        let whole = reading.policies.len();
-        let (documents, problems) = yaml::parse(file, text);
-        let broken = problems.iter().any(Problem::is_error);
-        reading.problems.extend(problems);
-        for document in &documents {
-            reading.document(document, None);
-        }
-        if broken {
-            // A key that is there twice, a document that breaks off: what was read may not be what was meant.
-            reading.policies.truncate(whole);
-        }
-        reading.problems[first..].sort_by_key(|problem| (problem.line, problem.column));
+        reading.file(yaml::parse(file, text));
     }
     (reading.policies, reading.problems)
 }
 
 #[derive(Default)]
 struct Reading {
+    unknown: Unknown,
     policies: Vec<Policy>,
     problems: Vec<Problem>,
     seen: BTreeMap<(Kind, String, String), String>,
@@ -120,6 +137,21 @@ enum Said {
 }
 
 impl Reading {
+    fn file(&mut self, (documents, problems): (Vec<Node>, Vec<Problem>)) {
+        let first = self.problems.len();
+        let whole = self.policies.len();
+        let broken = problems.iter().any(Problem::is_error);
+        self.problems.extend(problems);
+        for document in &documents {
+            self.document(document, None);
+        }
+        if broken {
+            // A key that is there twice, a document that breaks off: what was read may not be what was meant.
+            self.policies.truncate(whole);
+        }
+        self.problems[first..].sort_by_key(|problem| (problem.line, problem.column));
+    }
+
     fn document(&mut self, node: &Node, expected: Option<Kind>) {
         if !node.is_map() {
             let message = format!("expected a policy (a mapping with `apiVersion: {API_VERSION}`)");
@@ -210,7 +242,7 @@ impl Reading {
         };
         let Some((metadata, spec)) = read else { return };
         let namespace = self.namespace(node, kind, metadata.namespace);
-        let policy = Policy {
+        let mut policy = Policy {
             file: node.file().to_owned(),
             line: node.line(),
             place: node.path(),
@@ -218,9 +250,10 @@ impl Reading {
             namespace,
             name: metadata.name,
             spec,
+            lines: BTreeMap::new(),
         };
         self.name(node, &policy);
-        check(node, &policy, &mut self.problems);
+        policy.lines = check(node, &policy, &mut self.problems);
         self.once(node, &policy);
         if !self.problems[before..].iter().any(Problem::is_error) {
             self.policies.push(policy);
@@ -228,8 +261,15 @@ impl Reading {
     }
 
     fn read<S: DeserializeOwned>(&mut self, node: &Node) -> Option<(Metadata, Box<S>)> {
-        let document: Document<S> = node.read(Severity::Warning, &mut self.problems)?;
+        let document: Document<S> = node.read(self.severity(), &mut self.problems)?;
         Some((document.metadata, Box::new(document.spec)))
+    }
+
+    fn severity(&self) -> Severity {
+        match self.unknown {
+            Unknown::Warn => Severity::Warning,
+            Unknown::Refuse => Severity::Error,
+        }
     }
 
     fn namespace(&mut self, node: &Node, kind: Kind, given: Option<String>) -> String {

@@ -1,20 +1,23 @@
 //! One compiled rule, and its name.
 //!
-//! On the wire a rule is `cresset.rules.v1.Rule`; here it is the same with everything checked, so that nothing behind
-//! this module looks twice. What a rule is *called* is a hash of what it says:
+//! On the wire a rule is `cresset.rules.v1.Rule` (see `wire`); here it is the same with everything checked, so that nothing
+//! behind this module looks twice. What a rule is *called* is a hash of what it says:
 //!
 //! ```text
 //! RuleId = first 8 bytes of SHA-256( len kind · len namespace · len policy · encoded Rule with id 0 )
 //! ```
+
+use std::fmt;
 
 use prost::Message;
 use proto::RuleId;
 use proto::rules;
 use sha2::{Digest as _, Sha256};
 
-use crate::names::{self, Protocol};
-use crate::path::{canonical, impossible};
-use crate::syscalls::SYSCALLS;
+use crate::device::Devices;
+use crate::endpoint::{Endpoints, Flows};
+use crate::names::{CAPABILITIES, Protocol};
+use crate::preset::Preset;
 
 /// What a rule makes happen to what it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,7 +30,19 @@ pub enum Action {
     Block,
 }
 
-/// The part of the language that a rule belongs to.
+impl Action {
+    /// The word in a policy.
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::Allow => "Allow",
+            Action::Audit => "Audit",
+            Action::Block => "Block",
+        }
+    }
+}
+
+/// The part of the language that a rule belongs to. Each but system calls and presets is a class with an allow-list mode
+/// of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "the names are the language's own")]
 pub enum Section {
@@ -37,6 +52,28 @@ pub enum Section {
     Dns,
     Capabilities,
     Syscalls,
+    Devices,
+    Presets,
+    Endpoints,
+    Flows,
+}
+
+impl Section {
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Section::Process => "process",
+            Section::File => "file",
+            Section::Network => "network",
+            Section::Dns => "network DNS",
+            Section::Capabilities => "capabilities",
+            Section::Syscalls => "syscalls",
+            Section::Devices => "device",
+            Section::Presets => "presets",
+            Section::Endpoints => "network endpoints",
+            Section::Flows => "network flows",
+        }
+    }
 }
 
 /// What a rule is about.
@@ -53,7 +90,7 @@ pub enum Object {
         /// Everything below, not only direct children.
         recursive: bool,
     },
-    /// A glob.
+    /// A [glob](crate::Glob).
     Pattern(String),
     /// A protocol or socket type.
     Protocol(Protocol),
@@ -65,11 +102,19 @@ pub enum Object {
     Syscall {
         /// Their names.
         names: Vec<String>,
-        /// The path that they act on; empty: any.
+        /// The path that they act on; empty: any. With a closing `/` a directory.
         path: String,
         /// `path` is a directory and everything below it is meant.
         recursive: bool,
     },
+    /// Far ends of connections.
+    Endpoints(Endpoints),
+    /// USB devices.
+    Devices(Devices),
+    /// A ready-made check.
+    Preset(Preset),
+    /// Packets of a network policy.
+    Flows(Flows),
 }
 
 impl Object {
@@ -96,13 +141,13 @@ pub struct Rule {
     pub object: Object,
     /// Only when done by one of these; empty: by anyone.
     pub sources: Vec<Object>,
-    /// Only for others than the owner of the file (Block, Audit), only for the owner (Allow).
+    /// The owner of the file may; see [`Rule::has_modifiers`].
     pub owner_only: bool,
-    /// Only for writes (Block, Audit), only for reads (Allow).
+    /// Reading is permitted.
     pub read_only: bool,
-    /// `Some(false)`: only with a terminal attached. Other values say nothing.
+    /// `Some(false)`: permitted without a terminal. Other values say nothing.
     pub pts: Option<bool>,
-    /// The arguments that an exec may use; empty: any.
+    /// The arguments that are permitted; empty: any.
     pub args: Vec<String>,
     /// 1 to 10; 0 when none was given.
     pub severity: u32,
@@ -112,53 +157,30 @@ pub struct Rule {
     pub message: String,
 }
 
-/// Why this version leaves a rule out of force; `None` for one that it judges in full. A rule with a condition that
-/// is not judged is left out whole, rather than applied more broadly than it was written.
-pub(crate) fn unenforced(rule: &Rule) -> Option<&'static str> {
-    match &rule.object {
-        Object::Path(path) | Object::Directory { path, .. } => {
-            if crate::path::depth(path) > crate::path::MAX_COMPONENTS {
-                return Some("the path has more than 48 components");
-            }
-            if crate::path::components(path).any(|name| name.len() > crate::path::MAX_COMPONENT) {
-                return Some("a component of the path is longer than 255 bytes, which none can be");
-            }
-        }
-        Object::Protocol(_) | Object::Capability(_) => {}
-        Object::Name(_) => return Some("execname is not judged by this version"),
-        Object::Pattern(_) => return Some("matchPatterns is not judged by this version"),
-        Object::Domain(_) => return Some("DNS queries are not judged by this version"),
-        Object::Syscall { path, .. } if path.is_empty() => {}
-        Object::Syscall { .. } => {
-            return Some("the path that a system call acts on is not judged by this version");
-        }
+impl Rule {
+    /// Whether the rule says what is *permitted* with its object: by the owner, reading, without a terminal, with these
+    /// arguments. An Allow with modifiers is about what they permit, a Block or Audit about everything else.
+    pub fn has_modifiers(&self) -> bool {
+        self.owner_only || self.read_only || self.pts == Some(false) || !self.args.is_empty()
     }
-    let conditions = [
-        (
-            !rule.sources.is_empty(),
-            "fromSource is not judged by this version: the rule is left out",
-        ),
-        (
-            rule.owner_only,
-            "ownerOnly is not judged by this version: the rule is left out",
-        ),
-        (
-            rule.read_only,
-            "readOnly is not judged by this version: the rule is left out",
-        ),
-        (
-            rule.pts == Some(false),
-            "pts is not judged by this version: the rule is left out",
-        ),
-        (
-            !rule.args.is_empty(),
-            "allowedArgs is not judged by this version: the rule is left out",
-        ),
-    ];
-    conditions
-        .iter()
-        .find(|(there, _)| *there)
-        .map(|(_, reason)| *reason)
+
+    /// Whether it matches by its object alone, whoever does it and however.
+    pub(crate) fn is_plain(&self) -> bool {
+        let whole = match &self.object {
+            Object::Syscall { path, .. } => path.is_empty(),
+            Object::Preset(preset) => {
+                matches!(preset, Preset::FilelessExec | Preset::AnonymousMapExec)
+            }
+            Object::Flows(flows) => flows.quota.is_none(),
+            _ => true,
+        };
+        whole && self.sources.is_empty() && !self.has_modifiers()
+    }
+
+    /// What it is called where people read it: `process: /bin/sleep`.
+    pub fn title(&self) -> String {
+        format!("{}: {}", self.section.name(), self.object)
+    }
 }
 
 /// The name of a rule, whatever its `id` field says.
@@ -168,244 +190,40 @@ pub(crate) fn rule_id(kind: &str, namespace: &str, policy: &str, rule: &rules::R
         hash.update((word.len() as u64).to_be_bytes());
         hash.update(word);
     }
-    hash.update(
-        rules::Rule {
+    if rule.id == 0 {
+        hash.update(rule.encode_to_vec());
+    } else {
+        let bare = rules::Rule {
             id: 0,
             ..rule.clone()
-        }
-        .encode_to_vec(),
-    );
+        };
+        hash.update(bare.encode_to_vec());
+    }
     let digest: [u8; 32] = hash.finalize().into();
     let [a, b, c, d, e, f, g, h, ..] = digest;
     // 0 means "no rule" in events.
     RuleId(u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1))
 }
 
-// === wire ===
-
-impl Rule {
-    /// A rule off the wire, or what is wrong with it.
-    pub(crate) fn from_wire(wire: &rules::Rule) -> Result<Rule, String> {
-        let section = section(wire.section())?;
-        let object = object(wire.object.as_ref())?;
-        fits(section, &object)?;
-        if wire.severity > 10 {
-            return Err(format!(
-                "severity {} is not between 0 and 10",
-                wire.severity
-            ));
-        }
-        let sources = wire.sources.iter().map(object_of_source);
-        Ok(Rule {
-            id: RuleId(wire.id),
-            section,
-            action: action(wire.action())?,
-            object,
-            sources: sources.collect::<Result<_, _>>()?,
-            owner_only: wire.owner_only,
-            read_only: wire.read_only,
-            pts: wire.pts,
-            args: wire.args.clone(),
-            severity: wire.severity,
-            tags: wire.tags.clone(),
-            message: wire.message.clone(),
-        })
-    }
-
-    /// The rule as it goes over the wire.
-    pub fn to_wire(&self) -> rules::Rule {
-        rules::Rule {
-            id: self.id.0,
-            section: wire_section(self.section).into(),
-            action: wire_action(self.action).into(),
-            object: Some(wire_object(&self.object)),
-            sources: self.sources.iter().map(wire_object).collect(),
-            owner_only: self.owner_only,
-            read_only: self.read_only,
-            pts: self.pts,
-            args: self.args.clone(),
-            severity: self.severity,
-            tags: self.tags.clone(),
-            message: self.message.clone(),
-        }
-    }
-}
-
-fn section(wire: rules::Section) -> Result<Section, String> {
-    match wire {
-        rules::Section::Process => Ok(Section::Process),
-        rules::Section::File => Ok(Section::File),
-        rules::Section::Network => Ok(Section::Network),
-        rules::Section::Dns => Ok(Section::Dns),
-        rules::Section::Capabilities => Ok(Section::Capabilities),
-        rules::Section::Syscalls => Ok(Section::Syscalls),
-        rules::Section::Unspecified => Err("a section that is not known here".to_owned()),
-    }
-}
-
-fn wire_section(section: Section) -> rules::Section {
-    match section {
-        Section::Process => rules::Section::Process,
-        Section::File => rules::Section::File,
-        Section::Network => rules::Section::Network,
-        Section::Dns => rules::Section::Dns,
-        Section::Capabilities => rules::Section::Capabilities,
-        Section::Syscalls => rules::Section::Syscalls,
-    }
-}
-
-fn action(wire: rules::Action) -> Result<Action, String> {
-    match wire {
-        rules::Action::Allow => Ok(Action::Allow),
-        rules::Action::Audit => Ok(Action::Audit),
-        rules::Action::Block => Ok(Action::Block),
-        rules::Action::Unspecified => Err("an action that is not known here".to_owned()),
-    }
-}
-
-fn wire_action(action: Action) -> rules::Action {
-    match action {
-        Action::Allow => rules::Action::Allow,
-        Action::Audit => rules::Action::Audit,
-        Action::Block => rules::Action::Block,
-    }
-}
-
-fn fits(section: Section, object: &Object) -> Result<(), String> {
-    let good = match object {
-        Object::Path(_) | Object::Directory { .. } | Object::Pattern(_) => {
-            matches!(section, Section::Process | Section::File)
-        }
-        Object::Name(_) => section == Section::Process,
-        Object::Protocol(_) => section == Section::Network,
-        Object::Domain(_) => section == Section::Dns,
-        Object::Capability(_) => section == Section::Capabilities,
-        Object::Syscall { .. } => section == Section::Syscalls,
-    };
-    if good {
-        Ok(())
-    } else {
-        Err(format!("{object:?} does not belong in {section:?}"))
-    }
-}
-
-fn object(wire: Option<&rules::Object>) -> Result<Object, String> {
-    use rules::object::Is;
-    let is = wire
-        .and_then(|object| object.is.as_ref())
-        .ok_or("a rule about nothing that is known here")?;
-    match is {
-        Is::Path(path) => Ok(Object::Path(literal(path, false)?)),
-        Is::Name(name) if name.is_empty() || name.contains(['/', '\0']) => {
-            Err(format!("`{name}` is not a file name"))
-        }
-        Is::Name(name) => Ok(Object::Name(name.clone())),
-        Is::Directory(directory) => Ok(Object::Directory {
-            path: literal(&directory.path, true)?,
-            recursive: directory.recursive,
-        }),
-        Is::Pattern(pattern) => Ok(Object::Pattern(pattern.clone())),
-        Is::Protocol(name) => {
-            let protocol =
-                Protocol::of(name).ok_or_else(|| format!("`{name}` is not a protocol"))?;
-            Ok(Object::Protocol(protocol))
-        }
-        Is::Domain(domain) => Ok(Object::Domain(domain.clone())),
-        Is::Capability(name) => {
-            let number =
-                names::capability(name).ok_or_else(|| format!("`{name}` is not a capability"))?;
-            Ok(Object::Capability(number))
-        }
-        Is::Syscall(call) => {
-            if let Some(name) = call
-                .names
-                .iter()
-                .find(|name| !SYSCALLS.contains(&name.as_str()))
-            {
-                return Err(format!("`{name}` is not a system call"));
-            }
-            if !call.path.is_empty() {
-                literal(&call.path, call.path.ends_with('/'))?;
-            }
-            let (names, path) = (call.names.clone(), call.path.clone());
-            Ok(Object::Syscall {
-                names,
-                path,
-                recursive: call.recursive,
-            })
-        }
-    }
-}
-
-fn object_of_source(wire: &rules::Object) -> Result<Object, String> {
-    match object(Some(wire))? {
-        source @ (Object::Path(_) | Object::Directory { .. }) => Ok(source),
-        other => Err(format!("{other:?} cannot be a source")),
-    }
-}
-
-fn literal(path: &str, directory: bool) -> Result<String, String> {
-    let form =
-        path.starts_with('/') && path.ends_with('/') == directory && canonical(path) == *path;
-    if !form {
-        let what = if directory { "a directory" } else { "a path" };
-        return Err(format!("`{path}` is not {what} in canonical form"));
-    }
-    match impossible(path) {
-        Some(why) => Err(format!("the path `{path}` {why}")),
-        None => Ok(path.to_owned()),
-    }
-}
-
-fn wire_object(object: &Object) -> rules::Object {
-    use rules::object::{Directory, Is, Syscall};
-    let is = match object {
-        Object::Path(path) => Is::Path(path.clone()),
-        Object::Name(name) => Is::Name(name.clone()),
-        Object::Directory { path, recursive } => Is::Directory(Directory {
-            path: path.clone(),
-            recursive: *recursive,
-        }),
-        Object::Pattern(pattern) => Is::Pattern(pattern.clone()),
-        Object::Protocol(protocol) => Is::Protocol(protocol.name().to_owned()),
-        Object::Domain(domain) => Is::Domain(domain.clone()),
-        Object::Capability(number) => {
-            let name = names::CAPABILITIES
-                .get(usize::from(*number))
-                .copied()
-                .unwrap_or_default();
-            Is::Capability(name.to_owned())
-        }
-        Object::Syscall {
-            names,
-            path,
-            recursive,
-        } => Is::Syscall(Syscall {
-            names: names.clone(),
-            path: path.clone(),
-            recursive: *recursive,
-        }),
-    };
-    rules::Object { is: Some(is) }
-}
-
-impl std::fmt::Display for Object {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Object::Path(text)
-            | Object::Name(text)
-            | Object::Pattern(text)
-            | Object::Domain(text) => f.write_str(text),
+            Object::Path(text) | Object::Pattern(text) | Object::Domain(text) => f.write_str(text),
+            Object::Name(text) => f.write_str(text),
             Object::Directory { path, .. } => f.write_str(path),
             Object::Protocol(protocol) => f.write_str(protocol.name()),
             Object::Capability(number) => f.write_str(
-                names::CAPABILITIES
+                CAPABILITIES
                     .get(usize::from(*number))
                     .copied()
                     .unwrap_or("?"),
             ),
             Object::Syscall { names, path, .. } if path.is_empty() => f.write_str(&names.join(" ")),
             Object::Syscall { names, path, .. } => write!(f, "{} {path}", names.join(" ")),
+            Object::Endpoints(endpoints) => endpoints.fmt(f),
+            Object::Devices(devices) => devices.fmt(f),
+            Object::Preset(preset) => f.write_str(preset.name()),
+            Object::Flows(flows) => flows.fmt(f),
         }
     }
 }

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proto::Digest;
-use proto::rules::{Expression, Selector};
+use proto::rules::{self, Expression, Selector};
 use sha2::{Digest as _, Sha256};
 
+use crate::rule::{Object, Rule};
 use crate::set::{CompiledPolicy, Postures, Set, Unnamed};
 
 /// Labels that Kubernetes makes up anew for every version of a workload: no selector sees them.
@@ -31,27 +32,63 @@ pub struct Workload {
     pub container: String,
 }
 
-/// The policies about one workload, with the postures of its namespace.
+/// A machine, as selectors see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its host name.
+    pub hostname: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A point in time, in seconds since 1970. The crate has no clock: who asks says when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub i64);
+
+impl From<std::time::SystemTime> for Moment {
+    fn from(time: std::time::SystemTime) -> Moment {
+        let since = time.duration_since(std::time::UNIX_EPOCH);
+        let seconds = since.map_or(0, |since| since.as_secs());
+        Moment(i64::try_from(seconds).unwrap_or(i64::MAX))
+    }
+}
+
+/// The policies about one workload or node, with the postures around it.
 #[derive(Clone, Debug)]
 pub struct Effective {
     pub(crate) policies: Vec<Arc<CompiledPolicy>>,
     pub(crate) postures: Postures,
+    pub(crate) of_node: bool,
 }
 
-/// Takes the policies about a workload out of a set.
-pub fn select(set: &Set, workload: &Workload) -> Effective {
-    // Policies for hosts and for the network between them are about no workload.
+/// Takes the policies about a workload out of a set: those that select it and have not expired.
+pub fn select(set: &Set, workload: &Workload, now: Moment) -> Effective {
     let about = |policy: &&Arc<CompiledPolicy>| {
-        matches!(
-            policy.kind.as_str(),
-            "KubeArmorPolicy" | "KubeArmorClusterPolicy"
-        ) && matches(&policy.selector, workload)
+        policy.kind != HOST && !policy.selector.none && matches(&policy.selector, workload)
     };
-    let own = set.namespaces.get(&workload.namespace);
+    let own = set.namespaces.get(&workload.namespace).copied();
     Effective {
-        policies: set.policies.iter().filter(about).cloned().collect(),
-        postures: own.copied().unwrap_or(set.postures),
+        policies: in_time(set, now).filter(about).cloned().collect(),
+        postures: set.postures.under(own.unwrap_or_default()),
+        of_node: false,
     }
+}
+
+/// Takes the policies about a node out of a set: host and network policies whose nodeSelector fits it.
+pub fn select_node(set: &Set, node: &Node, now: Moment) -> Effective {
+    let about = |policy: &&Arc<CompiledPolicy>| matches_node(&policy.nodes, node);
+    Effective {
+        policies: in_time(set, now).filter(about).cloned().collect(),
+        postures: set.host,
+        of_node: true,
+    }
+}
+
+const HOST: &str = "KubeArmorHostPolicy";
+
+fn in_time(set: &Set, now: Moment) -> impl Iterator<Item = &Arc<CompiledPolicy>> {
+    let all = set.policies.iter();
+    all.filter(move |policy| policy.expires.is_none_or(|expires| expires > now))
 }
 
 impl Effective {
@@ -65,22 +102,76 @@ impl Effective {
     /// Equal for equal policies under equal postures.
     pub fn digest(&self) -> Digest {
         let mut hash = Sha256::new();
-        for posture in [
-            self.postures.file,
-            self.postures.network,
-            self.postures.capabilities,
-        ] {
+        let Postures {
+            file,
+            network,
+            capabilities,
+            devices,
+        } = self.postures;
+        for posture in [file, network, capabilities, devices] {
             hash.update(match posture {
-                Unnamed::Allow => [0u8],
-                Unnamed::Audit => [1],
-                Unnamed::Block => [2],
+                None => [0u8],
+                Some(Unnamed::Allow) => [1],
+                Some(Unnamed::Audit) => [2],
+                Some(Unnamed::Block) => [3],
             });
         }
+        hash.update([u8::from(self.of_node)]);
         for policy in &self.policies {
             hash.update(policy.digest.0);
         }
         Digest(hash.finalize().into())
     }
+
+    /// On workloads, network policies are about quotas alone, as in KubeArmor.
+    pub(crate) fn judges(&self, rule: &Rule) -> bool {
+        match &rule.object {
+            Object::Flows(flows) => self.of_node || flows.quota.is_some(),
+            _ => true,
+        }
+    }
+}
+
+/// Labels that are asked of the host's name, whatever its labels say.
+const HOSTNAMES: [&str; 2] = ["kubearmor.io/hostname", "kubernetes.io/hostname"];
+const HOSTNAME_PATTERNS: [&str; 2] = ["kubearmor.io/hostnamereg", "kubernetes.io/hostnamereg"];
+
+/// Whether a nodeSelector is about a node: all its labels. An empty one is about none.
+fn matches_node(nodes: &Selector, node: &Node) -> bool {
+    let holds = |label: &rules::Label| {
+        let (key, value) = (label.key.as_str(), label.value.as_str());
+        let mut words = value
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty());
+        if HOSTNAMES.contains(&key) {
+            return words.any(|word| word == "*" || word == node.hostname);
+        }
+        if HOSTNAME_PATTERNS.contains(&key) {
+            return words.any(|word| wild(word, &node.hostname));
+        }
+        node.labels.get(key).is_some_and(|own| own == value)
+    };
+    !nodes.match_labels.is_empty() && nodes.match_labels.iter().all(holds)
+}
+
+/// `*` stands for any run of characters.
+fn wild(pattern: &str, text: &str) -> bool {
+    let Some((front, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut text) = text.strip_prefix(front) else {
+        return false;
+    };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        match text.find(part) {
+            Some(at) => text = &text[at + part.len()..],
+            None => return false,
+        }
+    }
+    text.ends_with(last)
 }
 
 /// Whether a selector is about a workload.

@@ -18,6 +18,7 @@ pub(crate) fn workload(namespace: &str, selector: &model::Selector) -> rules::Se
         match_labels: labels(&selector.match_labels),
         expressions: expressions(&selector.match_expressions),
         containers: names.map(|names| containers(names)).unwrap_or_default(),
+        none: false,
     }
 }
 
@@ -30,10 +31,34 @@ pub(crate) fn cluster(selector: &model::ClusterSelector) -> rules::Selector {
     }
 }
 
-/// The selector of a policy for nodes.
-pub(crate) fn node(selector: &model::NodeSelector) -> rules::Selector {
+/// The pods of a KubeArmorNetworkPolicy, in every namespace; without a selector none.
+pub(crate) fn pods(selector: Option<&model::Selector>) -> rules::Selector {
+    match selector {
+        Some(selector) => rules::Selector {
+            all_namespaces: true,
+            ..workload("", selector)
+        },
+        None => none(),
+    }
+}
+
+/// About no workload.
+pub(crate) fn none() -> rules::Selector {
     rules::Selector {
-        match_labels: labels(&selector.match_labels),
+        none: true,
+        ..rules::Selector::default()
+    }
+}
+
+/// The nodes of a policy.
+pub(crate) fn node(selector: &model::NodeSelector) -> rules::Selector {
+    let all = selector.match_labels.iter();
+    let labels = all.map(|(key, value)| rules::Label {
+        key: key.clone(),
+        value: value.clone(),
+    });
+    rules::Selector {
+        match_labels: labels.collect(),
         ..rules::Selector::default()
     }
 }

@@ -15,6 +15,7 @@ use proto::rules::{self, Manifest, PolicyBlob};
 use sha2::{Digest as _, Sha256};
 
 use crate::rule::{Rule, rule_id};
+use crate::select::Moment;
 
 /// The largest policy that is accepted, encoded.
 pub const MAX_BLOB: usize = 4 << 20;
@@ -50,6 +51,7 @@ pub struct Set {
     pub(crate) policies: Vec<Arc<CompiledPolicy>>,
     pub(crate) postures: Postures,
     pub(crate) namespaces: BTreeMap<String, Postures>,
+    pub(crate) host: Postures,
 }
 
 /// One policy of a set.
@@ -60,7 +62,12 @@ pub(crate) struct CompiledPolicy {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) selector: rules::Selector,
-    pub(crate) rules: Vec<Rule>,
+    pub(crate) nodes: rules::Selector,
+    pub(crate) rules: Vec<Arc<Rule>>,
+    /// `mode: audit`.
+    pub(crate) shadow: bool,
+    pub(crate) expires: Option<Moment>,
+    pub(crate) postures: Postures,
     pub(crate) unenforced: Vec<rules::Unenforced>,
 }
 
@@ -74,16 +81,43 @@ impl CompiledPolicy {
     }
 }
 
-/// What an allow-list does with what it does not name, for each class that has its own posture.
+/// What an allow-list does with what it does not name, for each class that has its own posture; `None`: whoever is asked
+/// next says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Postures {
-    pub(crate) file: Unnamed,
-    pub(crate) network: Unnamed,
-    pub(crate) capabilities: Unnamed,
+    pub(crate) file: Option<Unnamed>,
+    pub(crate) network: Option<Unnamed>,
+    pub(crate) capabilities: Option<Unnamed>,
+    pub(crate) devices: Option<Unnamed>,
 }
 
-/// What becomes of an operation that an allow-list does not name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+impl Postures {
+    /// The stricter of each.
+    pub(crate) fn strictest(self, other: Postures) -> Postures {
+        self.each(other, std::cmp::Ord::max)
+    }
+
+    /// These, where `inner` says nothing.
+    pub(crate) fn under(self, inner: Postures) -> Postures {
+        self.each(inner, |outer, inner| inner.or(outer))
+    }
+
+    fn each(
+        self,
+        other: Postures,
+        of: impl Fn(Option<Unnamed>, Option<Unnamed>) -> Option<Unnamed>,
+    ) -> Postures {
+        Postures {
+            file: of(self.file, other.file),
+            network: of(self.network, other.network),
+            capabilities: of(self.capabilities, other.capabilities),
+            devices: of(self.devices, other.devices),
+        }
+    }
+}
+
+/// What becomes of an operation that an allow-list does not name; later ones are stricter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Unnamed {
     Allow,
     #[default]
@@ -118,6 +152,7 @@ impl Set {
         }
         let mut set = Set {
             postures: postures(manifest.postures.as_ref(), &mut reasons),
+            host: postures(manifest.host.as_ref(), &mut reasons),
             ..Set::default()
         };
         namespaces(manifest, &mut set, &mut reasons);
@@ -132,6 +167,12 @@ impl Set {
     /// How many policies it holds.
     pub fn len(&self) -> usize {
         self.policies.len()
+    }
+
+    /// When the next of its policies expires, after `now`: from then on [`select`](crate::select()) gives less.
+    pub fn next_expiry(&self, now: Moment) -> Option<Moment> {
+        let all = self.policies.iter().filter_map(|policy| policy.expires);
+        all.filter(|expires| *expires > now).min()
     }
 
     /// Whether it holds none.
@@ -156,18 +197,20 @@ fn postures(wire: Option<&rules::Postures>, reasons: &mut Reasons) -> Postures {
         return Postures::default();
     };
     let mut one = |value: i32| match rules::Posture::try_from(value) {
-        Ok(rules::Posture::Allow) => Unnamed::Allow,
-        Ok(rules::Posture::Block) => Unnamed::Block,
-        Ok(rules::Posture::Audit | rules::Posture::Unspecified) => Unnamed::Audit,
+        Ok(rules::Posture::Allow) => Some(Unnamed::Allow),
+        Ok(rules::Posture::Block) => Some(Unnamed::Block),
+        Ok(rules::Posture::Audit) => Some(Unnamed::Audit),
+        Ok(rules::Posture::Unspecified) => None,
         Err(_) => {
             reasons.add(format!("posture {value} is not known here"));
-            Unnamed::Audit
+            None
         }
     };
     Postures {
         file: one(wire.file),
         network: one(wire.network),
         capabilities: one(wire.capabilities),
+        devices: one(wire.devices),
     }
 }
 
@@ -240,11 +283,19 @@ fn policy(name: &[u8], blobs: &BTreeMap<Digest, Bytes>) -> Result<CompiledPolicy
     }
     let selector = blob.selector.clone().unwrap_or_default();
     reasons.extend(bad_selector(&blob, &selector).map(|why| format!("{who}: {why}")));
+    let nodes = blob.nodes.clone().unwrap_or_default();
+    if rules::Mode::try_from(blob.mode).is_err() {
+        reasons.push(format!("{who}: mode {} is not known here", blob.mode));
+    }
+    let mut bad = Reasons::default();
+    let own = postures(blob.postures.as_ref(), &mut bad);
+    reasons.extend(bad.0.into_iter().map(|why| format!("{who}: {why}")));
+    let shadow = blob.mode() == rules::Mode::Audit;
     let mut rules = Vec::with_capacity(blob.rules.len());
     for (index, wire) in blob.rules.iter().enumerate() {
         let id = rule_id(&blob.kind, &blob.namespace, &blob.name, wire);
         match Rule::from_wire(wire) {
-            Ok(rule) if rule.id == id => rules.push(rule),
+            Ok(rule) if rule.id == id => rules.push(Arc::new(rule)),
             Ok(_) => reasons.push(format!(
                 "{who}: rule {index}: its id does not fit its content"
             )),
@@ -262,7 +313,11 @@ fn policy(name: &[u8], blobs: &BTreeMap<Digest, Bytes>) -> Result<CompiledPolicy
         namespace,
         name,
         selector: _,
+        nodes: _,
         rules: _,
+        mode: _,
+        expires,
+        postures: _,
         unenforced,
     } = blob;
     Ok(CompiledPolicy {
@@ -271,14 +326,22 @@ fn policy(name: &[u8], blobs: &BTreeMap<Digest, Bytes>) -> Result<CompiledPolicy
         namespace,
         name,
         selector,
+        nodes,
         rules,
+        shadow,
+        expires: Some(Moment(expires)).filter(|_| expires != 0),
+        postures: own,
         unenforced,
     })
 }
 
 fn bad_selector(blob: &PolicyBlob, selector: &rules::Selector) -> Option<String> {
-    let cluster = blob.kind == "KubeArmorClusterPolicy";
-    if selector.all_namespaces != cluster {
+    let cluster = blob.kind == "KubeArmorClusterPolicy" || blob.kind == "KubeArmorNetworkPolicy";
+    let host = blob.kind == "KubeArmorHostPolicy";
+    if selector.all_namespaces != cluster && !selector.none {
+        return Some(format!("its selector does not fit a {}", blob.kind));
+    }
+    if host != selector.none && blob.kind != "KubeArmorNetworkPolicy" {
         return Some(format!("its selector does not fit a {}", blob.kind));
     }
     if blob.kind == "KubeArmorPolicy"

@@ -413,7 +413,7 @@ fn values_of_the_other_kinds_that_cannot_be() {
         ),
         (
             "KubeArmorHostPolicy",
-            "nodeSelector: {}\ndevice: {matchDevice: [{class: MASS-STORGE, level: 0}]}",
+            "nodeSelector: {matchLabels: {a: b}}\ndevice: {matchDevice: [{class: MASS-STORGE, level: 0}]}",
             &[
                 "error f:6: spec.device.matchDevice[0].class: unknown device class `MASS-STORGE`; did you mean `MASS-STORAGE`?",
                 "error f:6: spec.device.matchDevice[0].level: 0 is less than 1",
@@ -421,7 +421,7 @@ fn values_of_the_other_kinds_that_cannot_be() {
         ),
         (
             "KubeArmorNetworkPolicy",
-            "level: node\negress: [{limit: 5TB, duration: 1d}]",
+            "level: node\negress: [{limit: 5TB, duration: 1d}]\nnodeSelector: {matchLabels: {a: b}}",
             &[
                 "error f:5: spec.level: write `pod` or `policy`",
                 "error f:6: spec.egress[0].limit: `5TB` is no amount; write as in `500MB`, `2G` (no unit: GB)",
@@ -430,7 +430,7 @@ fn values_of_the_other_kinds_that_cannot_be() {
         ),
         (
             "KubeArmorNetworkPolicy",
-            "ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/33}}], ports: [{port: smtp}, {port: \"1\", endPort: 70000, protocol: icmp}]}]",
+            "ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/33}}], ports: [{port: smtp}, {port: \"1\", endPort: 70000, protocol: icmp}]}]\nnodeSelector: {matchLabels: {a: b}}",
             &[
                 "error f:5: spec.ingress[0].from[0].ipBlock.cidr: `10.0.0.0/33` is no range of addresses; write as in `10.0.0.0/8`",
                 "error f:5: spec.ingress[0].ports[0].port: `smtp` is no port; write a number up to 65535, or ssh, http, https, dns",

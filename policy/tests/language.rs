@@ -8,14 +8,14 @@ use policy::{compile, parse};
 use prost::Message;
 use proto::rules::{self, PolicyBlob, object::Is};
 
-/// A policy as a text: selector, rules in order of their objects, parts that are not judged.
+/// A policy as a text: selector, rules in order of their objects, what a node without conditions leaves out.
 fn told(file: &str, text: &str) -> Vec<String> {
     let (policies, problems) = parse(file, text);
     assert_eq!(problems, [], "{file}");
     let mut lines = Vec::new();
     for policy in &policies {
         let ruleset = compile(std::slice::from_ref(policy), &rules::Postures::default());
-        policy::Set::from_wire(&ruleset.manifest, &ruleset.blobs).unwrap();
+        let set = policy::Set::from_wire(&ruleset.manifest, &ruleset.blobs).unwrap();
         let blob = PolicyBlob::decode(ruleset.blobs.values().next().unwrap().clone()).unwrap();
         lines.push(format!(
             "{} {}/{} {}",
@@ -27,11 +27,12 @@ fn told(file: &str, text: &str) -> Vec<String> {
         let mut rules: Vec<String> = blob.rules.iter().map(rule).collect();
         rules.sort();
         lines.extend(rules);
-        lines.extend(
-            blob.unenforced
-                .iter()
-                .map(|part| format!("- {}: {}", part.path, part.reason)),
-        );
+        let lacks = policy::Judges::PLAIN.lacks(&set).into_iter();
+        let mut lacks: Vec<String> = lacks
+            .map(|part| format!("- {}: {}", part.path, part.reason))
+            .collect();
+        lacks.sort();
+        lines.extend(lacks);
     }
     lines
 }
@@ -50,7 +51,15 @@ fn selector(blob: &PolicyBlob) -> String {
         .containers
         .iter()
         .map(|name| format!("container {name}"));
-    let mut words: Vec<String> = labels.chain(expressions).chain(containers).collect();
+    let nodes = blob.nodes.clone().unwrap_or_default().match_labels;
+    let nodes = nodes
+        .iter()
+        .map(|label| format!("node {}={}", label.key, label.value));
+    let mut words: Vec<String> = labels
+        .chain(expressions)
+        .chain(containers)
+        .chain(nodes)
+        .collect();
     if selector.all_namespaces {
         words.insert(0, "everywhere".to_owned());
     }
@@ -64,7 +73,31 @@ fn object(object: &rules::Object) -> String {
         Is::Name(name) => format!("*/{name}"),
         Is::Directory(directory) => format!("{}{}", directory.path, tail(directory.recursive)),
         Is::Pattern(pattern) => format!("glob {pattern}"),
-        Is::Protocol(name) | Is::Domain(name) | Is::Capability(name) => name.clone(),
+        Is::Protocol(name) | Is::Domain(name) | Is::Capability(name) | Is::Preset(name) => {
+            name.clone()
+        }
+        Is::Endpoint(endpoint) => format!("{endpoint:?}"),
+        Is::Device(device) => format!(
+            "{:?}/{:?}/{:?} level {:?}",
+            device.class, device.sub_class, device.protocol, device.level
+        ),
+        Is::Flow(flow) => {
+            let ports = flow.ports.iter();
+            let ports =
+                ports.map(|ports| format!(" {}:{}-{}", ports.protocol, ports.first, ports.last));
+            let quota = flow
+                .quota
+                .as_ref()
+                .map(|quota| format!(" {} bytes in {} s", quota.bytes, quota.seconds));
+            format!(
+                "{:?} {} {}{}{}",
+                flow.direction(),
+                flow.cidrs.join("|"),
+                flow.interfaces.join("|"),
+                ports.collect::<String>(),
+                quota.unwrap_or_default()
+            )
+        }
         Is::Syscall(call) => format!(
             "{} {}{}",
             call.names.join("+"),
@@ -122,17 +155,17 @@ fn process_and_file_rules_with_all_conditions() {
             "Process Block /usr/bin/python3.11 args=-m|http.server 6 #shop#hardening 'cart rule hit'",
             "Process Block /usr/local/bin/** 6 #shop#hardening 'cart rule hit'",
             "Process Block glob /opt/*/bin/nc 6 #shop#hardening 'cart rule hit'",
-            "- spec.process.matchPaths[1]: execname is not judged by this version",
-            "- spec.process.matchPaths[2]: fromSource is not judged by this version: the rule is left out",
-            "- spec.process.matchPaths[3]: allowedArgs is not judged by this version: the rule is left out",
-            "- spec.process.matchPaths[4]: ownerOnly is not judged by this version: the rule is left out",
-            "- spec.process.matchPaths[5]: pts is not judged by this version: the rule is left out",
-            "- spec.process.matchPatterns[0]: matchPatterns is not judged by this version",
-            "- spec.file.matchPaths[0]: readOnly is not judged by this version: the rule is left out",
-            "- spec.file.matchPaths[1]: fromSource is not judged by this version: the rule is left out",
-            "- spec.file.matchDirectories[0]: readOnly is not judged by this version: the rule is left out",
-            "- spec.file.matchDirectories[1]: pts is not judged by this version: the rule is left out",
-            "- spec.file.matchPatterns[0]: matchPatterns is not judged by this version",
+            "- file: /etc/: readOnly is not judged on this node: the rule is left out",
+            "- file: /etc/hosts: readOnly is not judged on this node: the rule is left out",
+            "- file: /run/secrets/: pts is not judged on this node: the rule is left out",
+            "- file: /var/lib/cart/key.pem: fromSource is not judged on this node: the rule is left out",
+            "- file: /var/log/*.log: ownerOnly is not judged on this node: the rule is left out",
+            "- process: /bin/sleep: pts is not judged on this node: the rule is left out",
+            "- process: /home/app/tool: ownerOnly is not judged on this node: the rule is left out",
+            "- process: /opt/*/bin/nc: matchPatterns is not judged on this node",
+            "- process: /usr/bin/kill: fromSource is not judged on this node: the rule is left out",
+            "- process: /usr/bin/python3.11: allowedArgs is not judged on this node: the rule is left out",
+            "- process: curl: execname is not judged on this node"
         ]
     );
 }
@@ -146,7 +179,7 @@ fn an_allow_list_that_stays_lenient() {
             "File Allow /** 7",
             "File Allow /run/secrets/kubernetes.io/serviceaccount/** from /usr/bin/agent 7",
             "File Block /run/secrets/kubernetes.io/serviceaccount/** 7",
-            "- spec.file.matchDirectories[2]: fromSource is not judged by this version: the rule is left out",
+            "- file: /run/secrets/kubernetes.io/serviceaccount/: fromSource is not judged on this node: the rule is left out"
         ]
     );
 }
@@ -166,27 +199,32 @@ fn network_dns_capabilities_and_system_calls() {
             "Network Block raw pts=Some(false)",
             "Syscalls Audit rmdir+unlink  from /bin/rm|/opt/tools/** 3 'file removed'",
             "Syscalls Audit unlink+unlinkat /home/** from /usr/bin/ 3 'file removed'",
-            "- spec.network.matchProtocols[0]: pts is not judged by this version: the rule is left out",
-            "- spec.network.matchProtocols[2]: fromSource is not judged by this version: the rule is left out",
-            "- spec.network.matchDNSQueries[0]: DNS queries are not judged by this version",
-            "- spec.capabilities.matchCapabilities[1]: fromSource is not judged by this version: the rule is left out",
-            "- spec.syscalls.matchSyscalls[0]: fromSource is not judged by this version: the rule is left out",
-            "- spec.syscalls.matchPaths[0]: the path that a system call acts on is not judged by this version",
+            "- capabilities: sys_admin: fromSource is not judged on this node: the rule is left out",
+            "- network DNS: example.org: matchDNSQueries is not judged on this node",
+            "- network: raw: pts is not judged on this node: the rule is left out",
+            "- network: tcp: fromSource is not judged on this node: the rule is left out",
+            "- syscalls: rmdir unlink: fromSource is not judged on this node: the rule is left out",
+            "- syscalls: unlink unlinkat /home/: fromSource is not judged on this node: the rule is left out"
         ]
     );
 }
 
 #[test]
-fn presets_and_raw_apparmor_are_told_as_not_judged() {
+fn presets_are_rules() {
     assert_eq!(
         told("f", include_str!("examples/presets.yaml")),
         [
             "KubeArmorPolicy shop/cart-presets app=cart",
-            "- spec.presets[0]: the preset filelessExec is not judged by this version",
-            "- spec.presets[1]: the preset protectEnv is not judged by this version",
-            "- spec.presets[2]: the preset protectProc is not judged by this version",
-            "- spec.presets[3]: the preset exec is not judged by this version",
-            "- spec.presets[4]: the preset anonymousMapExec is not judged by this version",
+            "Presets Audit anonymousMapExec 8 'preset hit'",
+            "Presets Audit exec 8 'preset hit'",
+            "Presets Audit protectEnv 8 'preset hit'",
+            "Presets Block filelessExec 8 'preset hit'",
+            "Presets Block protectProc 8 'preset hit'",
+            "- presets: anonymousMapExec: this preset is not judged on this node",
+            "- presets: exec: this preset is not judged on this node",
+            "- presets: filelessExec: this preset is not judged on this node",
+            "- presets: protectEnv: this preset is not judged on this node",
+            "- presets: protectProc: this preset is not judged on this node"
         ]
     );
 }
@@ -205,17 +243,20 @@ fn raw_apparmor_is_for_another_enforcer() {
 }
 
 #[test]
-fn policies_for_hosts_are_carried_and_told_as_a_whole() {
+fn policies_for_hosts() {
     assert_eq!(
         told("f", include_str!("examples/host.yaml")),
         [
-            "KubeArmorHostPolicy /node-rules kubernetes.io/hostname=node-a,node-b",
+            "KubeArmorHostPolicy /node-rules node kubernetes.io/hostname=node-a,node-b",
             "Capabilities Audit net_raw from /usr/bin/ping 5",
+            "Devices Allow Some(3)/Some(1)/Some(1) level None 5",
+            "Devices Audit None/None/None level None 5",
+            "Devices Block Some(8)/None/None level Some(2) 5",
             "File Audit /etc/default/ from /usr/bin/head 5",
             "Network Audit udp from /usr/bin/dig 5",
             "Process Block /usr/bin/diff 5",
             "Syscalls Audit unlink  5",
-            "- spec: host policies are not judged by this version",
+            "- spec: host policies are not judged on this node"
         ]
     );
 }
@@ -233,14 +274,16 @@ fn policies_for_clusters() {
 }
 
 #[test]
-fn policies_for_networks_are_told_as_a_whole() {
+fn policies_for_networks() {
     assert_eq!(
         told("f", include_str!("examples/network-policy.yaml")),
         [
-            "KubeArmorNetworkPolicy /node-egress-dns kubernetes.io/hostname=*",
-            "- spec: network policies are not judged by this version",
-            "KubeArmorNetworkPolicy /cart-quota ",
-            "- spec: network policies are not judged by this version",
+            "KubeArmorNetworkPolicy /node-egress-dns node kubernetes.io/hostname=*",
+            "Flows Block Egress 0.0.0.0/0 eth0 udp:53-53 tcp:8000-8080 5",
+            "- spec: network policies are not judged on this node",
+            "KubeArmorNetworkPolicy /cart-quota everywhere, app=cart",
+            "Flows Block Egress   524288000 bytes in 3600 s 6 'daily budget used'",
+            "- spec: network policies are not judged on this node"
         ]
     );
 }

@@ -1,63 +1,105 @@
 //! Laws that hold for all policies, on policies, paths and links drawn at random.
 
+#![allow(clippy::unwrap_used, reason = "tests: a failure here is the test's")]
+
 mod support;
 
 use std::collections::BTreeSet;
 
-use policy::{Effective, Enforced, Operation, Set, SocketKey, compile, load};
+use policy::{
+    Act, Connection, Direction, Effective, Enforced, Judges, Operation, Part, Rules, Set,
+    SocketKey, Transport, compile, load,
+};
 use proptest::prelude::*;
 use proto::rules;
 use support::*;
 
-/// A rule as a line of YAML, out of a world small enough that rules meet.
+/// A rule as a line of YAML, out of a world small enough that rules meet. The number says in which list it belongs.
 fn rule() -> impl Strategy<Value = (usize, String)> {
-    let action = prop::sample::select(vec!["Allow", "Audit", "Block"]);
-    let path = path();
-    let condition = prop::sample::select(vec![
-        "",
-        "",
-        "",
-        "",
-        ", fromSource: [{path: /c}]",
-        ", ownerOnly: true",
-    ]);
-    let protocol = prop::sample::select(vec![
-        "tcp",
-        "udp",
-        "icmp",
-        "sctp",
-        "stream",
-        "dgram",
-        "raw",
-        "seqpacket",
-        "packet",
-        "all",
-    ]);
-    let capability = prop::sample::select(vec!["net_raw", "sys_admin", "chown"]);
-    let calls = prop::sample::subsequence(vec!["unlink", "setuid", "mount"], 1..3);
-    let number = (protocol, capability, calls);
-    (0..8usize, action, path, any::<bool>(), condition, number).prop_map(
-        |(shape, action, path, recursive, condition, (protocol, capability, calls))| {
-            let dir = if path == "/" {
-                path.clone()
-            } else {
-                format!("{path}/")
-            };
+    let words = (
+        prop::sample::select(vec!["Allow", "Audit", "Block"]),
+        prop::sample::select(vec![
+            "",
+            "",
+            "",
+            ", fromSource: [{path: /c}]",
+            ", fromSource: [{path: /l/c}]",
+        ]),
+        prop::sample::select(vec![
+            "",
+            "",
+            "",
+            ", ownerOnly: true",
+            ", pts: false",
+            ", ownerOnly: true, pts: false",
+        ]),
+        prop::sample::select(vec!["", "", ", readOnly: true"]),
+        prop::sample::select(vec![
+            "",
+            "",
+            ", allowedArgs: [-x]",
+            ", allowedArgs: [-x, -y]",
+        ]),
+    );
+    let numbers = (
+        prop::sample::select(vec![
+            "tcp",
+            "udp",
+            "icmp",
+            "sctp",
+            "stream",
+            "dgram",
+            "raw",
+            "seqpacket",
+            "packet",
+            "all",
+        ]),
+        prop::sample::select(vec!["net_raw", "sys_admin", "chown"]),
+        prop::sample::subsequence(vec!["unlink", "setuid", "mount"], 1..3),
+        prop::sample::select(vec!["org", "example.org", "a.example.org"]),
+        prop::sample::select(vec![
+            "cidr: 10.0.0.0/8",
+            "cidr: 10.1.0.0/16",
+            "cidr: '::/0'",
+            "domain: example.org",
+            "ports: [{port: dns}]",
+            "cidr: 10.0.0.0/8, ports: [{port: '80', endPort: 90}]",
+            "cidr: 10.0.0.0/8, protocol: tcp",
+        ]),
+        prop::sample::select(vec![
+            "/a/*",
+            "/**/c",
+            "/{a,b}/**",
+            "/l/*",
+            "/[ab]",
+            "/a/b/?",
+        ]),
+        prop::sample::select(vec!["a", "b", "c"]),
+    );
+    (0..13usize, words, path(), any::<bool>(), numbers).prop_map(
+        |(shape, (action, source, modifier, read, args), path, recursive, numbers)| {
+            let (protocol, capability, calls, domain, endpoint, pattern, name) = numbers;
+            let dir = format!("{}/", path.trim_end_matches('/'));
             let path = if path == "/" { "/a".to_owned() } else { path };
+            let owner = if modifier.contains("ownerOnly") {
+                ", ownerOnly: true"
+            } else {
+                ""
+            };
+            let tail = format!("action: {action}{source}");
             let line = match shape {
-                0 | 2 => format!("{{path: {path}, action: {action}{condition}}}"),
-                1 | 3 => {
-                    format!("{{dir: {dir}, recursive: {recursive}, action: {action}{condition}}}")
-                }
-                6 => {
-                    let source = condition.replace(", ownerOnly: true", "");
-                    format!("{{capability: {capability}, action: {action}{source}}}")
-                }
-                7 => {
-                    let source = condition.replace(", ownerOnly: true", "");
-                    format!("{{syscall: [{}]{source}}}", calls.join(", "))
-                }
-                _ => format!("{{protocol: {protocol}, action: {action}}}"),
+                0 => format!("{{path: {path}, {tail}{modifier}{args}}}"),
+                1 => format!("{{dir: {dir}, recursive: {recursive}, {tail}{modifier}}}"),
+                2 => format!("{{path: {path}, {tail}{modifier}{read}}}"),
+                3 => format!("{{dir: {dir}, recursive: {recursive}, {tail}{modifier}{read}}}"),
+                6 => format!("{{capability: {capability}, {tail}}}"),
+                7 => format!("{{syscall: [{}]{source}}}", calls.join(", ")),
+                8 => format!("{{domain: {domain}, {tail}}}"),
+                9 => format!("{{{endpoint}, {tail}}}"),
+                10 => format!("{{pattern: '{pattern}', action: {action}{owner}}}"),
+                11 => format!("{{pattern: '{pattern}', action: {action}{owner}{read}}}"),
+                12 => format!("{{execname: {name}, {tail}{modifier}{args}}}"),
+                _ => format!("{{protocol: {protocol}, {tail}}}"),
             };
             (shape, line)
         },
@@ -78,24 +120,57 @@ fn spec(rules: &[(usize, String)]) -> String {
             .collect();
         lines.join(", ")
     };
-    format!(
-        "process: {{matchPaths: [{}], matchDirectories: [{}]}}\nfile: {{matchPaths: [{}], matchDirectories: [{}]}}\nnetwork: {{matchProtocols: [{}]}}\ncapabilities: {{matchCapabilities: [{}]}}\nsyscalls: {{matchSyscalls: [{}]}}\n",
-        list(&[0]),
-        list(&[1]),
-        list(&[2]),
-        list(&[3]),
-        list(&[4, 5]),
-        list(&[6]),
-        list(&[7])
-    )
+    let sections = [
+        (
+            "process",
+            vec![
+                ("matchPaths", list(&[0, 12])),
+                ("matchDirectories", list(&[1])),
+                ("matchPatterns", list(&[10])),
+            ],
+        ),
+        (
+            "file",
+            vec![
+                ("matchPaths", list(&[2])),
+                ("matchDirectories", list(&[3])),
+                ("matchPatterns", list(&[11])),
+            ],
+        ),
+        (
+            "network",
+            vec![
+                ("matchProtocols", list(&[4, 5])),
+                ("matchDNSQueries", list(&[8])),
+                ("matchEndpoints", list(&[9])),
+            ],
+        ),
+        ("capabilities", vec![("matchCapabilities", list(&[6]))]),
+        ("syscalls", vec![("matchSyscalls", list(&[7]))]),
+    ];
+    let section = |(name, lists): (&str, Vec<(&str, String)>)| {
+        let lists: Vec<String> = lists
+            .iter()
+            .map(|(key, items)| format!("{key}: [{items}]"))
+            .collect();
+        format!("{name}: {{{}}}\n", lists.join(", "))
+    };
+    sections.into_iter().map(section).collect()
 }
 
 /// Some policies of a few rules each.
 fn policies() -> impl Strategy<Value = Vec<String>> {
-    prop::collection::vec(prop::collection::vec(rule(), 1..5), 1..4).prop_map(|all| {
+    let mode = prop::sample::select(vec![
+        "",
+        "",
+        "",
+        "mode: audit\n",
+        "defaultPosture: {file: block, network: allow}\n",
+    ]);
+    prop::collection::vec((mode, prop::collection::vec(rule(), 1..5)), 1..4).prop_map(|all| {
         all.iter()
             .enumerate()
-            .map(|(n, rules)| shop(&format!("p{n}"), &spec(rules)))
+            .map(|(n, (mode, rules))| shop(&format!("p{n}"), &format!("{mode}{}", spec(rules))))
             .collect()
     })
 }
@@ -120,6 +195,7 @@ fn links(path: &str) -> Vec<String> {
     }
 }
 
+/// Everything that the small world can do, by whom it can be done.
 fn operations() -> Vec<Operation> {
     let mut paths = BTreeSet::from(["/".to_owned()]);
     for _ in 0..4 {
@@ -131,13 +207,58 @@ fn operations() -> Vec<Operation> {
             .collect();
         paths.extend(longer);
     }
-    let execs = paths.iter().map(|path| exec(path));
-    let opens = paths.iter().map(|path| open(path));
-    let sockets = SocketKey::ALL.map(|key| Operation::Socket { key });
-    let capabilities = [0, 13, 21, 22].map(|number| Operation::Capability { number });
-    let calls = [87, 105, 165, 39].map(|number| Operation::Syscall { number });
-    let numbered = capabilities.into_iter().chain(calls);
-    execs.chain(opens).chain(sockets).chain(numbered).collect()
+    let mut all = Vec::new();
+    for (number, path) in paths.iter().enumerate() {
+        // Each path by another doer: all of them for each would be too many.
+        let source = ["/c", "/a/b/c", "/z"][number % 3];
+        let by = |operation: Operation| {
+            operation
+                .from(source)
+                .owner(number % 2 == 0)
+                .terminal(number % 5 < 2)
+        };
+        all.push(by(exec(path).args([["-x", "-y", "-z"][number % 3]])));
+        all.push(by(open(path)));
+        all.push(by(Operation::write(path.as_str())));
+    }
+    let acts = SocketKey::ALL.map(|key| Act::Socket { key });
+    let acts = acts
+        .into_iter()
+        .chain([0, 13, 21, 22].map(|number| Act::Capability { number }));
+    let acts = acts.chain([87, 105, 165, 39].map(|number| Act::Syscall { number, path: None }));
+    let names = [
+        "example.org",
+        "a.example.org",
+        "b.a.example.org.svc.cluster.local",
+        "org",
+    ];
+    let acts = acts.chain(names.map(|name| Act::Lookup {
+        name: name.to_owned(),
+    }));
+    for act in acts {
+        for source in ["/c", "/z"] {
+            all.push(
+                Operation::of(act.clone())
+                    .from(source)
+                    .terminal(source == "/c"),
+            );
+        }
+    }
+    for address in ["10.1.2.3", "10.9.9.9", "2001:db8::1"] {
+        for port in [53, 80] {
+            all.push(
+                Operation::of(Act::Connect(Connection {
+                    direction: Direction::Egress,
+                    transport: Transport::Udp,
+                    address: address.parse().unwrap(),
+                    port,
+                    names: vec!["a.example.org".to_owned()],
+                }))
+                .from("/c"),
+            );
+        }
+    }
+    all
 }
 
 /// Every verdict of an effective set, by rule id.
@@ -145,9 +266,17 @@ fn verdicts(
     effective: &Effective,
     operations: &[Operation],
 ) -> Vec<policy::Verdict<proto::RuleId>> {
-    operations
+    let rules = Rules::new(effective, &links);
+    let all = operations.iter();
+    all.map(|operation| policy::decide(&rules, operation))
+        .collect()
+}
+
+fn denials(effective: &Effective) -> Vec<bool> {
+    let verdicts = verdicts(effective, &operations());
+    verdicts
         .iter()
-        .map(|operation| policy::decide(effective, &links, operation))
+        .map(|verdict| verdict.enforced.denies())
         .collect()
 }
 
@@ -157,20 +286,44 @@ proptest! {
     /// What the kernel scans is what the rules mean.
     #[test]
     fn a_flat_decides_as_the_rules_do(texts in policies(), postures in posture()) {
-        let effective = cart(&set_under(&postures, &texts));
-        let flat = policy::flatten(&effective, &links);
+        let rules = Rules::new(&cart(&set_under(&postures, &texts)), &links);
+        let flat = policy::flatten(&rules, Judges::ALL);
         for operation in operations() {
-            let meant = policy::decide(&effective, &links, &operation);
+            let meant = policy::decide(&rules, &operation);
             let scanned = flat.decide(&operation);
             let id = |slot: u32| flat.slots[slot as usize].id;
-            let enforced = match scanned.enforced {
+            let named = |enforced: Enforced<u32>| match enforced {
                 Enforced::Nothing => Enforced::Nothing,
                 Enforced::Allow(slot) => Enforced::Allow(id(slot)),
                 Enforced::Block(slot) => Enforced::Block(id(slot)),
                 Enforced::Posture(posture) => Enforced::Posture(posture),
             };
-            prop_assert_eq!((enforced, scanned.audit.map(id)), (meant.enforced, meant.audit), "{:?}", operation);
+            let scanned = (named(scanned.enforced), scanned.shadow.map(named), scanned.audit.map(id));
+            prop_assert_eq!(scanned, (meant.enforced, meant.shadow, meant.audit), "{:?}", operation);
         }
+    }
+
+    /// A node that judges less denies less, never more.
+    #[test]
+    fn what_is_not_judged_is_never_enforced_more_broadly(texts in policies(), postures in posture(), parts in prop::sample::subsequence(Part::ALL.to_vec(), 0..6)) {
+        let rules = Rules::new(&cart(&set_under(&postures, &texts)), &links);
+        let judges = parts.into_iter().fold(Judges::PLAIN, Judges::with);
+        let flat = policy::flatten(&rules, judges);
+        for operation in operations() {
+            let denies = flat.decide(&operation).enforced.denies();
+            prop_assert!(!denies || policy::decide(&rules, &operation).enforced.denies(), "{:?}", operation);
+        }
+    }
+
+    /// Where the two differ, the flat says that something is not enforced.
+    #[test]
+    fn what_is_not_enforced_is_told(texts in policies(), postures in posture()) {
+        let rules = Rules::new(&cart(&set_under(&postures, &texts)), &links);
+        let flat = policy::flatten(&rules, Judges::PLAIN);
+        let differ = operations().iter().any(|operation| {
+            flat.decide(operation).enforced.denies() != policy::decide(&rules, operation).enforced.denies()
+        });
+        prop_assert!(!differ || !flat.not_enforced.is_empty());
     }
 
     /// The order of policies changes nothing: not the bytes, not the digests, not one verdict.
@@ -183,8 +336,10 @@ proptest! {
             compile(&policies, &postures)
         };
         prop_assert_eq!(bytes(&texts), bytes(&turned));
-        let (one, other) = (cart(&set_under(&postures, &texts)), cart(&set_under(&postures, &turned)));
-        prop_assert_eq!(policy::flatten(&one, &links), policy::flatten(&other, &links));
+        let flat = |texts: &[String]| {
+            policy::flatten(&Rules::new(&cart(&set_under(&postures, texts)), &links), Judges::ALL)
+        };
+        prop_assert_eq!(flat(&texts), flat(&turned));
     }
 
     /// The order of rules in a policy changes nothing either.
@@ -200,41 +355,85 @@ proptest! {
 
     /// A Block more never allows more.
     #[test]
-    fn adding_a_block_never_allows_more(texts in policies(), path in path(), dir in any::<bool>(), postures in posture()) {
-        let before = cart(&set_under(&postures, &texts));
-        let path = path.trim_end_matches('/');
-        let rule = if dir || path.is_empty() {
-            format!("matchDirectories: [{{dir: {path}/, recursive: true}}]")
-        } else {
-            format!("matchPaths: [{{path: {path}}}]")
-        };
+    fn adding_a_block_never_allows_more(texts in policies(), block in rule(), postures in posture()) {
+        let before = denials(&cart(&set_under(&postures, &texts)));
         let mut more = texts.clone();
-        more.push(shop("block", &format!("process: {{{rule}}}\nfile: {{{rule}}}\nnetwork: {{matchProtocols: [{{protocol: udp}}]}}")));
-        let after = cart(&set_under(&postures, &more));
-        for operation in operations() {
-            let denied = |effective| policy::decide(effective, &links, &operation).enforced.denies();
-            prop_assert!(!denied(&before) || denied(&after), "{:?}", operation);
+        let block = (block.0, block.1.replace("action: Allow", "action: Block").replace("action: Audit", "action: Block"));
+        more.push(shop("block", &spec(&[block])));
+        let after = denials(&cart(&set_under(&postures, &more)));
+        for (number, (before, after)) in before.iter().zip(&after).enumerate() {
+            prop_assert!(!before || *after, "{:?}", operations()[number]);
         }
     }
 
     /// An Audit rule changes no outcome.
     #[test]
-    fn adding_an_audit_changes_no_outcome(texts in policies(), path in path(), postures in posture()) {
+    fn adding_an_audit_changes_no_outcome(texts in policies(), audit in rule(), postures in posture()) {
         let before = cart(&set_under(&postures, &texts));
-        let rule = format!("matchDirectories: [{{dir: {}/, recursive: true, action: Audit}}]", path.trim_end_matches('/'));
         let mut more = texts.clone();
-        more.push(shop("audit", &format!("process: {{{rule}}}\nfile: {{{rule}}}")));
+        let audit = (audit.0, audit.1.replace("action: Allow", "action: Audit").replace("action: Block", "action: Audit"));
+        more.push(shop("audit", &spec(&[audit])));
         let after = cart(&set_under(&postures, &more));
-        for operation in operations() {
-            let outcome = |effective| policy::decide(effective, &links, &operation).enforced;
-            prop_assert_eq!(outcome(&before), outcome(&after), "{:?}", operation);
+        let outcomes = |effective: &Effective| -> Vec<_> {
+            verdicts(effective, &operations()).into_iter().map(|verdict| verdict.enforced).collect()
+        };
+        prop_assert_eq!(outcomes(&before), outcomes(&after));
+    }
+
+    /// A policy in mode audit changes no outcome and no telling; enforcing it, what it said would be stopped is stopped.
+    #[test]
+    fn a_policy_in_mode_audit_only_tells_what_it_would_do(texts in policies(), rules in prop::collection::vec(rule(), 1..5), postures in posture()) {
+        let texts: Vec<String> = texts.iter().map(|text| text.replace("mode: audit", "mode: enforce")).collect();
+        let with = |more: Option<String>| {
+            let texts: Vec<String> = texts.iter().cloned().chain(more).collect();
+            verdicts(&cart(&set_under(&postures, &texts)), &operations())
+        };
+        let rules: Vec<_> = rules.into_iter().map(|(shape, line)| (shape, line.replace("action: Audit", "action: Block"))).collect();
+        let body = spec(&rules);
+        // System calls are Audits whatever is written, and those tell in any mode.
+        prop_assume!(rules.iter().all(|(shape, _)| *shape != 7));
+        let base: Vec<_> = with(None);
+        let shadowed = with(Some(shop("new", &format!("mode: audit\n{body}"))));
+        let enforced = with(Some(shop("new", &body)));
+        for ((base, shadowed), enforced) in base.iter().zip(&shadowed).zip(&enforced) {
+            prop_assert_eq!(base.enforced, shadowed.enforced);
+            prop_assert_eq!(base.audit, shadowed.audit);
+            let would = shadowed.shadow.unwrap_or(shadowed.enforced);
+            prop_assert_eq!(would.denies(), enforced.enforced.denies());
+        }
+    }
+
+    /// An allow-list under posture block lets pass what an Allow matches and nothing else; a deny-list the other way round.
+    #[test]
+    fn allow_lists_and_deny_lists_are_mirrors(rules in prop::collection::vec(rule(), 1..6)) {
+        let all = |action: &str| -> Vec<(usize, String)> {
+            let one = |line: &str| ["Allow", "Audit", "Block"].iter().fold(line.to_owned(), |line, word| {
+                line.replace(&format!("action: {word}"), &format!("action: {action}"))
+            });
+            rules.iter().map(|(shape, line)| (*shape, one(line))).collect()
+        };
+        let deny = verdicts(&cart(&set_under(&blocking(), &[shop("p", &spec(&all("Block")))])), &operations());
+        for verdict in &deny {
+            prop_assert!(matches!(verdict.enforced, Enforced::Nothing | Enforced::Block(_)));
+        }
+        let allow = verdicts(&cart(&set_under(&blocking(), &[shop("p", &spec(&all("Allow")))])), &operations());
+        for verdict in &allow {
+            prop_assert!(!matches!(verdict.enforced, Enforced::Block(_)));
+        }
+        // Without modifiers, what the one stops is exactly what the other lets pass.
+        let modified = ["ownerOnly", "readOnly", "pts", "allowedArgs"];
+        if rules.iter().all(|(_, line)| modified.iter().all(|word| !line.contains(word))) {
+            for (deny, allow) in deny.iter().zip(&allow) {
+                let (stopped, named) = (deny.enforced.denies(), matches!(allow.enforced, Enforced::Allow(_)));
+                prop_assert_eq!(stopped, named);
+            }
         }
     }
 
     /// Lists are as short as they can be, and every name in them is a slot.
     #[test]
     fn lists_end_where_nothing_more_can_matter(texts in policies()) {
-        let flat = policy::flatten(&cart(&set(&texts)), &links);
+        let flat = policy::flatten(&Rules::new(&cart(&set(&texts)), &links), Judges::PLAIN);
         let states = flat.states.iter().flat_map(|state| [&state.process, &state.file]);
         let lists = states.flat_map(|lists| [&lists.here, &lists.child, &lists.below]);
         for list in lists.chain(flat.sockets.iter().map(|(_, list)| list)) {
@@ -265,7 +464,7 @@ proptest! {
         let meant = wanted.iter().all(|(key, value)| has(key, value))
             && expressions.iter().all(|(not, values)| values.iter().any(|(k, v)| has(k, v)) != *not);
         let workload = policy::Workload { namespace: "n".into(), labels: labels.clone(), container: String::new() };
-        prop_assert_eq!(!policy::select(&set(&[text]), &workload).policies().is_empty(), meant);
+        prop_assert_eq!(!policy::select(&set(&[text]), &workload, NOW).policies().is_empty(), meant);
     }
 }
 
@@ -320,5 +519,53 @@ proptest! {
         }
         let ruleset = compile(&policies, &rules::Postures::default());
         prop_assert!(Set::from_wire(&ruleset.manifest, &ruleset.blobs).is_ok());
+    }
+}
+
+/// The examples with some of their bytes changed.
+fn mutated() -> impl Strategy<Value = Vec<u8>> {
+    let examples = vec![
+        include_str!("examples/process-and-file.yaml"),
+        include_str!("examples/network-and-more.yaml"),
+        include_str!("examples/network-policy.yaml"),
+        include_str!("examples/host.yaml"),
+        include_str!("examples/presets.yaml"),
+    ];
+    let change = (any::<prop::sample::Index>(), 0..4u8, any::<u8>());
+    (
+        prop::sample::select(examples),
+        prop::collection::vec(change, 1..6),
+    )
+        .prop_map(|(text, changes)| {
+            let mut bytes = text.as_bytes().to_vec();
+            for (at, how, byte) in changes {
+                let at = at.index(bytes.len());
+                // One byte always stays, for the next change to be made to.
+                match how {
+                    0 => bytes[at] = byte,
+                    1 => bytes.insert(at, byte),
+                    2 if bytes.len() > 1 => drop(bytes.remove(at)),
+                    2 => bytes[at] = byte,
+                    _ => bytes.truncate(at.max(1)),
+                }
+            }
+            bytes
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    /// Whatever bytes come in, they are read to an end, and what is read without an error compiles to what a node takes.
+    #[test]
+    fn no_bytes_panic(bytes in prop_oneof![mutated(), prop::collection::vec(any::<u8>(), 0..200)]) {
+        let (policies, problems) = policy::parse_bytes("f", &bytes);
+        for problem in &problems {
+            prop_assert!(!problem.message.is_empty());
+        }
+        let ruleset = compile(&policies, &rules::Postures::default());
+        let taken = Set::from_wire(&ruleset.manifest, &ruleset.blobs);
+        prop_assert!(taken.is_ok(), "{:?}", taken.err());
+        let _ = policy::check(&policies, &policy::Surroundings::default());
     }
 }

@@ -74,6 +74,7 @@ fn the_seed_policy_blocks_sleep_by_both_its_names_and_nothing_else() {
     let effective = select(
         &set,
         &workload("multiubuntu", &[("group", "group-1"), ("x", "y")]),
+        NOW,
     );
     assert_eq!(
         effective.policies(),
@@ -123,7 +124,7 @@ fn the_seed_policy_is_about_group_1_of_its_namespace_only() {
         ("default", vec![("group", "group-1")]),
     ] {
         assert_eq!(
-            select(&set, &workload(namespace, &labels)).policies(),
+            select(&set, &workload(namespace, &labels), NOW).policies(),
             Vec::<String>::new()
         );
     }
@@ -140,7 +141,7 @@ fn the_demo_policies_do_what_the_demo_says() {
         std::fs::read_to_string(path).unwrap()
     });
     let set = set(&texts);
-    let flat = flat(&select(&set, &workload("demo", &[("app", "demo")])));
+    let flat = flat(&select(&set, &workload("demo", &[("app", "demo")]), NOW));
     assert_eq!(flat.not_enforced, []);
     assert_eq!(outcome(&flat, &exec("/usr/bin/ls")), "pass");
     assert_eq!(

@@ -427,6 +427,7 @@ fn build_policies(config: &Config, registry: &Registry) -> Result<Policies, poli
         file: wire_posture(posture.file).into(),
         network: wire_posture(posture.network).into(),
         capabilities: wire_posture(posture.capabilities).into(),
+        ..rules::Postures::default()
     };
     policies::build(
         policies::Config {

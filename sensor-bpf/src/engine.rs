@@ -490,6 +490,7 @@ impl<K: Enforcer> Engine<K> {
         {
             tracing::error!(%error, "policies cannot be put back in force; trying again");
         }
+        self.sets.expire(&mut self.kernel, &self.workloads, now);
         self.sets.tick(&mut self.kernel, now);
         self.count_kernel_losses();
     }

@@ -98,22 +98,22 @@ fn modes(flat: &Flat) -> u32 {
     let classes = [
         (
             raw::class::CLASS_PROCESS,
-            Some(&flat.process),
+            Some(&flat.modes.process),
             has_paths(|state| &state.process),
         ),
         (
             raw::class::CLASS_FILE,
-            Some(&flat.file),
+            Some(&flat.modes.file),
             has_paths(|state| &state.file),
         ),
         (
             raw::class::CLASS_NETWORK,
-            Some(&flat.network),
+            Some(&flat.modes.network),
             !flat.sockets.is_empty(),
         ),
         (
             raw::class::CLASS_CAPABILITY,
-            Some(&flat.capabilities),
+            Some(&flat.modes.capabilities),
             !flat.capability_rules.is_empty(),
         ),
         (raw::class::CLASS_SYSCALL, None, !flat.syscalls.is_empty()),
@@ -341,7 +341,6 @@ unsafe impl Plain for u64 {}
 #[cfg(test)]
 mod tests {
     use policy::{Candidate, SocketKey, State};
-    use proto::Digest;
 
     use super::*;
 
@@ -351,22 +350,9 @@ mod tests {
     };
 
     fn flat(states: Vec<State>) -> Flat {
-        let class = Class {
-            allow_list: false,
-            posture: Posture::Audit,
-        };
         Flat {
-            digest: Digest([0; 32]),
-            slots: Vec::new(),
-            process: class,
-            file: class,
-            network: class,
-            capabilities: class,
             states,
-            sockets: Vec::new(),
-            capability_rules: Vec::new(),
-            syscalls: Vec::new(),
-            not_enforced: Vec::new(),
+            ..Flat::default()
         }
     }
 
@@ -382,7 +368,13 @@ mod tests {
     }
 
     fn list(slots: std::ops::Range<u32>, action: Action) -> List {
-        List(slots.map(|slot| Candidate { slot, action }).collect())
+        let candidate = |slot: u32| Candidate {
+            slot,
+            action,
+            order: slot.into(),
+            shadow: false,
+        };
+        List(slots.map(candidate).collect())
     }
 
     #[test]
@@ -466,11 +458,11 @@ mod tests {
     #[test]
     fn modes_tell_rules_allow_lists_and_postures_apart() {
         let mut whole = flat(chain(&[]));
-        whole.file = Class {
+        whole.modes.file = Class {
             allow_list: true,
             posture: Posture::Block,
         };
-        whole.network = Class {
+        whole.modes.network = Class {
             allow_list: true,
             posture: Posture::Audit,
         };

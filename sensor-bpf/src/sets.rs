@@ -12,10 +12,10 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use policy::{Enforced, Flat, Operation, SlotRule, SocketKey};
+use policy::{Act, Enforced, Flat, Judges, Moment, Operation, SlotRule, SocketKey};
 use proto::Digest;
 use proto::link::{RuleProblem, RuleStatus, Rules};
 use proto::rules::Manifest;
@@ -31,6 +31,8 @@ const UNREAD: Duration = Duration::from_secs(2);
 const FORGOTTEN: Duration = Duration::from_secs(60);
 /// Kernel sets are numbered from 1 to below this.
 const MOST_SETS: u32 = 4096;
+/// What the kernel half judges: objects that it can look up, without conditions. The rest is left out and reported.
+const JUDGES: Judges = Judges::PLAIN;
 
 /// A set in the kernel.
 #[derive(Debug)]
@@ -64,6 +66,8 @@ pub struct Sets {
     last: u32,
     /// Nothing is judged, whatever the accepted set says.
     paused: bool,
+    /// When the next policy of the current set expires.
+    expiry: Option<Moment>,
 }
 
 /// Why a workload cannot be judged.
@@ -141,7 +145,7 @@ impl Sets {
         let Some(accepted) = &self.current else {
             return Vec::new();
         };
-        policy::select(&accepted.set, &subject(identity)).policies()
+        policy::select(&accepted.set, &subject(identity), clock()).policies()
     }
 
     /// Puts the rules for a new workload into the kernel and gives their set.
@@ -227,12 +231,13 @@ impl Sets {
             return Vec::new();
         };
         let here = self.placed.values().filter(|placed| placed.users > 0);
+        let anywhere = JUDGES.lacks(&accepted.set);
         let here = here.flat_map(|placed| &placed.flat.not_enforced);
         crate::shortfall::of(
             accepted.blobs.values(),
             &accepted.manifest,
             &kernel.abilities(),
-            here,
+            here.chain(&anywhere),
         )
     }
 
@@ -246,10 +251,24 @@ impl Sets {
         let accepted = self
             .read(rules)
             .map_err(|why| vec![refusal(String::new(), why)])?;
+        self.arrange(kernel, workloads, &accepted.set, now)?;
+        self.expiry = accepted.set.next_expiry(clock());
+        self.current = Some(accepted);
+        Ok(())
+    }
+
+    /// Points every workload at its rules out of a set; all of them or none.
+    fn arrange<K: Enforcer>(
+        &mut self,
+        kernel: &mut K,
+        workloads: &Registry,
+        set: &policy::Set,
+        now: Instant,
+    ) -> Result<(), Vec<RuleProblem>> {
         let mut plan = Vec::new();
         let mut problems = Vec::new();
         for workload in workloads.live() {
-            let placed = flatten((!self.paused).then_some(&accepted.set), workload)
+            let placed = flatten((!self.paused).then_some(set), workload)
                 .and_then(|flat| self.write(kernel, flat))
                 .map(|set| plan.push((workload.index, set)));
             if let Err(why) = placed {
@@ -268,8 +287,25 @@ impl Sets {
             self.assign(index, set);
         }
         self.sweep(now);
-        self.current = Some(accepted);
         Ok(())
+    }
+
+    /// Takes policies out of force whose time is over. Call it now and then.
+    pub fn expire<K: Enforcer>(&mut self, kernel: &mut K, workloads: &Registry, now: Instant) {
+        if self.expiry.is_none_or(|expiry| expiry > clock()) {
+            return;
+        }
+        let Some(accepted) = self.current.take() else {
+            return;
+        };
+        match self.arrange(kernel, workloads, &accepted.set, now) {
+            Ok(()) => tracing::info!("policies have expired"),
+            Err(problems) => {
+                tracing::error!(?problems, "policies have expired and stay in force");
+            }
+        }
+        self.expiry = accepted.set.next_expiry(clock());
+        self.current = Some(accepted);
     }
 
     /// Completes the blobs from those that are held and checks the whole.
@@ -413,28 +449,25 @@ pub fn socket_key(family: u16, kind: u8, protocol: u16) -> SocketKey {
 /// An observed operation in the terms of rules; none where rules have nothing to say.
 fn operation(op: &Op) -> Option<Operation> {
     Some(match op {
-        Op::Exec { path, .. } => Operation::Exec { path: path.clone() },
-        Op::Open { path, flags, .. } => {
-            // O_ACCMODE: 0 reads only.
-            Operation::Open {
-                path: path.clone(),
-                write: flags & 3 != 0,
-            }
-        }
-        Op::Unlink { path, .. } | Op::Rename { from: path, .. } => Operation::Open {
-            path: path.clone(),
-            write: true,
-        },
+        Op::Exec { path, .. } => Operation::exec(path.clone()),
+        // O_ACCMODE: 0 reads only.
+        Op::Open { path, flags, .. } => Operation::open(path.clone(), flags & 3 != 0),
+        Op::Unlink { path, .. } | Op::Rename { from: path, .. } => Operation::write(path.clone()),
         Op::Socket {
             family: family @ (AF_INET | AF_INET6 | AF_PACKET),
             kind,
             protocol,
-        } => Operation::Socket {
+        } => Operation::of(Act::Socket {
             key: socket_key(*family, *kind, *protocol),
-        },
-        Op::Capability { number } => Operation::Capability { number: *number },
+        }),
+        Op::Capability { number } => Operation::of(Act::Capability { number: *number }),
         _ => return None,
     })
+}
+
+/// The time of day, by which policies expire.
+fn clock() -> Moment {
+    SystemTime::now().into()
 }
 
 fn refusal(policy: String, message: String) -> RuleProblem {
@@ -467,6 +500,7 @@ fn flatten(set: Option<&policy::Set>, workload: &Workload) -> Result<Flat, Place
         root: workload.root.display().to_string(),
         source,
     })?;
-    let effective = policy::select(set, &subject(&workload.identity));
-    Ok(policy::flatten(&effective, &|path| resolver.aliases(path)))
+    let effective = policy::select(set, &subject(&workload.identity), clock());
+    let rules = policy::Rules::new(&effective, &|path| resolver.aliases(path));
+    Ok(policy::flatten(&rules, JUDGES))
 }

@@ -11,7 +11,9 @@ use std::fs;
 use std::path::Path;
 
 use kernel::{Scene, resolved};
-use policy::{Effective, Enforced, Flat, Operation, Posture, SocketKey, Verdict};
+use policy::{
+    Act, Effective, Enforced, Flat, Judges, Moment, Operation, Posture, SocketKey, Verdict,
+};
 use proto::rules;
 use sensor_bpf::kernel::Contain;
 use sensor_bpf::observe::{Action, By, Observation, Op};
@@ -125,7 +127,7 @@ fn effective(text: &str, random: &mut Random) -> Effective {
         labels,
         ..Default::default()
     };
-    policy::select(&set, &workload)
+    policy::select(&set, &workload, Moment(0))
 }
 
 /// What is to be told: nothing, or the action and the slot (none: the posture).
@@ -208,13 +210,13 @@ fn check_sockets(seen: &[Observation], flat: &Flat, text: &str) {
             continue;
         }
         let key = SocketKey::of(kind.into(), protocol.into());
-        let wanted = expected(flat.decide(&Operation::Socket { key }));
+        let wanted = expected(flat.decide(&Operation::of(Act::Socket { key })));
         assert_eq!(told(one), wanted, "{key:?}\n{text}");
     }
     // what exists on every machine, and was refused or not, was told if the rules say so
     for (kind, protocol) in [(1, 6), (2, 17)] {
         let key = SocketKey { kind, protocol };
-        let wanted = expected(flat.decide(&Operation::Socket { key }));
+        let wanted = expected(flat.decide(&Operation::of(Act::Socket { key })));
         let was = seen.iter().any(|one| {
             one.verdict.is_some()
                 && matches!(one.op, Op::Socket { kind: k, protocol: p, .. } if (k, p) == (kind, protocol.into()))
@@ -236,21 +238,19 @@ fn the_kernel_decides_as_the_language_means() {
         let mut random = Random(seed);
         let text = policies(&mut random, &root);
         let effective = effective(&text, &mut random);
-        let flat = policy::flatten(&effective, &|_| Vec::new());
+        let meaning = policy::Rules::new(&effective, &|_| Vec::new());
+        let flat = policy::flatten(&meaning, Judges::PLAIN);
         let (_, generation) = scene.rules(&flat);
         scene.forget();
         open_all(&scene, &files);
         let seen = scene.look();
         for file in &files {
-            let operation = Operation::Open {
-                path: file.clone(),
-                write: false,
-            };
+            let operation = Operation::read(file.clone());
             let wanted = expected(flat.decide(&operation));
             let got = about(seen, file);
             assert_eq!(got.and_then(told), wanted, "seed {seed}: {file}\n{text}");
             kinds.insert(wanted.map(|(action, slot)| (action == Action::Block, slot.is_some())));
-            let by_meaning = policy::decide(&effective, &|_| Vec::new(), &operation);
+            let by_meaning = policy::decide(&meaning, &operation);
             let denies = got.is_some_and(|one| told(one).is_some_and(|(a, _)| a == Action::Block));
             assert_eq!(
                 denies,

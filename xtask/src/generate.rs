@@ -11,7 +11,7 @@ use crate::workspace;
 const WRITE: &str = "CRESSET_GENERATE";
 
 /// Crates whose test `generated` makes files.
-const CRATES: [&str; 1] = ["exporters"];
+const CRATES: [&str; 2] = ["exporters", "policy"];
 
 /// Whether to write.
 #[derive(clap::Args)]

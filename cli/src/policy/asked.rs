@@ -5,7 +5,7 @@
 use std::fmt;
 
 use policy::{
-    Effective, Enforced, Operation, Posture, Protocol, SocketKey, Workload, decide, select,
+    Act, Enforced, Operation, Posture, Protocol, Rules, SocketKey, Workload, decide, select,
 };
 
 use super::loaded::Compiled;
@@ -182,8 +182,9 @@ impl fmt::Display for Answer {
 /// The policies of one workload, ready to answer.
 pub(super) struct Judge<'s> {
     compiled: &'s Compiled,
-    effective: Effective,
-    links: Links<'s>,
+    rules: Rules,
+    digest: proto::Digest,
+    policies: Vec<String>,
 }
 
 /// Other names of a literal path: where its links lead.
@@ -192,21 +193,24 @@ pub(super) type Links<'s> = &'s dyn Fn(&str) -> Vec<String>;
 impl<'s> Judge<'s> {
     /// The policies of a set that are about a workload.
     pub(super) fn new(compiled: &'s Compiled, workload: &Workload, links: Links<'s>) -> Judge<'s> {
+        let now = std::time::SystemTime::now().into();
+        let effective = select(&compiled.set, workload, now);
         Judge {
             compiled,
-            effective: select(&compiled.set, workload),
-            links,
+            rules: Rules::new(&effective, links),
+            digest: effective.digest(),
+            policies: effective.policies(),
         }
     }
 
     /// Equal for equal policies.
     pub(super) fn digest(&self) -> proto::Digest {
-        self.effective.digest()
+        self.digest
     }
 
     /// The titles of the policies.
     pub(super) fn policies(&self) -> Vec<String> {
-        self.effective.policies()
+        self.policies.clone()
     }
 
     /// What they say to an operation.
@@ -218,8 +222,13 @@ impl<'s> Judge<'s> {
                 rule: 0,
             };
         };
-        let verdict = decide(&self.effective, self.links, &operation);
+        let verdict = decide(&self.rules, &operation);
+        let would = verdict.shadow.filter(|shadow| shadow.denies());
         let (outcome, rule) = match (verdict.enforced, verdict.audit) {
+            _ if would.is_some() => match would {
+                Some(Enforced::Block(rule)) => (Outcome::WouldBlock, Some(rule)),
+                _ => (Outcome::WouldBlock, None),
+            },
             (Enforced::Block(rule), _) => (Outcome::Block, Some(rule)),
             (Enforced::Posture(Posture::Block), _) => (Outcome::Block, None),
             (_, Some(rule)) => (Outcome::Audit, Some(rule)),
@@ -242,21 +251,21 @@ impl<'s> Judge<'s> {
     }
 }
 
-/// None for what this version's rules cannot be about.
+/// None for names that are none.
 fn operation(asked: &Asked) -> Option<Operation> {
-    Some(match &asked.what {
-        What::Exec(path) => Operation::Exec { path: path.clone() },
-        What::Open { path, write } => Operation::Open {
-            path: path.clone(),
-            write: *write,
-        },
-        What::Socket(SocketName(key)) => Operation::Socket { key: *key },
-        What::Capability(name) => Operation::Capability {
+    let mut operation = match &asked.what {
+        What::Exec(path) => Operation::exec(path.as_str()).args(asked.args.clone()),
+        What::Open { path, write } => Operation::open(path.as_str(), *write),
+        What::Socket(SocketName(key)) => Operation::of(Act::Socket { key: *key }),
+        What::Capability(name) => Operation::of(Act::Capability {
             number: policy::capability(name)?,
-        },
-        What::Syscall { name, .. } => Operation::Syscall {
+        }),
+        What::Syscall { name, path } => Operation::of(Act::Syscall {
             number: policy::syscall(name)?,
-        },
-        What::Dns(_) => return None,
-    })
+            path: Some(path.clone()),
+        }),
+        What::Dns(name) => Operation::lookup(name.as_str()),
+    };
+    operation.by.program = asked.source.clone();
+    Some(operation.owner(asked.owner).terminal(asked.tty))
 }

@@ -42,13 +42,17 @@ pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode, Trouble> {
 }
 
 /// The parts in the order in which they are told.
-const SECTIONS: [Section; 6] = [
+const SECTIONS: [Section; 10] = [
     Section::Process,
     Section::File,
     Section::Network,
     Section::Dns,
     Section::Capabilities,
     Section::Syscalls,
+    Section::Endpoints,
+    Section::Devices,
+    Section::Presets,
+    Section::Flows,
 ];
 
 fn explained(blob: &PolicyBlob, policies: &[Policy], _: &Compiled) -> String {

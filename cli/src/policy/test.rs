@@ -181,6 +181,7 @@ impl Postures {
             file: wire(self.file),
             network: wire(self.network),
             capabilities: wire(self.capabilities),
+            ..rules::Postures::default()
         }
     }
 }

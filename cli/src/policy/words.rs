@@ -12,6 +12,10 @@ pub(super) fn section(section: Section) -> &'static str {
         Section::Dns => "names (DNS)",
         Section::Capabilities => "capabilities",
         Section::Syscalls => "system calls",
+        Section::Endpoints => "connections",
+        Section::Devices => "devices",
+        Section::Presets => "presets",
+        Section::Flows => "packets",
         _ => "other operations",
     }
 }
@@ -115,6 +119,10 @@ fn deed(rule: &Rule) -> String {
         Section::Dns => format!("asking for {} and names below", place(object, "")),
         Section::Capabilities => format!("using CAP_{}", place(object, "").to_uppercase()),
         Section::Syscalls => format!("calling {}", place(object, "")),
+        Section::Endpoints => format!("connections {}", place(object, "")),
+        Section::Devices => format!("plugging in devices: {}", place(object, "")),
+        Section::Presets => format!("what the preset {} is about", place(object, "")),
+        Section::Flows => format!("packets: {}", place(object, "")),
         _ => place(object, "operation"),
     }
 }
@@ -136,7 +144,14 @@ fn place(object: Option<&Object>, noun: &str) -> String {
         Is::Pattern(pattern) => format!("{noun}s like {pattern}"),
         Is::Protocol(name) | Is::Domain(name) | Is::Capability(name) => name.clone(),
         Is::Syscall(call) => syscall(call),
+        Is::Endpoint(_) | Is::Device(_) | Is::Preset(_) | Is::Flow(_) => known(object),
     }
+}
+
+/// As the policy crate names it in problems and alerts.
+fn known(object: Option<&Object>) -> String {
+    let known = object.and_then(|object| policy::Object::try_from(object).ok());
+    known.map(|object| object.to_string()).unwrap_or_default()
 }
 
 fn syscall(call: &rules::object::Syscall) -> String {

@@ -64,6 +64,14 @@ macro_rules! direction {
                 }
             }
         }
+
+        impl $name {
+            /// The attributes of this level alone.
+            pub fn attributes(&self) -> Attributes<'_> {
+                let Self { severity, tags, message, action, .. } = self;
+                Attributes { severity: *severity, tags, message, action: *action }
+            }
+        }
     };
 }
 
@@ -112,6 +120,7 @@ object! {
             #[schemars(range(min = 1, max = 65535))]
             end_port: Option<i32>,
             /// `TCP`, `UDP` or `SCTP`.
+            #[schemars(extend("enum" = ["TCP", "UDP", "SCTP", "tcp", "udp", "sctp"]))]
             protocol: Option<String>,
         }
     }

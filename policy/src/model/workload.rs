@@ -3,15 +3,21 @@
 use schemars::JsonSchema;
 use serde::{Deserialize as Read, Serialize as Write};
 
-use super::{Attributes, is_default};
+use super::{Attributes, EndpointMatch, is_default};
 use crate::rule::Action;
+
+/// KubeArmor's pattern, which is held to the end only, so that comma lists pass.
+const PROTOCOLS: &str = "(tcp|TCP|udp|UDP|raw|RAW|icmp|ICMP|icmpv6|ICMPV6|sctp|SCTP|stream|STREAM|dgram|DGRAM|rdm|RDM|seqpacket|SEQPACKET|dccp|DCCP|packet|PACKET|all|ALL)$";
+
+/// As KubeArmor's, with the seven names that Linux has and it has not.
+const CAPABILITY_NAMES: &str = "(chown|dac_override|dac_read_search|fowner|fsetid|kill|setgid|setuid|setpcap|linux_immutable|net_bind_service|net_broadcast|net_admin|net_raw|ipc_lock|ipc_owner|sys_module|sys_rawio|sys_chroot|sys_ptrace|sys_pacct|sys_admin|sys_boot|sys_nice|sys_resource|sys_time|sys_tty_config|mknod|lease|audit_write|audit_control|setfcap|mac_override|mac_admin|syslog|wake_alarm|block_suspend|audit_read|perfmon|bpf|checkpoint_restore)$";
 
 // === process and file ===
 
 object! {
     /// By which program.
     Source {
-        required {
+        optional {
             /// Absolute path of its file.
             #[schemars(length(max = 200), regex(pattern = r"^\/+.*[^\/]$"))]
             path: String,
@@ -176,6 +182,8 @@ object! {
             /// Names that are looked up.
             #[serde(rename = "matchDNSQueries")]
             match_dns_queries: Vec<DnsQuery>,
+            /// Connections by their far end.
+            match_endpoints: Vec<EndpointMatch>,
         }
     } with attributes
 }
@@ -186,6 +194,7 @@ object! {
         required {
             /// `tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, `stream`, `dgram`, `raw`, `rdm`, `seqpacket`, `dccp`, `packet`, `all`; several
             /// with commas.
+            #[schemars(regex(pattern = PROTOCOLS))]
             protocol: String,
         }
         optional {
@@ -226,6 +235,7 @@ object! {
     Capability {
         required {
             /// Lower case, without `cap_`.
+            #[schemars(regex(pattern = CAPABILITY_NAMES))]
             capability: String,
         }
         optional {
@@ -287,12 +297,10 @@ object! {
 object! {
     /// System calls on a path.
     SyscallPath {
-        required {
+        optional {
             /// A file, or a directory with its closing `/`.
             #[schemars(regex(pattern = r"(^\/+.*[^\/]$)|(^\/$|^\/.*\/$)"))]
             path: String,
-        }
-        optional {
             /// Everything below the directory.
             recursive: bool,
             /// Their names.
@@ -321,11 +329,9 @@ object! {
 object! {
     /// A ready-made check.
     Preset {
-        required {
+        optional {
             /// `filelessExec`, `anonymousMapExec`, `protectEnv`, `protectProc` or `exec`.
             name: String,
-        }
-        optional {
             /// Does not come from the spec: nothing and `Allow` mean Block.
             action: Option<Action>,
         }

@@ -4,8 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use policy::{Effective, Flat, Operation, Set, SocketKey, Workload, compile, load, select};
+use policy::{
+    Act, Effective, Flat, Judges, Moment, Operation, Rules, Set, Workload, compile, load, select,
+};
 use proto::rules;
+
+/// When tests take place.
+pub(crate) const NOW: Moment = Moment(1_800_000_000);
 
 /// A whole policy for namespace `shop`, label `app=cart`, out of the lines below `spec:` but the selector.
 pub(crate) fn shop(name: &str, spec: &str) -> String {
@@ -39,6 +44,7 @@ pub(crate) fn blocking() -> rules::Postures {
         file: block,
         network: block,
         capabilities: block,
+        devices: block,
     }
 }
 
@@ -54,7 +60,7 @@ pub(crate) fn workload(namespace: &str, labels: &[(&str, &str)]) -> Workload {
 }
 
 pub(crate) fn cart(set: &Set) -> Effective {
-    select(set, &workload("shop", &[("app", "cart")]))
+    select(set, &workload("shop", &[("app", "cart")]), NOW)
 }
 
 /// A merged `/usr`, as most systems have it.
@@ -66,35 +72,40 @@ pub(crate) fn merged_usr(path: &str) -> Vec<String> {
     names
 }
 
+pub(crate) fn rules(effective: &Effective) -> Rules {
+    Rules::new(effective, &merged_usr)
+}
+
+/// On a node that judges the whole language.
 pub(crate) fn flat(effective: &Effective) -> Flat {
-    policy::flatten(effective, &merged_usr)
+    policy::flatten(&rules(effective), Judges::ALL)
+}
+
+/// On a node that judges no conditions.
+pub(crate) fn plain(effective: &Effective) -> Flat {
+    policy::flatten(&rules(effective), Judges::PLAIN)
 }
 
 pub(crate) fn exec(path: &str) -> Operation {
-    Operation::Exec { path: path.into() }
+    Operation::exec(path)
 }
 
 pub(crate) fn open(path: &str) -> Operation {
-    Operation::Open {
-        path: path.into(),
-        write: false,
-    }
+    Operation::read(path)
 }
 
 pub(crate) fn socket(kind: i32, protocol: i32) -> Operation {
-    Operation::Socket {
-        key: SocketKey::of(kind, protocol),
-    }
+    Operation::socket(kind, protocol)
 }
 
 pub(crate) fn capability(name: &str) -> Operation {
     let number = policy::capability(name).unwrap();
-    Operation::Capability { number }
+    Operation::of(Act::Capability { number })
 }
 
 pub(crate) fn syscall(name: &str) -> Operation {
     let number = policy::syscall(name).unwrap();
-    Operation::Syscall { number }
+    Operation::of(Act::Syscall { number, path: None })
 }
 
 /// The outcome in words: `block a`, `allow b`, `posture block`, `pass`; with the audit that tells, `pass, audit c`.

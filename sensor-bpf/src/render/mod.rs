@@ -122,7 +122,7 @@ fn alert(
     } = context.node;
     let (task, rule) = (&observation.task, context.rule);
     let subject = Subject::of(context.whose, task);
-    let told = told(decision, *tier);
+    let told = told(decision, *tier, rule);
     let tags = rule.map(|rule| rule.tags.join(",")).unwrap_or_default();
     feeder::Alert {
         timestamp: parts.timestamp,
@@ -304,7 +304,8 @@ struct Told {
     result: &'static str,
 }
 
-fn told(decision: Decision, tier: u8) -> Told {
+fn told(decision: Decision, tier: u8, rule: Option<&SlotRule>) -> Told {
+    let softened = rule.is_some_and(|rule| rule.action == policy::Action::Block);
     let enforcer = if tier == 3 { "BPFContain" } else { "BPFLSM" };
     match (decision.action, decision.outcome) {
         (Action::Block, Outcome::Denied) => Told {
@@ -318,6 +319,12 @@ fn told(decision: Decision, tier: u8) -> Told {
             result: "Killed",
         },
         (Action::Block, Outcome::Passed) => Told {
+            enforcer: "eBPF Monitor",
+            action: "Audit (Block)",
+            result: "Passed",
+        },
+        // A Block that may not be enforced: its policy is in mode audit, or an exception from it is not judged here.
+        (Action::Audit, _) if softened && decision.by != By::Posture => Told {
             enforcer: "eBPF Monitor",
             action: "Audit (Block)",
             result: "Passed",

@@ -3,7 +3,6 @@
 #![allow(dead_code, unreachable_pub)] // reason: each test program uses its part
 
 use policy::{Action, Candidate, Class, Flat, List, Posture, SocketKey, State};
-use proto::Digest;
 
 /// A list of rules, each with the slot of its place in the order of calls.
 pub struct Rules {
@@ -19,23 +18,7 @@ enum Of {
 
 impl Rules {
     pub fn new() -> Self {
-        let class = Class {
-            allow_list: false,
-            posture: Posture::Audit,
-        };
-        let flat = Flat {
-            digest: Digest([0; 32]),
-            slots: Vec::new(),
-            process: class,
-            file: class,
-            network: class,
-            capabilities: class,
-            states: vec![State::default()],
-            sockets: Vec::new(),
-            capability_rules: Vec::new(),
-            syscalls: Vec::new(),
-            not_enforced: Vec::new(),
-        };
+        let flat = Flat::default();
         Self { flat, slots: 0 }
     }
 
@@ -66,7 +49,7 @@ impl Rules {
     }
 
     pub fn process_posture(mut self, posture: Posture) -> Self {
-        self.flat.process = Class {
+        self.flat.modes.process = Class {
             allow_list: true,
             posture,
         };
@@ -74,7 +57,7 @@ impl Rules {
     }
 
     pub fn file_posture(mut self, posture: Posture) -> Self {
-        self.flat.file = Class {
+        self.flat.modes.file = Class {
             allow_list: true,
             posture,
         };
@@ -82,7 +65,7 @@ impl Rules {
     }
 
     pub fn network_posture(mut self, posture: Posture) -> Self {
-        self.flat.network = Class {
+        self.flat.modes.network = Class {
             allow_list: true,
             posture,
         };
@@ -98,6 +81,8 @@ impl Rules {
         Candidate {
             slot: self.slots - 1,
             action,
+            order: self.slots.into(),
+            shadow: false,
         }
     }
 

@@ -4,6 +4,7 @@
 //! bench relay   real relay (release) ◀═ link, feed, /metrics ═▶ cresset-bench   a table of rates, latencies, CPU, memory
 //! bench sinks   each sink alone ─▶ a fast fake in a process of its own           events a second, CPU an event, memory
 //! bench micro   cresset-bench under callgrind, N and 2N events  ─▶ instructions an event ─▶ bench/baseline.json
+//! bench policy  policies in a loop, no relay and no kernel      ─▶ a table of times
 //! ```
 //! The first says what a machine can do, and is noise on a busy one. The second is the same on every machine, so a test
 //! can hold code to it. What both drive is a program of its own, so that other commands of xtask need not be built with
@@ -36,6 +37,8 @@ enum Command {
     Sinks(args::SinksArgs),
     /// Count the instructions of its parts with callgrind
     Micro(args::MicroArgs),
+    /// Ten thousand policies from text to verdict
+    Policy,
 }
 
 pub(crate) use micro::missing;
@@ -51,7 +54,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Command::Distribute(args) => relay(&args.clone().only(args::Case::Distribute)),
         Command::Sinks(args) => sinks(args),
         Command::Micro(args) => micro::run(args),
+        Command::Policy => policy(),
     }
+}
+
+fn policy() -> Result<()> {
+    let measured = [
+        "run",
+        "--profile",
+        "measure",
+        "--package",
+        "policy",
+        "--example",
+        "bench",
+    ];
+    workspace::check(workspace::cargo().args(measured))
 }
 
 fn relay(args: &args::RelayArgs) -> Result<()> {
