@@ -100,7 +100,13 @@ fn operation(section: Section) -> Option<&'static str> {
         Section::File => Some("file"),
         Section::Network => Some("network"),
         Section::Capabilities => Some("capabilities"),
-        Section::Dns | Section::Syscalls | Section::Unspecified => None,
+        Section::Dns
+        | Section::Syscalls
+        | Section::Devices
+        | Section::Presets
+        | Section::Endpoints
+        | Section::Flows
+        | Section::Unspecified => None,
     }
 }
 
@@ -108,9 +114,11 @@ fn section_word(section: Section) -> &'static str {
     match section {
         Section::Process => "process",
         Section::File => "file",
-        Section::Network | Section::Dns => "network",
+        Section::Network | Section::Dns | Section::Endpoints | Section::Flows => "network",
         Section::Capabilities => "capabilities",
         Section::Syscalls => "syscalls",
+        Section::Devices => "device",
+        Section::Presets => "presets",
         Section::Unspecified => "",
     }
 }

@@ -5,7 +5,8 @@
 use std::fmt;
 
 use policy::{
-    Act, Enforced, Operation, Posture, Protocol, Rules, SocketKey, Workload, decide, select,
+    Act, Actor, Enforced, Moment, Operation, Posture, Protocol, Rules, SocketKey, Workload, decide,
+    select,
 };
 
 use super::loaded::Compiled;
@@ -22,6 +23,10 @@ pub(super) struct Asked {
     pub(super) owner: bool,
     /// A terminal is attached.
     pub(super) tty: bool,
+    /// The process, where that matters: whose `/proc` is looked into.
+    pub(super) pid: Option<u32>,
+    /// Out of a `kubectl exec` session; none: not known.
+    pub(super) session: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +36,8 @@ pub(super) enum What {
         path: String,
         write: bool,
     },
+    /// Making memory executable that no file stands behind.
+    MapExec,
     /// The name of a protocol, socket type, or what else `matchProtocols` knows.
     Socket(SocketName),
     Dns(String),
@@ -97,6 +104,8 @@ impl Asked {
             args: Vec::new(),
             owner: false,
             tty: false,
+            pid: None,
+            session: Some(false),
         }
     }
 }
@@ -107,6 +116,7 @@ impl fmt::Display for Asked {
             What::Exec(path) => write!(f, "starting {path}")?,
             What::Open { path, write: true } => write!(f, "writing {path}")?,
             What::Open { path, write: false } => write!(f, "reading {path}")?,
+            What::MapExec => write!(f, "making anonymous memory executable")?,
             What::Socket(name) => write!(f, "a {name} socket")?,
             What::Dns(name) => write!(f, "asking for the name {name}")?,
             What::Capability(name) => write!(f, "using CAP_{}", name.to_uppercase())?,
@@ -124,6 +134,9 @@ impl fmt::Display for Asked {
         }
         if self.tty {
             write!(f, " at a terminal")?;
+        }
+        if self.session == Some(true) {
+            write!(f, " in a session")?;
         }
         Ok(())
     }
@@ -167,6 +180,8 @@ pub(super) struct Answer {
     pub(super) by: String,
     /// The rule, where it is one.
     pub(super) rule: u64,
+    /// Nothing that a rule asks for is unknown.
+    pub(super) sure: bool,
 }
 
 impl fmt::Display for Answer {
@@ -184,22 +199,22 @@ pub(super) struct Judge<'s> {
     compiled: &'s Compiled,
     rules: Rules,
     digest: proto::Digest,
-    policies: Vec<String>,
+    titles: Vec<String>,
 }
 
 /// Other names of a literal path: where its links lead.
 pub(super) type Links<'s> = &'s dyn Fn(&str) -> Vec<String>;
 
 impl<'s> Judge<'s> {
-    /// The policies of a set that are about a workload.
-    pub(super) fn new(compiled: &'s Compiled, workload: &Workload, links: Links<'s>) -> Judge<'s> {
-        let now = std::time::SystemTime::now().into();
+    /// The policies of a set that are about a workload now.
+    pub(super) fn new(compiled: &'s Compiled, workload: &Workload, links: Links<'_>) -> Judge<'s> {
+        let now = Moment::from(std::time::SystemTime::now());
         let effective = select(&compiled.set, workload, now);
         Judge {
             compiled,
             rules: Rules::new(&effective, links),
             digest: effective.digest(),
-            policies: effective.policies(),
+            titles: effective.policies(),
         }
     }
 
@@ -209,36 +224,30 @@ impl<'s> Judge<'s> {
     }
 
     /// The titles of the policies.
-    pub(super) fn policies(&self) -> Vec<String> {
-        self.policies.clone()
+    pub(super) fn policies(&self) -> &[String] {
+        &self.titles
     }
 
     /// What they say to an operation.
     pub(super) fn answer(&self, asked: &Asked) -> Answer {
         let Some(operation) = operation(asked) else {
-            return Answer {
-                outcome: Outcome::Pass,
-                by: String::new(),
-                rule: 0,
-            };
+            return Answer::NOTHING;
         };
         let verdict = decide(&self.rules, &operation);
-        let would = verdict.shadow.filter(|shadow| shadow.denies());
-        let (outcome, rule) = match (verdict.enforced, verdict.audit) {
-            _ if would.is_some() => match would {
-                Some(Enforced::Block(rule)) => (Outcome::WouldBlock, Some(rule)),
-                _ => (Outcome::WouldBlock, None),
-            },
-            (Enforced::Block(rule), _) => (Outcome::Block, Some(rule)),
-            (Enforced::Posture(Posture::Block), _) => (Outcome::Block, None),
-            (_, Some(rule)) => (Outcome::Audit, Some(rule)),
-            (Enforced::Posture(Posture::Audit), None) => (Outcome::Audit, None),
-            (Enforced::Allow(rule), None) => (Outcome::Pass, Some(rule)),
-            (Enforced::Nothing, None) => {
+        let sure = verdict.doubt().is_none();
+        let would = verdict.shadow.filter(Enforced::denies);
+        let (outcome, rule) = match (verdict.enforced, would, verdict.audit) {
+            (Enforced::Block(rule), ..) => (Outcome::Block, Some(rule)),
+            (Enforced::Posture(Posture::Block), ..) => (Outcome::Block, None),
+            (_, Some(Enforced::Block(rule)), _) => (Outcome::WouldBlock, Some(rule)),
+            (_, Some(_), _) => (Outcome::WouldBlock, None),
+            (_, _, Some(rule)) => (Outcome::Audit, Some(rule)),
+            (Enforced::Posture(Posture::Audit), ..) => (Outcome::Audit, None),
+            (Enforced::Allow(rule), ..) => (Outcome::Pass, Some(rule)),
+            (Enforced::Nothing, ..) => {
                 return Answer {
-                    outcome: Outcome::Pass,
-                    by: String::new(),
-                    rule: 0,
+                    sure,
+                    ..Answer::NOTHING
                 };
             }
         };
@@ -247,25 +256,49 @@ impl<'s> Judge<'s> {
             outcome,
             by: by.to_owned(),
             rule: rule.map_or(0, |rule| rule.0),
+            sure,
         }
     }
 }
 
-/// None for names that are none.
-fn operation(asked: &Asked) -> Option<Operation> {
-    let mut operation = match &asked.what {
-        What::Exec(path) => Operation::exec(path.as_str()).args(asked.args.clone()),
-        What::Open { path, write } => Operation::open(path.as_str(), *write),
-        What::Socket(SocketName(key)) => Operation::of(Act::Socket { key: *key }),
-        What::Capability(name) => Operation::of(Act::Capability {
-            number: policy::capability(name)?,
-        }),
-        What::Syscall { name, path } => Operation::of(Act::Syscall {
-            number: policy::syscall(name)?,
-            path: Some(path.clone()),
-        }),
-        What::Dns(name) => Operation::lookup(name.as_str()),
+impl Answer {
+    /// Nobody says anything.
+    const NOTHING: Answer = Answer {
+        outcome: Outcome::Pass,
+        by: String::new(),
+        rule: 0,
+        sure: true,
     };
-    operation.by.program = asked.source.clone();
-    Some(operation.owner(asked.owner).terminal(asked.tty))
+}
+
+/// None for a name that no operation has.
+fn operation(asked: &Asked) -> Option<Operation> {
+    let act = match &asked.what {
+        What::Exec(path) => Act::Exec {
+            path: path.clone(),
+            args: Some(asked.args.clone()),
+        },
+        What::Open { path, write } => Act::Open {
+            path: path.clone(),
+            write: *write,
+        },
+        What::MapExec => Act::MapExec,
+        What::Socket(SocketName(key)) => Act::Socket { key: *key },
+        What::Dns(name) => Act::Lookup { name: name.clone() },
+        What::Capability(name) => Act::Capability {
+            number: policy::capability(name)?,
+        },
+        What::Syscall { name, path } => Act::Syscall {
+            number: policy::syscall(name)?,
+            path: Some(path.clone()).filter(|path| !path.is_empty()),
+        },
+    };
+    let by = Actor {
+        program: asked.source.clone(),
+        owner: Some(asked.owner),
+        terminal: Some(asked.tty),
+        pid: asked.pid,
+        session: asked.session,
+    };
+    Some(Operation { act, by })
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use policy::Surroundings;
 use yaml::{Problem, Severity};
 
 use super::loaded::Loaded;
@@ -32,6 +33,12 @@ pub(crate) struct CheckArgs {
 /// A file that cannot be read; an output that cannot be written.
 pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, Trouble> {
     let mut loaded = Loaded::read(&args.paths)?;
+    loaded
+        .problems
+        .extend(policy::check(&loaded.policies, &Surroundings::default()));
+    loaded
+        .problems
+        .sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     if args.strict {
         for problem in &mut loaded.problems {
             problem.severity = Severity::Error;

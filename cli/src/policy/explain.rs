@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use policy::Policy;
-use proto::rules::{Action, PolicyBlob, Postures, Rule, Section};
+use proto::rules::{Action, Mode, PolicyBlob, Postures, Rule, Section};
 
 use super::loaded::{Compiled, Loaded, title};
 use super::words;
@@ -41,6 +41,9 @@ pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode, Trouble> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// So many of them are worth telling of when they are left open.
+const MAIN: usize = 6;
+
 /// The parts in the order in which they are told.
 const SECTIONS: [Section; 10] = [
     Section::Process,
@@ -49,9 +52,9 @@ const SECTIONS: [Section; 10] = [
     Section::Dns,
     Section::Capabilities,
     Section::Syscalls,
+    Section::Presets,
     Section::Endpoints,
     Section::Devices,
-    Section::Presets,
     Section::Flows,
 ];
 
@@ -62,13 +65,22 @@ fn explained(blob: &PolicyBlob, policies: &[Policy], _: &Compiled) -> String {
         &format!("{} {}{}", blob.kind, title(blob), place(blob, policies)),
     );
     page.line(1, &format!("For {}.", words::workloads(blob)));
+    if blob.mode() == Mode::Audit {
+        page.line(
+            1,
+            "Mode audit: it decides nothing and tells what it would have decided.",
+        );
+    }
+    if blob.expires > 0 {
+        page.line(1, &format!("Until {} (unix time).", blob.expires));
+    }
     page.rules(blob, Action::Block, "Stopped and told");
     page.rules(blob, Action::Audit, "Passes and is told");
     page.rules(blob, Action::Allow, "Passes in silence");
     page.left_open(blob);
     page.tiers(blob);
     if !blob.unenforced.is_empty() {
-        page.line(1, "Not judged by this version:");
+        page.line(1, "Enforced nowhere:");
         for part in &blob.unenforced {
             page.line(2, &format!("{}: {}", part.path, part.reason));
         }
@@ -142,6 +154,7 @@ impl Page {
         }
         let open: Vec<String> = SECTIONS
             .into_iter()
+            .take(MAIN)
             .filter(|section| !has(blob, *section, Action::Allow))
             .map(|section| words::section(section).to_owned())
             .collect();

@@ -30,7 +30,7 @@ A file of test cases, NAME.test.yaml, is about NAME.yaml beside it, or about the
   tests:
     - {exec: [/usr/bin/bash, /usr/bin/dash], source: /usr/sbin/nginx, expect: block, by: no-shells}
     - {open: /etc/passwd, access: write, owner: true, expect: block}
-    - {socket: raw, expect: block}           also: dns, capability, syscall (with path), args, tty
+    - {socket: raw, expect: block}           also: dns, capability, syscall (with path), map_exec, args, tty, pid, session
     - {exec: /usr/bin/ls, expect: pass}      pass, audit, would-block, block";
 
 /// Run the test cases beside policies; exits 1 when one fails
@@ -135,6 +135,12 @@ struct Case {
     owner: bool,
     #[serde(default)]
     tty: bool,
+    #[serde(default)]
+    map_exec: bool,
+    #[serde(default)]
+    pid: Option<u32>,
+    #[serde(default)]
+    session: bool,
     expect: Outcome,
     #[serde(default)]
     by: Option<String>,
@@ -193,6 +199,7 @@ impl Case {
     /// What is wrong with it.
     fn asked(&self) -> Result<Vec<Asked>, String> {
         let mut what = Vec::new();
+        what.extend(self.map_exec.then_some(What::MapExec));
         what.extend(self.exec.0.iter().cloned().map(What::Exec));
         let write = self.access == Some(Access::Write);
         what.extend(self.open.0.iter().map(|path| What::Open {
@@ -226,6 +233,8 @@ impl Case {
             args: self.args.clone(),
             owner: self.owner,
             tty: self.tty,
+            pid: self.pid,
+            session: Some(self.session),
         };
         Ok(what.into_iter().map(whole).collect())
     }
@@ -235,6 +244,7 @@ impl Case {
         let no_file = !what.iter().any(|what| matches!(what, What::Open { .. }));
         let no_call = !what.iter().any(|what| matches!(what, What::Syscall { .. }));
         let relative = what.iter().find_map(|what| match what {
+            What::Exec(path) if path.starts_with("memfd:") => None,
             What::Exec(path) | What::Open { path, .. } if !path.starts_with('/') => Some(path),
             _ => None,
         });

@@ -13,8 +13,8 @@ pub(super) fn section(section: Section) -> &'static str {
         Section::Capabilities => "capabilities",
         Section::Syscalls => "system calls",
         Section::Endpoints => "connections",
-        Section::Devices => "devices",
-        Section::Presets => "presets",
+        Section::Presets => "ready-made checks",
+        Section::Devices => "USB devices",
         Section::Flows => "packets",
         _ => "other operations",
     }
@@ -23,9 +23,10 @@ pub(super) fn section(section: Section) -> &'static str {
 /// For which workloads a policy is, as the end of "for …".
 pub(super) fn workloads(blob: &PolicyBlob) -> String {
     let selector = blob.selector.clone().unwrap_or_default();
+    let nodes = blob.nodes.clone().unwrap_or_default();
     match blob.kind.as_str() {
-        "KubeArmorHostPolicy" => format!("nodes{}", labelled(&selector)),
-        "KubeArmorNetworkPolicy" => format!("the network of nodes{}", labelled(&selector)),
+        "KubeArmorHostPolicy" => format!("nodes{}", labelled(&nodes)),
+        "KubeArmorNetworkPolicy" => format!("the network of nodes{}", labelled(&nodes)),
         "KubeArmorClusterPolicy" => {
             format!("workloads of every namespace{}", labelled(&selector))
         }
@@ -120,9 +121,8 @@ fn deed(rule: &Rule) -> String {
         Section::Capabilities => format!("using CAP_{}", place(object, "").to_uppercase()),
         Section::Syscalls => format!("calling {}", place(object, "")),
         Section::Endpoints => format!("connections {}", place(object, "")),
-        Section::Devices => format!("plugging in devices: {}", place(object, "")),
-        Section::Presets => format!("what the preset {} is about", place(object, "")),
-        Section::Flows => format!("packets: {}", place(object, "")),
+        Section::Flows => format!("packets {}", place(object, "")),
+        Section::Devices => format!("plugging in {}", place(object, "")),
         _ => place(object, "operation"),
     }
 }
@@ -144,14 +144,11 @@ fn place(object: Option<&Object>, noun: &str) -> String {
         Is::Pattern(pattern) => format!("{noun}s like {pattern}"),
         Is::Protocol(name) | Is::Domain(name) | Is::Capability(name) => name.clone(),
         Is::Syscall(call) => syscall(call),
-        Is::Endpoint(_) | Is::Device(_) | Is::Preset(_) | Is::Flow(_) => known(object),
+        Is::Preset(name) => preset(name).to_owned(),
+        Is::Endpoint(end) => endpoint(end),
+        Is::Device(device) => device_words(device),
+        Is::Flow(flow) => flow_words(flow),
     }
-}
-
-/// As the policy crate names it in problems and alerts.
-fn known(object: Option<&Object>) -> String {
-    let known = object.and_then(|object| policy::Object::try_from(object).ok());
-    known.map(|object| object.to_string()).unwrap_or_default()
 }
 
 fn syscall(call: &rules::object::Syscall) -> String {
@@ -160,6 +157,90 @@ fn syscall(call: &rules::object::Syscall) -> String {
         ("", _) => names,
         (path, true) => format!("{names} on anything below {path}"),
         (path, false) => format!("{names} on {path}"),
+    }
+}
+
+/// What each preset watches (policy.md of KubeArmor, "Presets").
+fn preset(name: &str) -> &'static str {
+    match name {
+        "filelessExec" => "starting programs out of memory",
+        "anonymousMapExec" => "making memory executable that no file stands behind",
+        "protectEnv" => "reading the environment of another process",
+        "protectProc" => "looking into /proc of another process",
+        "exec" => "starting anything in an exec session",
+        _ => "a preset that this version does not know",
+    }
+}
+
+fn ports(ports: &[rules::object::Ports]) -> String {
+    let one = |ports: &rules::object::Ports| {
+        let range = match ports.first == ports.last {
+            true => ports.first.to_string(),
+            false => format!("{}-{}", ports.first, ports.last),
+        };
+        format!(
+            "{}/{range}",
+            if ports.protocol.is_empty() {
+                "any"
+            } else {
+                &ports.protocol
+            }
+        )
+    };
+    if ports.is_empty() {
+        return String::new();
+    }
+    let all: Vec<String> = ports.iter().map(one).collect();
+    format!(" at {}", listed(&all, "or"))
+}
+
+fn endpoint(end: &rules::object::Endpoint) -> String {
+    let whom = [&end.cidr, &end.domain]
+        .into_iter()
+        .find(|text| !text.is_empty());
+    let whom = whom.map_or("anyone", String::as_str);
+    let way = match end.direction() {
+        rules::Direction::Egress => "to",
+        rules::Direction::Ingress => "from",
+        rules::Direction::Both => "with",
+    };
+    format!("{way} {whom}{}", ports(&end.ports))
+}
+
+fn flow_words(flow: &rules::object::Flow) -> String {
+    let way = match flow.direction() {
+        rules::Direction::Egress => "to",
+        rules::Direction::Ingress => "from",
+        rules::Direction::Both => "with",
+    };
+    let whom = match flow.cidrs.is_empty() {
+        true => "anyone".to_owned(),
+        false => listed(&flow.cidrs, "or"),
+    };
+    let mut text = format!("{way} {whom}{}", ports(&flow.ports));
+    if !flow.interfaces.is_empty() {
+        text += &format!(" on {}", listed(&flow.interfaces, "or"));
+    }
+    if let Some(quota) = &flow.quota {
+        text += &format!(" beyond {} bytes in {} s", quota.bytes, quota.seconds);
+    }
+    text
+}
+
+fn device_words(device: &rules::object::Device) -> String {
+    let part = |name: &str, value: Option<u32>| value.map(|value| format!("{name} {value}"));
+    let parts: Vec<String> = [
+        part("class", device.class),
+        part("subclass", device.sub_class),
+        part("protocol", device.protocol),
+        part("level", device.level),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    match parts.is_empty() {
+        true => "any USB device".to_owned(),
+        false => format!("USB devices of {}", listed(&parts, "and")),
     }
 }
 

@@ -90,6 +90,7 @@ struct Fields<'e> {
     tty: &'e str,
     args: &'e [String],
     uid: i32,
+    pid: i32,
     owner: Option<u32>,
     access: u32,
     truncated: u32,
@@ -114,6 +115,7 @@ macro_rules! fields {
             tty: &$event.tty,
             args: &$event.args,
             uid: $event.uid,
+            pid: $event.pid,
             owner: $event.owner_uid,
             access: $event.access_mask,
             truncated: $event.truncated,
@@ -307,6 +309,8 @@ impl Fields<'_> {
             args: self.args.get(1..).unwrap_or_default().to_vec(),
             owner,
             tty: !self.tty.is_empty(),
+            pid: u32::try_from(self.pid).ok().filter(|pid| *pid > 0),
+            session: None,
         };
         owners.into_iter().map(one).collect()
     }

@@ -275,11 +275,12 @@ fn decided(judges: &[Judge<'_>], cases: &[Asked]) -> Decided {
         .iter()
         .flat_map(|judge| cases.iter().map(|asked| judge.answer(asked)));
     let answers: BTreeSet<Answer> = each.collect();
+    let sure = answers.iter().all(|answer| answer.sure);
     let outcomes: BTreeSet<Outcome> = answers.iter().map(|answer| answer.outcome).collect();
     match answers.into_iter().next() {
-        Some(Answer { outcome, by, rule }) if outcomes.len() == 1 => {
-            Decided::Sure(outcome, by, rule)
-        }
+        Some(Answer {
+            outcome, by, rule, ..
+        }) if outcomes.len() == 1 && sure => Decided::Sure(outcome, by, rule),
         _ => Decided::Unknown,
     }
 }
