@@ -3,6 +3,8 @@
 //! An address is `HOST:PORT`, `http://HOST:PORT` or `unix:/PATH`. Without one it is `$CRESSET_RELAY`, then KubeArmor's
 //! `$KUBEARMOR_SERVICE`, then 127.0.0.1:32767. What only an administrator may do goes through the relay's Unix socket.
 
+mod authorized;
+
 use std::error::Error;
 use std::fmt;
 use std::io::Write;
@@ -11,8 +13,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
+
+use self::authorized::{Authorized, Credentials};
 
 /// How long a relay may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -31,6 +35,8 @@ pub(crate) struct RelayArgs {
     /// 127.0.0.1:32767]
     #[arg(long, alias = "gRPC", value_name = "ADDR")]
     pub(crate) relay: Option<String>,
+    #[command(flatten)]
+    credentials: Credentials,
 }
 
 impl RelayArgs {
@@ -50,7 +56,7 @@ impl RelayArgs {
 
     /// Connects to the relay.
     pub(crate) async fn connect(&self) -> Result<Relay, Trouble> {
-        Relay::connect(&self.address()).await
+        Relay::connect_as(&self.address(), &self.credentials).await
     }
 }
 
@@ -88,15 +94,20 @@ pub(crate) struct Relay {
     /// As it was given, for messages.
     pub(crate) address: String,
     /// The connection.
-    pub(crate) channel: Channel,
+    pub(crate) channel: Authorized,
 }
 
 impl Relay {
     /// Connects to an address.
     pub(crate) async fn connect(address: &str) -> Result<Relay, Trouble> {
-        let endpoint = Endpoint::from_shared(uri(address)?)
+        Relay::connect_as(address, &Credentials::default()).await
+    }
+
+    async fn connect_as(address: &str, credentials: &Credentials) -> Result<Relay, Trouble> {
+        let endpoint = Endpoint::from_shared(uri(address, credentials.is_encrypted())?)
             .map_err(|error| Trouble::Usage(error.to_string()))?;
-        let endpoint = endpoint
+        let endpoint = credentials
+            .secure(endpoint)?
             .connect_timeout(CONNECT)
             .tcp_keepalive(Some(KEEPALIVE))
             .tcp_nodelay(true);
@@ -109,7 +120,7 @@ impl Relay {
             })?;
         Ok(Relay {
             address: address.to_string(),
-            channel,
+            channel: Authorized::new(channel, credentials.authorization()?),
         })
     }
 
@@ -146,7 +157,7 @@ impl Relay {
     }
 
     /// The query service of this relay.
-    pub(crate) fn query(&self) -> proto::query::query_client::QueryClient<Channel> {
+    pub(crate) fn query(&self) -> proto::query::query_client::QueryClient<Authorized> {
         proto::query::query_client::QueryClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_MESSAGE)
     }
@@ -174,14 +185,18 @@ fn admin_socket(data: Option<&Path>) -> PathBuf {
 }
 
 /// What tonic understands of what people write.
-fn uri(address: &str) -> Result<String, Trouble> {
+fn uri(address: &str, encrypted: bool) -> Result<String, Trouble> {
     if address.starts_with("unix:") || address.starts_with("http://") {
         return Ok(address.to_string());
     }
     if address.starts_with("https://") {
-        return Err(Trouble::Usage(format!(
-            "{address}: this version reads plaintext feeds only; give HOST:PORT"
-        )));
+        return if encrypted {
+            Ok(address.to_string())
+        } else {
+            Err(Trouble::Usage(format!(
+                "{address}: who signed its certificate? give --ca-file FILE"
+            )))
+        };
     }
     let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
     let host = if host.is_empty() { "127.0.0.1" } else { host };
@@ -190,7 +205,8 @@ fn uri(address: &str) -> Result<String, Trouble> {
             "`{address}` is no address of a relay; give HOST:PORT, as in {DEFAULT}"
         )));
     }
-    Ok(format!("http://{host}:{port}"))
+    let scheme = if encrypted { "https" } else { "http" };
+    Ok(format!("{scheme}://{host}:{port}"))
 }
 
 /// Why a command could not do what it was asked to.
@@ -288,7 +304,7 @@ mod tests {
 
     #[test]
     fn addresses_are_what_people_write() {
-        let uri = |address| uri(address).ok();
+        let uri = |address| uri(address, false).ok();
         assert_eq!(uri("127.0.0.1:1").as_deref(), Some("http://127.0.0.1:1"));
         assert_eq!(
             uri("localhost:32767").as_deref(),

@@ -74,6 +74,10 @@ fn json(reply: &StatusReply) -> Value {
     json!({
         "relay": reply.relay.as_ref().map(relay),
         "sensors": reply.sensors.iter().map(sensor).collect::<Vec<_>>(),
+        "certificates": reply.certificates.iter().map(|certificate| json!({
+            "file": certificate.file,
+            "expires_unix": certificate.expires_unix,
+        })).collect::<Vec<_>>(),
         "sources": reply.sources.iter().map(source).collect::<Vec<_>>(),
         "policies": reply.policies.as_ref().map(policies),
         "sinks": reply.sinks.iter().map(sink).collect::<Vec<_>>(),

@@ -8,6 +8,7 @@
 //! ```
 
 mod doors;
+mod trust;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use journal::{AppendError, Opened};
 use prometheus::Registry;
-use proto::query::{LossStatus, RelayStatus, StatusReply};
+use proto::query::{CertificateStatus, LossStatus, RelayStatus, StatusReply};
 use proto::{Kind, rules};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +28,7 @@ use tokio::time::timeout;
 use tonic::Status;
 use tonic::service::Routes;
 
+use crate::access::AccessError;
 use crate::audit::Audit;
 use crate::conditions::Conditions;
 use crate::config::{self, Address, Config};
@@ -45,7 +47,8 @@ use crate::standing::Standing;
 use crate::status::Parts;
 use crate::{losses, metrics, steering};
 
-use self::doors::{Bindings, Certificates, Services};
+use self::doors::{Bindings, Services};
+use self::trust::Trust;
 
 pub use self::doors::Addresses;
 
@@ -67,6 +70,9 @@ pub enum StartError {
     /// A certificate.
     #[error(transparent)]
     Tls(#[from] listen::TlsError),
+    /// A file with tokens.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// A sink.
     #[error(transparent)]
     Sinks(#[from] fanout::BuildError),
@@ -120,6 +126,7 @@ pub struct App {
     policies: Policies,
     listeners: [Grpc; 3],
     http: TcpListener,
+    trust: Trust,
 }
 
 // === impl App ===
@@ -131,9 +138,9 @@ impl App {
     /// What is missing or taken, by name. Nothing is overwritten and nothing stays bound.
     pub async fn build(config: Config) -> Result<Self, StartError> {
         // First what can be wrong without a trace, then what has to be let go of again.
-        let certificates = Certificates::load(&config)?;
+        let trust = Trust::build(&config)?;
         let log = open_log(&config).await?;
-        Self::wire(config, certificates, log).await
+        Self::wire(config, trust, log).await
     }
 
     /// The same over a log that is open already, whatever disk it lies on.
@@ -141,15 +148,11 @@ impl App {
     /// # Errors
     /// As [`App::build`].
     pub async fn build_over(config: Config, log: Log) -> Result<Self, StartError> {
-        let certificates = Certificates::load(&config)?;
-        Self::wire(config, certificates, log).await
+        let trust = Trust::build(&config)?;
+        Self::wire(config, trust, log).await
     }
 
-    async fn wire(
-        config: Config,
-        certificates: Certificates,
-        log: Log,
-    ) -> Result<Self, StartError> {
+    async fn wire(config: Config, trust: Trust, log: Log) -> Result<Self, StartError> {
         let registry = metrics::registry()?;
         let bound = Bindings::take(&config.relay.listen).await?;
         let policies = build_policies(&config, &registry)?;
@@ -189,6 +192,7 @@ impl App {
             .with(sensors(&ingest))
             .with(sinks(&fanout))
             .with(pulled(&sources))
+            .with(certificates(&trust))
             .with(move |reply| reply.losses.extend(losses::of_doors(&accounts)));
         let shown = parts.clone();
         metrics::register(&registry, Arc::new(move || shown.read()), log.clone())?;
@@ -211,7 +215,8 @@ impl App {
         .await?;
         let (listeners, http) = bound.serve(
             services,
-            certificates,
+            &trust,
+            &config.relay.limits,
             Connections::new(&registry)?,
             ingest.budget(),
         );
@@ -230,6 +235,7 @@ impl App {
             policies,
             listeners,
             http,
+            trust,
         })
     }
 
@@ -266,10 +272,12 @@ impl App {
             policies,
             listeners,
             http,
+            trust,
             ..
         } = self;
         let mut background = JoinSet::new();
         background.spawn(policies.run(notices(ingest.importer(Door::Relay), origin.clone())));
+        background.spawn(trust.watch());
         background.spawn(telling.run());
         let own = ingest.importer(Door::Relay);
         background.spawn(log.standing().clone().watch(own, origin));
@@ -616,6 +624,20 @@ fn container_policies(ingest: &Ingest) -> policies::Workloads {
     })
 }
 
+fn certificates(trust: &Trust) -> impl Fn(&mut StatusReply) + Send + Sync + 'static {
+    let trust = trust.clone();
+    move |reply| {
+        reply.certificates = trust
+            .expiries()
+            .into_iter()
+            .map(|(file, expires_unix)| CertificateStatus {
+                file: file.display().to_string(),
+                expires_unix,
+            })
+            .collect();
+    }
+}
+
 /// Events from the admin socket.
 #[async_trait]
 impl Import for Importer {
@@ -651,7 +673,7 @@ async fn services(
     sinks: steering::Sinks,
     serving: ServingPolicies,
 ) -> Result<Services, StartError> {
-    let query = || QueryService::new(tail.clone(), log.relay_id(), parts.clone());
+    let query = || QueryService::new(tail.clone(), log.relay_id(), log.secret(), parts.clone());
     let admin = query().with_import(Arc::new(ingest.importer(Door::Import)));
     let reading = PoliciesService::new(serving.handle.clone());
     let changing = reading.clone().with_changes();

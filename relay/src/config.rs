@@ -26,6 +26,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::access::AccessEntry;
 use crate::sources::SourceConfig;
 
 pub use self::read::Settings;
@@ -78,9 +79,12 @@ pub struct Relay {
     /// Certificates of the feed and link listeners. Without them they are plaintext.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// Who may read what, by token.
-    #[serde(skip_serializing)]
-    pub access: Later,
+    /// Who may do what. Nothing said: on a plaintext listener everybody, else whoever has a certificate that `tls`
+    /// takes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<AccessEntry>,
+    /// What one peer may take of the listeners.
+    pub limits: PeerLimits,
     /// Where events are kept.
     pub log: LogConfig,
     /// How long events are kept.
@@ -97,7 +101,8 @@ impl Default for Relay {
             data_dir: default_data_dir(),
             listen: Listeners::default(),
             tls: None,
-            access: Later::default(),
+            access: Vec::new(),
+            limits: PeerLimits::default(),
             log: LogConfig::default(),
             retention: Retention::default(),
             ingest: Intake::default(),
@@ -307,17 +312,53 @@ impl JsonSchema for Address {
     }
 }
 
-/// PEM files of the feed and link listeners.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+/// Certificates of the feed and link listeners: PEM files, read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Tls {
+    /// A folder in KubeArmor's layout: ca.crt, server.crt, server.key. The keys below name other files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
     /// The relay's certificate chain.
-    pub cert_file: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
     /// The key of that certificate.
-    pub key_file: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
     /// Who signs the certificates of sensors and readers. The link listener needs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ca_file: Option<PathBuf>,
+}
+
+impl Tls {
+    /// Can clients be known by their certificates?
+    pub(crate) fn knows_clients(&self) -> bool {
+        self.dir.is_some() || self.client_ca_file.is_some()
+    }
+}
+
+/// The files of KubeArmor's layout.
+pub(crate) const CA_CERT: &str = "ca.crt";
+pub(crate) const SERVER_CERT: &str = "server.crt";
+pub(crate) const SERVER_KEY: &str = "server.key";
+
+/// What one peer may take of the feed and link listeners.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PeerLimits {
+    /// Connections of one address to one listener; more are closed. Many sensors behind one address need as many.
+    pub connections: u32,
+    /// A connection on which nothing is asked is closed after this time.
+    pub idle: yaml::Span,
+}
+
+impl Default for PeerLimits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            idle: yaml::Span(std::time::Duration::from_secs(300)),
+        }
+    }
 }
 
 /// Where events are kept.

@@ -6,8 +6,11 @@
 //! server, with expressions compiled once a call. Labels differ on purpose: all that are given must be there, as in a
 //! Kubernetes selector, where karmor takes any one of them and lets events without labels pass.
 
+use journal::Entry;
 use proto::{Event, Kind, View, link, query};
 use regex::{Regex, RegexBuilder};
+
+use crate::access::Namespaces;
 
 /// Memory that one compiled expression may take, in bytes: expressions come from whoever reaches the feed.
 const MAX_COMPILED: usize = 1 << 20;
@@ -32,6 +35,8 @@ pub struct Filter {
     labels: Vec<(String, String)>,
     min_severity: u32,
     fields: Vec<(Field, Regex)>,
+    /// What the reader may see at all.
+    namespaces: Namespaces,
 }
 
 /// A filter that cannot be used.
@@ -108,7 +113,30 @@ impl Filter {
             labels: filter.labels.into_iter().collect(),
             min_severity: filter.min_severity,
             fields,
+            namespaces: Namespaces::default(),
         })
+    }
+
+    /// Everything of one kind.
+    pub(crate) fn of(kind: Kind) -> Filter {
+        Filter {
+            kinds: vec![kind],
+            labels: Vec::new(),
+            min_severity: 0,
+            fields: Vec::new(),
+            namespaces: Namespaces::default(),
+        }
+    }
+
+    /// The same for a reader who may see these namespaces.
+    #[must_use]
+    pub fn within(self, namespaces: Namespaces) -> Filter {
+        Filter { namespaces, ..self }
+    }
+
+    /// Is there something that this reader must not hear of?
+    pub(crate) fn is_limited(&self) -> bool {
+        !self.namespaces.is_all()
     }
 
     /// Does the filter let this event pass?
@@ -116,10 +144,13 @@ impl Filter {
         if !self.kinds.contains(&event.kind) {
             return false;
         }
-        if self.fields.is_empty() && self.labels.is_empty() && self.min_severity == 0 {
+        if self.passes_all() {
             return true;
         }
         let view = event.view();
+        if !self.namespaces.admits(view.namespace) {
+            return false;
+        }
         let has =
             |(key, value): &(String, String)| view.labels().any(|label| label == (key, value));
         view.severity_number() >= self.min_severity
@@ -128,6 +159,20 @@ impl Filter {
                 let value = field(&view);
                 !value.is_empty() && expression.is_match(value)
             })
+    }
+
+    fn passes_all(&self) -> bool {
+        self.fields.is_empty()
+            && self.labels.is_empty()
+            && self.min_severity == 0
+            && self.namespaces.is_all()
+    }
+
+    /// Does the filter let the event of this record pass?
+    pub(crate) fn admits(&self, entry: &Entry) -> bool {
+        self.wants(entry.kind)
+            && Event::from_journal(entry.kind, entry.payload.clone())
+                .is_ok_and(|event| self.matches(&event))
     }
 
     /// Can an event of this kind pass?

@@ -11,6 +11,7 @@
 //!
 //! Each part has its settings and its `build`; [`App`] alone knows them all.
 
+mod access;
 mod app;
 mod audit;
 mod conditions;
@@ -34,12 +35,13 @@ pub mod status;
 mod steering;
 pub mod telemetry;
 
+pub use access::{AccessEntry, AccessError, Caller, Namespaces, Role};
 pub use app::{Addresses, App, RunError, StartError};
 pub use conditions::Conditions;
 pub use config::{
     Address, Compression, Config, DefaultPosture, Feeds, Intake, Later, Listen, Listeners,
-    LogConfig, LogKind, Policies, PolicySource, PolicySourceKind, Posture, Relay, Retention,
-    Settings, Tls, default_data_dir, schema,
+    LogConfig, LogKind, PeerLimits, Policies, PolicySource, PolicySourceKind, Posture, Relay,
+    Retention, Settings, Tls, default_data_dir, schema,
 };
 pub use listen::{BindError, TlsError};
 pub use log::OpenError;

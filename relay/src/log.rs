@@ -31,6 +31,9 @@ const MARK: &str = "cresset-data";
 /// What it begins with in every format.
 const FIRST_LINE: &str = "cresset data";
 
+/// What only this folder knows.
+const SECRET: &str = "relay.secret";
+
 /// The lock file.
 const LOCK: &str = "lock";
 
@@ -124,6 +127,12 @@ impl Log {
     pub fn relay_id(&self) -> &str {
         self.folder.as_ref().map_or("", |folder| &folder.relay_id)
     }
+
+    /// What only this data folder knows, the same after a restart.
+    #[must_use]
+    pub fn secret(&self) -> [u8; 32] {
+        self.folder.as_ref().map_or([0; 32], |folder| folder.secret)
+    }
 }
 
 /// Now, as records tell time.
@@ -205,6 +214,7 @@ pub enum OpenError {
 /// A data folder that this process holds.
 struct Folder {
     relay_id: String,
+    secret: [u8; 32],
     lock: File,
 }
 
@@ -233,7 +243,13 @@ impl Folder {
             Some(id) => id,
             None => make_mark(path, &mark).map_err(failed(&mark))?,
         };
-        Ok(Self { relay_id, lock })
+        let name = path.join(SECRET);
+        let secret = secret(&name).map_err(failed(&name))?;
+        Ok(Self {
+            relay_id,
+            secret,
+            lock,
+        })
     }
 
     /// Frees the folder, also while a child that is about to start still has the file open.
@@ -294,6 +310,26 @@ fn make_mark(path: &Path, mark: &Path) -> io::Result<String> {
     fs::rename(&new, mark)?;
     File::open(path)?.sync_all()?;
     Ok(relay_id)
+}
+
+/// Reads the folder's secret, or draws it.
+fn secret(name: &Path) -> io::Result<[u8; 32]> {
+    if let Ok(secret) = fs::read(name).map(<[u8; 32]>::try_from) {
+        return secret.map_err(|_| {
+            io::Error::other("it is not 32 bytes long; remove it, and limited readers begin anew")
+        });
+    }
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(name)?;
+    file.write_all(&secret)?;
+    file.sync_all()?;
+    Ok(secret)
 }
 
 /// Takes the lock, or says who has it.

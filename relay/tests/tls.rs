@@ -14,44 +14,11 @@ use proto::feeder::log_service_client::LogServiceClient;
 use proto::link::from_relay::Is as Reply;
 use proto::link::link_client::LinkClient;
 use proto::link::{self, from_sensor};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use relay::{App, Config};
+use support::authority::{Authority, connect};
 use support::{Relay, SOON, hello, settings};
 use tokio::time::timeout;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-
-/// An authority and what it signed.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).expect("params");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"))
-            .expect("signed");
-        Authority { issuer }
-    }
-
-    /// Certificate and key, in PEM.
-    fn sign(&self, name: &str) -> (String, String) {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec![name.to_owned()]).expect("params");
-        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
-        (certificate.pem(), key.serialize_pem())
-    }
-
-    fn client(&self, identity: Option<(String, String)>) -> ClientTlsConfig {
-        let config = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(self.issuer.pem()))
-            .domain_name("relay.test");
-        match identity {
-            Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
-            None => config,
-        }
-    }
-}
+use tonic::transport::{Channel, Endpoint};
 
 fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
     let path = folder.join(name);
@@ -63,22 +30,12 @@ fn with_tls(folder: &Path, authority: &Authority) -> Config {
     let (certificate, key) = authority.sign("relay.test");
     let mut config = settings(folder, "");
     config.relay.tls = Some(relay::Tls {
-        cert_file: write(folder, "server.crt", &certificate),
-        key_file: write(folder, "server.key", &key),
-        client_ca_file: Some(write(folder, "ca.crt", &authority.issuer.pem())),
+        cert_file: Some(write(folder, "server.crt", &certificate)),
+        key_file: Some(write(folder, "server.key", &key)),
+        client_ca_file: Some(write(folder, "ca.crt", &authority.pem())),
+        ..relay::Tls::default()
     });
     config
-}
-
-async fn connect(
-    address: std::net::SocketAddr,
-    tls: ClientTlsConfig,
-) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::from_shared(format!("https://{address}"))
-        .expect("an address")
-        .tls_config(tls)?
-        .connect()
-        .await
 }
 
 /// Says Hello and hears whether it is welcome.
@@ -106,13 +63,13 @@ async fn a_sensor_needs_a_certificate_of_the_right_authority() {
 
     let channel = connect(
         relay.at.link,
-        authority.client(Some(authority.sign("sensor"))),
+        authority.client(Some(authority.spiffe("sensor/a"))),
     )
     .await
     .expect("connected");
     assert!(greet(channel).await.expect("an answer"));
 
-    for identity in [None, Some(stranger.sign("sensor"))] {
+    for identity in [None, Some(stranger.spiffe("sensor/a"))] {
         // TLS 1.3 refuses a client's certificate after the handshake has ended on its side.
         let refused = match connect(relay.at.link, authority.client(identity)).await {
             Ok(channel) => greet(channel).await.is_err(),

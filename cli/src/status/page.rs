@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proto::link::KernelFacts;
 use proto::query::{
-    JournalStatus, PoliciesStatus, PolicyStatus, RelayStatus, SensorStatus, SinkStatus,
-    SourceStatus, StatusReply,
+    CertificateStatus, JournalStatus, PoliciesStatus, PolicyStatus, RelayStatus, SensorStatus,
+    SinkStatus, SourceStatus, StatusReply,
 };
 
 use super::hex;
@@ -30,6 +30,7 @@ pub(super) fn page(reply: &StatusReply) -> String {
     page.sensors(reply);
     page.sources(&reply.sources);
     page.sinks(&reply.sinks);
+    page.certificates(&reply.certificates);
     page.losses(reply);
     page.text
 }
@@ -336,6 +337,21 @@ impl Page {
         });
     }
 
+    fn certificates(&mut self, certificates: &[CertificateStatus]) {
+        if certificates.is_empty() {
+            return;
+        }
+        self.section("tls", "");
+        for certificate in certificates {
+            let left = certificate.expires_unix.saturating_sub(now());
+            let when = match left {
+                0 => "! EXPIRED".to_string(),
+                left => format!("good for {}", yaml::Span(Duration::from_secs(left))),
+            };
+            self.line(1, &format!("{}  {when}", certificate.file));
+        }
+    }
+
     fn sinks(&mut self, sinks: &[SinkStatus]) {
         if sinks.is_empty() {
             return self.section("sinks", "none");
@@ -451,11 +467,15 @@ fn short(digest: &[u8]) -> String {
 
 /// How long ago a unix second was, to the second.
 fn ago(unix: u64) -> yaml::Span {
-    let now = SystemTime::now()
+    yaml::Span(Duration::from_secs(now().saturating_sub(unix)))
+}
+
+/// Unix seconds.
+fn now() -> u64 {
+    SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
-        .as_secs();
-    yaml::Span(Duration::from_secs(now.saturating_sub(unix)))
+        .as_secs()
 }
 
 /// A number of bytes to three digits.
@@ -552,6 +572,10 @@ mod tests {
                 count: 3,
             }],
             journal: None,
+            certificates: vec![CertificateStatus {
+                file: "/tls/server.crt".into(),
+                expires_unix: 1,
+            }],
             sources: vec![SourceStatus {
                 name: "old".into(),
                 r#type: "kubearmor".into(),
@@ -588,6 +612,7 @@ mod tests {
             "sources   0 of 1 connected\n",
             "  old   node-b:32767  ! never reached  7       8     9         6     4\n",
             " ago: connection refused\n",
+            "  /tls/server.crt  ! EXPIRED\n",
             "  console  stdout  ! retrying  0        12 ",
             "  ring   verdict  3\n",
         ] {

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 use tonic::service::Routes;
 
 use super::StartError;
-use crate::config::{self, Address, Config};
+use super::trust::Trust;
+use crate::access::Door;
+use crate::config::{self, Address};
 use crate::ingest::Budget;
 use crate::listen::{self, BindError, Bound, Connections, Grpc, Limits};
 
@@ -21,6 +22,8 @@ const FEED: Limits = Limits {
     window: 256 << 10,
     ping: Duration::from_secs(30),
     pong: Duration::from_secs(20),
+    per_peer: 1024,
+    idle: Duration::from_secs(300),
 };
 
 /// Sensors: one call each, and batches in it. A dead one is noticed before it tries to come back for long. How many there
@@ -31,6 +34,7 @@ const LINK: Limits = Limits {
     window: 65_535,
     ping: Duration::from_secs(10),
     pong: Duration::from_secs(10),
+    ..FEED
 };
 
 /// The administrator, and what is imported.
@@ -116,7 +120,8 @@ impl Bindings {
     pub(super) fn serve(
         self,
         services: Services,
-        certificates: Certificates,
+        trust: &Trust,
+        limits: &config::PeerLimits,
         connections: Connections,
         budget: &Budget,
     ) -> ([Grpc; 3], TcpListener) {
@@ -126,8 +131,15 @@ impl Bindings {
             connections: limits.connections.min(most),
             ..limits
         };
-        let grpc = |name, bound, tls, limits, routes| Grpc {
+        let strangers = |own: Limits| Limits {
+            per_peer: usize::try_from(limits.connections).unwrap_or(usize::MAX),
+            idle: limits.idle.0,
+            ..own
+        };
+        let grpc = |name, door, bound, tls, limits, routes| Grpc {
             name,
+            door,
+            access: trust.access.clone(),
             bound,
             tls,
             limits: of(limits),
@@ -135,41 +147,38 @@ impl Bindings {
             routes,
             connections: connections.clone(),
         };
-        let link = grpc("link", self.link, certificates.link, LINK, services.link);
+        let (feed, link) = (trust.feed.clone(), trust.link.clone());
+        let link = grpc(
+            "link",
+            Door::Link,
+            self.link,
+            link,
+            strangers(LINK),
+            services.link,
+        );
         let listeners = [
-            grpc("feed", self.feed, certificates.feed, FEED, services.feed),
+            grpc(
+                "feed",
+                Door::Feed,
+                self.feed,
+                feed,
+                strangers(FEED),
+                services.feed,
+            ),
             Grpc {
                 budget: Some(budget.clone()),
                 ..link
             },
-            grpc("admin", self.admin, None, ADMIN, services.admin),
+            grpc(
+                "admin",
+                Door::Admin,
+                self.admin,
+                None,
+                ADMIN,
+                services.admin,
+            ),
         ];
         (listeners, self.http)
-    }
-}
-
-/// What the listeners encrypt with; none: plaintext.
-pub(super) struct Certificates {
-    feed: Option<TlsAcceptor>,
-    link: Option<TlsAcceptor>,
-}
-
-impl Certificates {
-    pub(super) fn load(config: &Config) -> Result<Self, listen::TlsError> {
-        let listen = &config.relay.listen;
-        let load = |listener: &config::Listen| {
-            config
-                .relay
-                .tls
-                .as_ref()
-                .filter(|_| !listener.insecure)
-                .map(crate::listen::load)
-                .transpose()
-        };
-        Ok(Self {
-            feed: load(&listen.feed)?,
-            link: load(&listen.link)?,
-        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use yaml::{Node, Problem, Severity};
 
 use super::{Address, Compression, Config, Listen, LogKind, PolicySourceKind};
+use crate::access;
 
 /// Kinds of sink that the file's language has and a build may lack (feature `kafka`).
 const LATER_SINKS: [&str; 1] = ["kafka"];
@@ -28,6 +29,8 @@ pub(super) fn check(config: &Config, node: &Node, problems: &mut Vec<Problem>) {
     checker.later(config);
     checker.link(config);
     checker.feed(config);
+    checker.tls(config);
+    access::check(&config.relay.access, node, checker.problems);
     checker.local("relay.listen.admin", &config.relay.listen.admin, true);
     for (key, listen) in [
         ("relay.listen.feed", &config.relay.listen.feed),
@@ -95,12 +98,6 @@ impl Checker<'_> {
     }
 
     fn later(&mut self, config: &Config) {
-        if config.relay.access.is_given() {
-            self.say(
-                "relay.access",
-                format!("access by token is {LATER}, and give relay.tls a client_ca_file"),
-            );
-        }
         let log = &config.relay.log;
         if log.kind == LogKind::Kafka {
             self.say(
@@ -125,9 +122,22 @@ impl Checker<'_> {
                     "relay.listen.link",
                     format!("plaintext for sensors on {}, which others can reach; give relay.tls or listen on 127.0.0.1", link.address),
                 );
-            } else if certificates.is_some_and(|tls| tls.client_ca_file.is_none()) {
+            } else if certificates.is_some_and(|tls| !tls.knows_clients()) {
                 self.say("relay.tls", "sensors need certificates of their own; give client_ca_file, which signed them");
             }
+        }
+    }
+
+    /// A listener shows a certificate and has its key.
+    fn tls(&mut self, config: &Config) {
+        let lacks = config.relay.tls.as_ref().is_some_and(|tls| {
+            tls.dir.is_none() && !(tls.cert_file.is_some() && tls.key_file.is_some())
+        });
+        if lacks {
+            self.say(
+                "relay.tls",
+                "give cert_file and key_file, or dir: FOLDER with server.crt and server.key",
+            );
         }
     }
 

@@ -32,6 +32,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
+use crate::access::{Caller, Role};
 use crate::filter::accepts;
 
 pub use nonces::Nonces;
@@ -103,6 +104,7 @@ async fn watch(
     request: http::Request<tonic::body::Body>,
 ) -> http::Response<tonic::body::Body> {
     let peer = peer(&request);
+    let caller = Caller::of(request.extensions().get(), Role::Reader);
     let word = match filter_word(request).await {
         Ok(word) => word,
         Err(status) => return status.into_http(),
@@ -110,7 +112,7 @@ async fn watch(
     if !accepts(kind, &word) {
         return frames::response(futures::stream::empty());
     }
-    match reader::feed(&tail, kind, peer) {
+    match reader::feed(&tail, kind, peer, &caller.namespaces) {
         Ok(feed) => frames::response(feed),
         Err(status) => status.into_http(),
     }

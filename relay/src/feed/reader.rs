@@ -14,13 +14,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::Stream;
-use journal::{ReadError, Reader as JournalReader, Seq};
+use journal::{Entry, ReadError, Reader as JournalReader, Seq};
 use proto::{Kind, feeder};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
+use crate::access::Namespaces;
+use crate::filter::Filter;
+
 use super::frames::{Frames, frame};
-use super::ring::{Counts, Found};
+use super::ring::Counts;
 use super::tail::{Admission, Lane, READ, Tail, class, count, kind_index};
 
 /// How often a failing read is repeated, and after which time.
@@ -144,6 +147,8 @@ pub(crate) struct Feed {
     tail: Tail,
     kind: Kind,
     peer: Option<SocketAddr>,
+    /// For a reader who may not see all: what it may. Such a reader gets frames of its own.
+    filter: Option<Filter>,
     place: Place,
     end: watch::Receiver<Seq>,
     stopped: watch::Receiver<bool>,
@@ -151,7 +156,7 @@ pub(crate) struct Feed {
     _admission: Admission,
 }
 
-/// The feed of one kind from now on, for the client at `peer`.
+/// The feed of one kind from now on, for the client at `peer` who may see these namespaces.
 ///
 /// # Errors
 /// `ResourceExhausted` while there are as many readers as may be.
@@ -159,13 +164,19 @@ pub(crate) fn feed(
     tail: &Tail,
     kind: Kind,
     peer: Option<SocketAddr>,
+    namespaces: &Namespaces,
 ) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + use<>, Status> {
-    let lane = Lane::Frames(kind);
+    let filter = (!namespaces.is_all()).then(|| Filter::of(kind).within(namespaces.clone()));
+    let lane = match filter {
+        Some(_) => Lane::Records,
+        None => Lane::Frames(kind),
+    };
     let feed = Feed {
         _admission: tail.admit()?,
         tail: tail.clone(),
         kind,
         peer,
+        filter,
         end: tail.end(lane),
         place: Place::new(tail, lane, None),
         stopped: tail.stopped(),
@@ -190,13 +201,10 @@ impl Feed {
                 return Err(Status::unavailable("the relay is stopping"));
             }
             self.end.borrow_and_update(); // before looking: what comes after the look wakes the wait
-            let taken = match self.tail.frames(self.kind, self.place.position) {
-                Found::Block(block) => {
-                    self.place.caught_up();
-                    self.take(&block.content, block.next)
-                }
-                Found::TooOld => self.take_own().await?,
-                Found::Nothing(end) => {
+            let taken = match self.shared() {
+                Ok(taken) => taken,
+                Err(None) => self.take_own().await?,
+                Err(Some(end)) => {
                     self.place.position = end;
                     self.wait().await
                 }
@@ -205,6 +213,41 @@ impl Feed {
                 return Ok(bytes);
             }
         }
+    }
+
+    /// What the shared blocks have for this place.
+    fn shared(&mut self) -> Result<Option<Bytes>, Option<Seq>> {
+        let position = self.place.position;
+        if self.filter.is_some() {
+            return self.tail.records(position).taken(|block| {
+                self.place.caught_up();
+                self.take_records(&block.content, block.next)
+            });
+        }
+        self.tail.frames(self.kind, position).taken(|block| {
+            self.place.caught_up();
+            self.take(&block.content, block.next)
+        })
+    }
+
+    /// The frames of those records that the reader may see, or the jump.
+    fn take_records(&mut self, entries: &[Entry], next: Seq) -> Option<Bytes> {
+        let Some(filter) = &self.filter else {
+            return self.take(&Frames::encode(self.kind, entries), next);
+        };
+        let position = self.place.position.max(self.place.from);
+        let wanted = |entry: &&Entry| entry.seq >= position && filter.admits(entry);
+        let seen: Vec<Entry> = entries.iter().filter(wanted).cloned().collect();
+        if seen
+            .first()
+            .is_some_and(|entry| self.place.is_late(entry.time))
+        {
+            return self.jump();
+        }
+        self.place.pass_records(entries, next);
+        self.tail.count_sent(self.kind, seen.len() as u64); // usize is at most 64 bits
+        let frames = Frames::encode(self.kind, &seen);
+        Some(frames.from(Seq(0))).filter(|bytes| !bytes.is_empty())
     }
 
     /// Waits for something new; a notice for this connection is something new, too.
@@ -246,8 +289,7 @@ impl Feed {
             tokio::time::sleep(Duration::from_millis(10)).await;
             return Ok(None);
         }
-        let frames = Frames::encode(self.kind, &block.entries);
-        Ok(self.take(&frames, block.next))
+        Ok(self.take_records(&block.entries, block.next))
     }
 
     /// Goes to fresh events and tells the connection's `WatchMessages` streams.
@@ -259,7 +301,9 @@ impl Feed {
         self.tail.count_missed(self.kind, missed);
         let lag = self.tail.config().max_lag;
         tracing::warn!(peer = ?self.peer, kind = class(self.kind), missed, ?lag, "a reader of the feed was too slow");
-        let frame = notice(&self.tail, self.kind, missed);
+        // How much there is that a limited reader may not see is not for it to know.
+        let told = self.filter.is_none().then_some(missed);
+        let frame = notice(&self.tail, self.kind, told);
         match self.peer {
             _ if self.kind == Kind::Message => return Some(frame),
             Some(peer) => self.tail.notify(peer, &frame),
@@ -273,8 +317,8 @@ pub(crate) fn unreadable(error: ReadError) -> Status {
     Status::data_loss(format!("cannot read the journal: {error}"))
 }
 
-/// The framed `feeder.Message` that tells of a loss at the feed.
-fn notice(tail: &Tail, kind: Kind, missed: u64) -> Bytes {
+/// The framed `feeder.Message` that tells of a loss at the feed, and of how much if that may be known.
+fn notice(tail: &Tail, kind: Kind, missed: Option<u64>) -> Bytes {
     let config = tail.config();
     let class = class(kind);
     let now = SystemTime::now()
@@ -288,13 +332,18 @@ fn notice(tail: &Tail, kind: Kind, missed: u64) -> Bytes {
         host_name: config.host.clone(),
         r#type: "Message".to_string(),
         level: "WARN".to_string(),
-        message: format!(
-            "feed: this client missed {missed} events of kind {class}: it was {reason}"
-        ),
+        message: match missed {
+            Some(missed) => {
+                format!("feed: this client missed {missed} events of kind {class}: it was {reason}")
+            }
+            None => {
+                format!("feed: this client may have missed events of kind {class}: it was {reason}")
+            }
+        },
         lost: Some(feeder::Lost {
             r#where: "feed".to_string(),
             class: class.to_string(),
-            count: missed,
+            count: missed.unwrap_or_default(),
             reason,
             ..Default::default()
         }),

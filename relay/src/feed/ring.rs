@@ -58,6 +58,20 @@ pub(crate) enum Found<C> {
     TooOld,
 }
 
+impl<C> Found<C> {
+    /// What `take` makes of the block.
+    ///
+    /// # Errors
+    /// There is none: where the lane ends, or nothing when the position is older than what is kept.
+    pub(crate) fn taken<T>(self, take: impl FnOnce(&Block<C>) -> T) -> Result<T, Option<Seq>> {
+        match self {
+            Found::Block(block) => Ok(take(&block)),
+            Found::Nothing(end) => Err(Some(end)),
+            Found::TooOld => Err(None),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Ring<C> {
     from: Seq,

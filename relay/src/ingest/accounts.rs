@@ -49,6 +49,8 @@ pub enum EndReason {
     BadHello,
     /// Another session has its id.
     SecondSession,
+    /// It gave the id of a sensor that it may not speak for.
+    NotItself,
     /// A batch that is no batch.
     BadBatch,
     /// A message larger than the limit, or one that is no message.
@@ -65,9 +67,10 @@ pub enum EndReason {
 
 impl EndReason {
     /// All of them, for metrics that are there from the start.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::BadHello,
         Self::SecondSession,
+        Self::NotItself,
         Self::BadBatch,
         Self::BadMessage,
         Self::Stalled,
@@ -82,6 +85,7 @@ impl EndReason {
         match self {
             Self::BadHello => "bad_hello",
             Self::SecondSession => "second_session",
+            Self::NotItself => "not_itself",
             Self::BadBatch => "bad_batch",
             Self::BadMessage => "bad_message",
             Self::Stalled => "stalled",

@@ -24,7 +24,9 @@ use tracing::Instrument;
 
 use super::budget::{Lent, Share};
 use super::gate::{Gate, Slot};
+use super::session::Peer;
 use super::{MAX_EVENTS, MAX_MESSAGE, Shared, session};
+use crate::access::{Caller, Role};
 
 /// Answers that wait for the connection. Acks are joined while there is no room, so this is no bound on throughput.
 const REPLIES: usize = 16;
@@ -85,10 +87,16 @@ impl StreamingService<Inbound> for Exchange {
         let peer = request
             .remote_addr()
             .map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
+        let caller = Caller::of(request.extensions().get(), Role::Sensor);
         let (replies, stream) = mpsc::channel(REPLIES);
         // As grave as the gravest line in it, so that a log of warnings says whose they are.
         let span = tracing::error_span!("link", %peer, sensor = tracing::field::Empty);
-        let session = session::run(self.0.clone(), peer, request.into_inner(), replies);
+        let session = session::run(
+            self.0.clone(),
+            Peer { peer, caller },
+            request.into_inner(),
+            replies,
+        );
         tokio::spawn(session.instrument(span));
         std::future::ready(Ok(Response::new(ReceiverStream::new(stream)))).boxed()
     }

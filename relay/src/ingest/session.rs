@@ -20,6 +20,7 @@ use super::hello::{BadHello, Hello, VERSION};
 use super::sensors::Session;
 use super::service::Inbound;
 use super::{Door, EndReason, Live, Shared};
+use crate::access::Caller;
 use crate::received::Open;
 
 /// Streams that one session may send.
@@ -31,6 +32,14 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 type Replies = mpsc::Sender<Result<link::FromRelay, Status>>;
 type Stream = Streaming<Inbound>;
 
+/// Who is on the other side.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Its address.
+    pub(super) peer: String,
+    pub(super) caller: Caller,
+}
+
 /// How a session ended.
 enum End {
     /// The sensor closed its side.
@@ -40,7 +49,7 @@ enum End {
 }
 
 /// Serves one connection until it ends, and says why.
-pub(super) async fn run(shared: Arc<Shared>, peer: String, mut inbound: Stream, replies: Replies) {
+pub(super) async fn run(shared: Arc<Shared>, peer: Peer, mut inbound: Stream, replies: Replies) {
     let _live = Live::new(&shared);
     let end = match open(&shared, &peer, &mut inbound).await {
         Ok((hello, session)) => {
@@ -72,7 +81,7 @@ pub(super) async fn run(shared: Arc<Shared>, peer: String, mut inbound: Stream, 
 }
 
 /// Hears the Hello and makes sure that nobody else has this id.
-async fn open(shared: &Shared, peer: &str, inbound: &mut Stream) -> Result<(Hello, Session), End> {
+async fn open(shared: &Shared, peer: &Peer, inbound: &mut Stream) -> Result<(Hello, Session), End> {
     let wait = shared.config.hello;
     let first = match timeout(wait, inbound.message()).await {
         Err(_) => return Err(bad_hello(Code::DeadlineExceeded, BadHello::Late(wait))),
@@ -87,7 +96,15 @@ async fn open(shared: &Shared, peer: &str, inbound: &mut Stream) -> Result<(Hell
         };
         bad_hello(code, why)
     })?;
-    match shared.sensors.connect(&hello, peer) {
+    let sensor = &hello.message.sensor;
+    if !peer.caller.may_speak_for(sensor) {
+        let why = format!("{} may not speak for sensor `{sensor}`", peer.caller.name);
+        return Err(End::Because(
+            EndReason::NotItself,
+            Status::permission_denied(why),
+        ));
+    }
+    match shared.sensors.connect(&hello, &peer.peer) {
         Ok(session) => Ok((hello, session)),
         Err(in_use) => Err(End::Because(
             EndReason::SecondSession,

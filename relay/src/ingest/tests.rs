@@ -78,9 +78,13 @@ async fn relay_with(config: Config) -> Relay {
         window: 1 << 20,
         ping: SOON,
         pong: SOON,
+        per_peer: 10,
+        idle: SOON,
     };
     let grpc = Grpc {
         name: "link",
+        door: crate::access::Door::Link,
+        access: crate::access::Access::default(),
         bound: Bound::Tcp(listener),
         tls: None,
         limits,

@@ -19,15 +19,16 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
-use tonic::codegen::http::Request;
 use tonic::service::Routes;
 use tonic::transport::server::{Connected as _, TcpConnectInfo, UdsConnectInfo};
-use tower::Service;
 use tracing::Instrument;
 
-use super::Bound;
-use crate::ingest::{Budget, Lent};
+use super::complaints::Complaints;
+use super::gate::{Calls, Gate, Gated};
+use super::peers::Peers;
+use super::{Bound, Certificates};
+use crate::access::{Access, Denied, Door, Presented};
+use crate::ingest::Budget;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,10 @@ pub(crate) struct Limits {
     pub(crate) ping: Duration,
     /// and has this long to answer.
     pub(crate) pong: Duration,
+    /// Connections of one address at one time; more are closed.
+    pub(crate) per_peer: usize,
+    /// A connection without a call is closed after this time.
+    pub(crate) idle: Duration,
 }
 
 /// Counts of all listeners' connections; a cheap handle.
@@ -59,6 +64,8 @@ pub(crate) struct Connections {
     open: IntGaugeVec,
     accepted: IntCounterVec,
     failed: IntCounterVec,
+    denied: IntCounterVec,
+    complaints: Complaints,
 }
 
 impl Connections {
@@ -77,10 +84,18 @@ impl Connections {
         let failed = IntCounterVec::new(
             Opts::new(
                 "cresset_connection_failures_total",
-                "Connections that did not speak the protocol: tls (no handshake), silent (said nothing), protocol (no HTTP/2).",
+                "Connections that were closed: tls (no handshake), silent (said nothing), protocol (no HTTP/2), crowded (their address has as many as it may), idle (no call for a long time).",
             ),
             &["listener", "reason"],
         )?;
+        let denied = IntCounterVec::new(
+            Opts::new(
+                "cresset_calls_denied_total",
+                "Calls refused for who made them: nobody (no certificate and no token), token (not known), form (of the header), certificate (its name says no role), role (not for this door).",
+            ),
+            &["listener", "reason"],
+        )?;
+        registry.register(Box::new(denied.clone()))?;
         registry.register(Box::new(open.clone()))?;
         registry.register(Box::new(accepted.clone()))?;
         registry.register(Box::new(failed.clone()))?;
@@ -88,13 +103,26 @@ impl Connections {
             open,
             accepted,
             failed,
+            denied,
+            complaints: Complaints::default(),
         })
     }
 
     fn fail(&self, listener: &str, failure: &Failure) {
-        self.failed
-            .with_label_values(&[listener, failure.word()])
-            .inc();
+        let reason = failure.word();
+        self.failed.with_label_values(&[listener, reason]).inc();
+        if let Some(left_out) = self.complaints.may(reason) {
+            tracing::info!(reason, why = %failure, left_out, "connection closed");
+        }
+    }
+
+    /// Counts a call that is refused and says so.
+    pub(super) fn deny(&self, listener: &str, denied: &Denied) {
+        let reason = denied.word();
+        self.denied.with_label_values(&[listener, reason]).inc();
+        if let Some(left_out) = self.complaints.may(reason) {
+            tracing::warn!(reason, why = %denied, left_out, "call denied");
+        }
     }
 }
 
@@ -107,6 +135,10 @@ enum Failure {
     Silent,
     #[error("no HTTP/2: {0}")]
     Protocol(Box<dyn Error + Send + Sync>),
+    #[error("its address has {0} connections, which is as many as one may have")]
+    Crowded(usize),
+    #[error("no call for {0:?}")]
+    Idle(Duration),
 }
 
 impl Failure {
@@ -115,6 +147,8 @@ impl Failure {
             Self::Tls(_) => "tls",
             Self::Silent => "silent",
             Self::Protocol(_) => "protocol",
+            Self::Crowded(_) => "crowded",
+            Self::Idle(_) => "idle",
         }
     }
 }
@@ -123,7 +157,9 @@ impl Failure {
 pub(crate) struct Grpc {
     pub(crate) name: &'static str,
     pub(crate) bound: Bound,
-    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) door: Door,
+    pub(crate) access: Access,
+    pub(crate) tls: Option<Certificates>,
     pub(crate) limits: Limits,
     /// Lends every connection what its peer may send ahead.
     pub(crate) budget: Option<Budget>,
@@ -137,14 +173,19 @@ impl Grpc {
         let Self {
             name,
             bound,
+            door,
+            access,
             tls,
             limits,
             budget,
             routes,
             connections,
         } = self;
+        let peers = Peers::new(limits.per_peer);
         let server = Arc::new(Server {
             name,
+            door,
+            access,
             tls,
             limits,
             budget,
@@ -173,11 +214,16 @@ impl Grpc {
             if let Some(peer) = peer.tcp.remote_addr {
                 span.record("peer", tracing::field::display(peer));
             }
+            let Some(entered) = peers.enter(peer.tcp.remote_addr.map(|peer| peer.ip())) else {
+                let crowded = Failure::Crowded(limits.per_peer);
+                span.in_scope(|| server.connections.fail(name, &crowded));
+                continue;
+            };
             let connection = server.clone().connection(stream, peer, stop.clone());
             open.spawn(
                 async move {
                     connection.await;
-                    drop(permit);
+                    drop((permit, entered));
                 }
                 .instrument(span),
             );
@@ -195,10 +241,10 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 
 /// Who is at the other end; services find it among a request's extensions.
 #[derive(Clone)]
-struct Peer {
-    tcp: TcpConnectInfo,
+pub(super) struct Peer {
+    pub(super) tcp: TcpConnectInfo,
     /// On a Unix socket: the process, as the kernel names it.
-    unix: Option<UdsConnectInfo>,
+    pub(super) unix: Option<UdsConnectInfo>,
 }
 
 type Accepted = (Box<dyn Stream>, Peer, tokio::sync::OwnedSemaphorePermit);
@@ -264,7 +310,9 @@ fn builder(limits: &Limits, window: u32) -> auto::Builder<TokioExecutor> {
 /// What all connections of a listener share.
 struct Server {
     name: &'static str,
-    tls: Option<TlsAcceptor>,
+    door: Door,
+    access: Access,
+    tls: Option<Certificates>,
     limits: Limits,
     budget: Option<Budget>,
     routes: Routes,
@@ -285,17 +333,24 @@ impl Server {
         let open = self.connections.open.with_label_values(&[self.name]);
         open.inc();
         let ended = match &self.tls {
-            None => self.http(stream, peer, stop).await,
-            Some(tls) => match tokio::time::timeout(GREETING, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.http(Box::new(stream), peer, stop).await,
-                Ok(Err(error)) => Err(Failure::Tls(error)),
-                Err(_) => Err(Failure::Silent),
-            },
+            None => self.http(stream, peer, None, stop).await,
+            Some(tls) => {
+                match tokio::time::timeout(GREETING, tls.acceptor().accept(stream)).await {
+                    Ok(Ok(stream)) => {
+                        let shown = stream.get_ref().1.peer_certificates();
+                        let certificate = shown
+                            .and_then(<[_]>::first)
+                            .map(|leaf| Presented::read(leaf));
+                        self.http(Box::new(stream), peer, certificate, stop).await
+                    }
+                    Ok(Err(error)) => Err(Failure::Tls(error)),
+                    Err(_) => Err(Failure::Silent),
+                }
+            }
         };
         open.dec();
         if let Err(failure) = ended {
             self.connections.fail(self.name, &failure);
-            tracing::info!(reason = failure.word(), why = %failure, "connection failed");
         }
     }
 
@@ -303,6 +358,7 @@ impl Server {
         &self,
         stream: Box<dyn Stream>,
         peer: Peer,
+        certificate: Option<Presented>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), Failure> {
         let heard = Arc::new(AtomicUsize::new(0));
@@ -314,18 +370,41 @@ impl Server {
         let window = lent
             .as_ref()
             .map_or(self.limits.window, |lent| lent.window());
-        let service = TowerToHyperService::new(WithPeer {
+        let calls = Arc::new(Calls::new());
+        let gate = Gate {
+            listener: self.name,
+            door: self.door,
+            access: self.access.clone(),
+            asked: self.tls.as_ref().is_some_and(Certificates::asks),
+            certificate,
+            connections: self.connections.clone(),
+            calls: calls.clone(),
+        };
+        let service = TowerToHyperService::new(Gated {
             routes: self.routes.clone(),
+            gate: Arc::new(gate),
             peer,
             lent,
         });
         let builder = builder(&self.limits, window);
         let mut connection = pin!(builder.serve_connection(io, service));
         let mut greeting = pin!(tokio::time::sleep(GREETING));
-        let (mut greeted, mut stopping) = (false, false);
+        let mut look = pin!(tokio::time::sleep(self.limits.idle));
+        let (mut greeted, mut stopping, mut idle) = (false, false, false);
         loop {
             tokio::select! {
-                ended = connection.as_mut() => return ended.or_else(judge),
+                ended = connection.as_mut() => return match ended.or_else(judge) {
+                    Ok(()) if idle => Err(Failure::Idle(self.limits.idle)),
+                    ended => ended,
+                },
+                () = &mut look, if !idle && !stopping => {
+                    let left = calls.idle().map_or(self.limits.idle, |idle| self.limits.idle.saturating_sub(idle));
+                    look.as_mut().reset(tokio::time::Instant::now() + left);
+                    idle = left.is_zero();
+                    if idle {
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
                 () = &mut greeting, if !greeted => {
                     greeted = heard.load(Ordering::Relaxed) >= PREFACE;
                     if !greeted {
@@ -351,39 +430,6 @@ fn judge(error: Box<dyn Error + Send + Sync>) -> Result<(), Failure> {
         cause = error.source();
     }
     Err(Failure::Protocol(error))
-}
-
-/// Tells the services who asks.
-#[derive(Clone)]
-struct WithPeer {
-    routes: Routes,
-    peer: Peer,
-    lent: Option<Arc<Lent>>,
-}
-
-impl<B> Service<Request<B>> for WithPeer
-where
-    Routes: Service<Request<B>>,
-{
-    type Response = <Routes as Service<Request<B>>>::Response;
-    type Error = <Routes as Service<Request<B>>>::Error;
-    type Future = <Routes as Service<Request<B>>>::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.routes.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Peer { tcp, unix } = self.peer.clone();
-        request.extensions_mut().insert(tcp);
-        if let Some(unix) = unix {
-            request.extensions_mut().insert(unix);
-        }
-        if let Some(lent) = &self.lent {
-            request.extensions_mut().insert(lent.clone());
-        }
-        self.routes.call(request)
-    }
 }
 
 /// TCP, Unix or TLS.

@@ -11,15 +11,18 @@
 
 mod bind;
 mod bounded;
+mod complaints;
 mod files;
+mod gate;
 mod grpc;
+mod peers;
 mod tls;
 
 pub(crate) use bind::{Bound, bind};
 pub(crate) use bounded::Bounded;
 pub(crate) use files::raise_limit;
 pub(crate) use grpc::{Connections, Grpc, Limits};
-pub(crate) use tls::load;
+pub(crate) use tls::{Certificates, Clients, TlsFiles};
 
 pub use bind::BindError;
 pub use tls::TlsError;

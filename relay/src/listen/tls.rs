@@ -1,9 +1,16 @@
-//! Certificates of a listener.
+//! Certificates of a listener, read again when their files change.
+//!
+//! A connection keeps the certificates that it began with; the next one is greeted with what the files hold by then. Files
+//! that cannot be used leave the last good ones in force. Sessions are resumed only within one reading, so a client whose
+//! authority was taken out has to show its certificate, and is refused.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
@@ -11,7 +18,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 
-use crate::config::Tls;
+use crate::access::Presented;
 
 /// A certificate or key that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +55,128 @@ pub enum TlsError {
     },
 }
 
-/// Reads the files of a listener. With a `client_ca_file` every client needs a certificate that it signed.
-pub(crate) fn load(tls: &Tls) -> Result<TlsAcceptor, TlsError> {
+/// The files of a listener, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+    /// Who signs the certificates of clients.
+    pub(crate) client_ca: Option<PathBuf>,
+}
+
+/// Whether clients show certificates of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clients {
+    /// They are not asked.
+    Unasked,
+    /// Those that have one show it; the others are known by something else.
+    May,
+    /// There is no handshake without one.
+    Must,
+}
+
+/// What a file looked like when it was read: another file under its name has another one.
+type Stamp = Option<(u64, u64, i64, i64)>;
+
+/// Certificates of one listener; a cheap handle.
+#[derive(Debug, Clone)]
+pub(crate) struct Certificates {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    files: TlsFiles,
+    clients: Clients,
+    current: ArcSwap<ServerConfig>,
+    /// Of the last reading, good or bad.
+    stamps: Mutex<Vec<Stamp>>,
+}
+
+impl Certificates {
+    /// Reads the files.
+    pub(crate) fn load(files: TlsFiles, clients: Clients) -> Result<Self, TlsError> {
+        let stamps = Mutex::new(files.stamps());
+        let current = ArcSwap::from_pointee(read(&files, clients)?);
+        let inner = Inner {
+            files,
+            clients,
+            current,
+            stamps,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Greets the next connection.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.inner.current.load_full())
+    }
+
+    /// Are clients asked for certificates?
+    pub(crate) fn asks(&self) -> bool {
+        self.inner.clients != Clients::Unasked
+    }
+
+    /// Reads the files again if they changed. True: new ones are in force.
+    ///
+    /// # Errors
+    /// They cannot be used, and the old ones stay; said once for each change of the files.
+    pub(crate) fn refresh(&self) -> Result<bool, TlsError> {
+        let Inner {
+            files,
+            clients,
+            current,
+            stamps,
+        } = &*self.inner;
+        let now = files.stamps();
+        let mut seen = stamps.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen == now {
+            return Ok(false);
+        }
+        *seen = now;
+        current.store(Arc::new(read(files, *clients)?));
+        Ok(true)
+    }
+
+    /// Each certificate file and when what is in it expires first, in unix seconds.
+    pub(crate) fn expiries(&self) -> Vec<(PathBuf, u64)> {
+        let files = [
+            Some(&self.inner.files.cert),
+            self.inner.files.client_ca.as_ref(),
+        ];
+        files
+            .into_iter()
+            .flatten()
+            .filter_map(|path| Some((path.clone(), expires(path)?)))
+            .collect()
+    }
+}
+
+impl TlsFiles {
+    fn stamps(&self) -> Vec<Stamp> {
+        [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|path| {
+                let file = fs::metadata(path).ok()?;
+                Some((file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
+            })
+            .collect()
+    }
+}
+
+/// When the first of a file's certificates expires, in unix seconds.
+fn expires(path: &Path) -> Option<u64> {
+    let chain = certificates(path).ok()?;
+    chain
+        .iter()
+        .map(|certificate| Presented::read(certificate).expires)
+        .min()
+}
+
+fn read(files: &TlsFiles, clients: Clients) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let unusable = |path: &Path| {
         let path = path.to_owned();
@@ -57,32 +184,39 @@ pub(crate) fn load(tls: &Tls) -> Result<TlsAcceptor, TlsError> {
     };
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(unusable(&tls.cert_file))?;
-    let builder = match &tls.client_ca_file {
+        .map_err(unusable(&files.cert))?;
+    let builder = match files
+        .client_ca
+        .as_ref()
+        .filter(|_| clients != Clients::Unasked)
+    {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let mut roots = RootCertStore::empty();
             for authority in certificates(path)? {
                 roots.add(authority).map_err(unusable(path))?;
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .map_err(|source| TlsError::Authority {
-                    path: path.clone(),
-                    source,
-                })?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = match clients {
+                Clients::Must => verifier,
+                Clients::May | Clients::Unasked => verifier.allow_unauthenticated(),
+            };
+            let verifier = verifier.build().map_err(|source| TlsError::Authority {
+                path: path.clone(),
+                source,
+            })?;
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let key = PrivateKeyDer::from_pem_file(&tls.key_file).map_err(|source| TlsError::Read {
-        path: tls.key_file.clone(),
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| TlsError::Read {
+        path: files.key.clone(),
         source,
     })?;
     let mut config = builder
-        .with_single_cert(certificates(&tls.cert_file)?, key)
-        .map_err(unusable(&tls.cert_file))?;
+        .with_single_cert(certificates(&files.cert)?, key)
+        .map_err(unusable(&files.cert))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(config)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -7,6 +7,7 @@
 //! ```
 //! The feed listener and the admin socket serve the same service; only the second one is given something to import into.
 
+mod limited;
 mod resume;
 mod watch;
 
@@ -24,6 +25,8 @@ use proto::query::{
 use proto::{Kind, MAX_BATCH, link};
 use tonic::{Request, Response, Status, Streaming};
 
+use self::resume::Tokens;
+use crate::access::{Caller, Role};
 use crate::feed::Tail;
 use crate::status::Parts;
 
@@ -61,17 +64,18 @@ pub struct Imported {
 #[derive(Clone)]
 pub struct QueryService {
     tail: Tail,
-    relay: String,
+    tokens: Tokens,
     status: Parts,
     import: Option<Arc<dyn Import>>,
 }
 
 impl QueryService {
-    /// For the feed listener. `relay` names this relay's journal in resume tokens.
-    pub fn new(tail: Tail, relay: &str, status: Parts) -> QueryService {
+    /// For the feed listener. `relay` names this relay's journal in resume tokens; `secret` hides what those of limited
+    /// readers say, and has to be the same after a restart.
+    pub fn new(tail: Tail, relay: &str, secret: [u8; 32], status: Parts) -> QueryService {
         QueryService {
             tail,
-            relay: relay.to_string(),
+            tokens: Tokens::new(relay, secret),
             status,
             import: None,
         }
@@ -100,12 +104,23 @@ impl Query for QueryService {
         &self,
         request: Request<WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let watch = watch::Watch::new(&self.tail, &self.relay, request.into_inner())?;
+        let caller = Caller::of(request.extensions().get(), Role::Reader);
+        let tokens = self.tokens.clone();
+        let watch = watch::Watch::new(&self.tail, tokens, &caller, request.into_inner())?;
         Ok(Response::new(Box::pin(watch.replies())))
     }
 
-    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
-        Ok(Response::new(self.status.read()))
+    async fn status(
+        &self,
+        request: Request<StatusRequest>,
+    ) -> Result<Response<StatusReply>, Status> {
+        let caller = Caller::of(request.extensions().get(), Role::Reader);
+        let reply = self.status.read();
+        Ok(Response::new(if caller.namespaces.is_all() {
+            reply
+        } else {
+            limited::status(reply, &caller.namespaces)
+        }))
     }
 
     async fn import(

@@ -21,7 +21,8 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::length;
-use super::resume::{self, Resume};
+use super::resume::{Resume, Tokens};
+use crate::access::Caller;
 use crate::feed::{
     Admission, Counts, Found, Lane, Place, Tail, kind_index, read_patiently, unreadable,
 };
@@ -33,7 +34,7 @@ const STEP: u64 = 4096;
 /// A call, ready to be answered.
 pub(super) struct Watch {
     tail: Tail,
-    relay: String,
+    tokens: Tokens,
     filter: Filter,
     since: u64,
     until: u64,
@@ -55,9 +56,15 @@ impl Watch {
     /// # Errors
     /// `InvalidArgument` for a filter, a range or a token that makes no sense; `ResourceExhausted` while there are as many
     /// readers as may be.
-    pub(super) fn new(tail: &Tail, relay: &str, request: WatchRequest) -> Result<Watch, Status> {
+    pub(super) fn new(
+        tail: &Tail,
+        tokens: Tokens,
+        caller: &Caller,
+        request: WatchRequest,
+    ) -> Result<Watch, Status> {
         let invalid = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
         let filter = Filter::new(request.filter).map_err(|error| invalid(&error))?;
+        let filter = filter.within(caller.namespaces.clone());
         let time =
             |name, ns| u64::try_from(ns).map_err(|_| invalid(&format!("{name} is before 1970")));
         let since = time("since_ns", request.since_ns)?;
@@ -72,7 +79,7 @@ impl Watch {
         }
         let mut watch = Watch {
             tail: tail.clone(),
-            relay: relay.to_string(),
+            tokens,
             filter,
             since,
             until,
@@ -97,7 +104,7 @@ impl Watch {
     fn place(&mut self, token: &[u8], sequence: u64) -> Result<(), Status> {
         let journal = self.tail.journal();
         if !token.is_empty() {
-            match resume::read(token, &self.relay) {
+            match self.tokens.read(token, self.filter.is_limited()) {
                 Some(Resume::After(seq)) => self.begin_at(Seq(seq.0.saturating_add(1))),
                 Some(Resume::Elsewhere) => {
                     let reason =
@@ -199,7 +206,7 @@ impl Replies {
     /// Fills `ready` with at least one reply. False: there are no more.
     async fn next(&mut self) -> Result<bool, Status> {
         if let Some(gap) = self.watch.gap.take() {
-            self.push(Is::Gap(gap));
+            self.push_gap(gap);
         }
         while self.ready.is_empty() {
             if *self.stopped.borrow() {
@@ -220,15 +227,25 @@ impl Replies {
         self.ready.push_back(WatchReply { is: Some(is) });
     }
 
+    /// Tells of a gap; of how much is missing only to those who may know how much there is.
+    fn push_gap(&mut self, mut gap: Gap) {
+        if self.watch.filter.is_limited() && gap.missed > 0 {
+            gap.missed = 0;
+            gap.reason
+                .push_str(" (of all namespaces; how many of yours are among them is not known)");
+        }
+        self.push(Is::Gap(gap));
+    }
+
     /// Tells of records that could not be read.
     fn push_losses(&mut self, block: &journal::Block) {
         if block.expired > 0 {
-            self.push(Is::Gap(expired(block.expired)));
+            self.push_gap(expired(block.expired));
         }
         if block.corrupt > 0 {
             let reason = "records are damaged on disk".to_string();
             let missed = block.corrupt;
-            self.push(Is::Gap(Gap { missed, reason }));
+            self.push_gap(Gap { missed, reason });
         }
     }
 
@@ -384,7 +401,7 @@ impl Replies {
             let reason = format!(
                 "more than {lag:?} behind; events of the kinds asked for, before the filter"
             );
-            self.push(Is::Gap(Gap { missed, reason }));
+            self.push_gap(Gap { missed, reason });
         }
     }
 
@@ -407,8 +424,17 @@ impl Replies {
             kind: link::EventKind::from(event.kind).into(),
             id: event.id.to_bytes().to_vec().into(),
             payload: event.payload,
-            resume: resume::token(&self.watch.relay, entry.seq).into(),
-            sequence: entry.seq.0,
+            resume: self
+                .watch
+                .tokens
+                .token(entry.seq, self.watch.filter.is_limited())
+                .into(),
+            // Where in the journal it lies says how much else there is.
+            sequence: if self.watch.filter.is_limited() {
+                0
+            } else {
+                entry.seq.0
+            },
         }));
         self.watch.left -= 1;
         self.watch.left == 0

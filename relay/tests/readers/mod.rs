@@ -74,7 +74,7 @@ impl Feed {
         let parts = Parts::new()
             .with_feeds(tail.clone())
             .with_journal(journal.clone());
-        let query = change(QueryService::new(tail.clone(), RELAY, parts));
+        let query = change(QueryService::new(tail.clone(), RELAY, [7; 32], parts));
         let routes = feed::services(LogService::new(tail.clone()), query)
             .await
             .expect("services");

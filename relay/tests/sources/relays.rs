@@ -126,9 +126,10 @@ async fn certificates_are_asked_for_and_shown() {
     let (cert_file, key_file) = authority.sign("server", "127.0.0.1");
     let mut config = settings(there.path(), "");
     config.relay.tls = Some(relay::Tls {
-        cert_file,
-        key_file,
+        cert_file: Some(cert_file),
+        key_file: Some(key_file),
         client_ca_file: Some(there.path().join("ca.crt")),
+        ..relay::Tls::default()
     });
     let upper = Relay::with(config).await;
     authority.sign("client", "lower");

@@ -1,6 +1,7 @@
 //! The vocabulary of the whole relay's tests: a relay on ports of its own, sensors, and plain HTTP.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
+pub mod authority;
 pub mod books;
 pub mod disk;
 
@@ -216,6 +217,20 @@ impl Sensor {
             events,
         }))
         .await;
+    }
+
+    /// Alerts of these namespaces, one each.
+    pub async fn alerts_of(&self, first: u64, namespaces: &[&str]) {
+        let alert = |namespace: &&str| {
+            let alert = feeder::Alert {
+                namespace_name: (*namespace).to_owned(),
+                pod_name: format!("{namespace}-pod"),
+                ..Default::default()
+            };
+            batch::join(Kind::Alert, &alert.encode_to_vec())
+        };
+        self.events(first, namespaces.iter().map(alert).collect())
+            .await;
     }
 
     /// Alerts with these sequences.

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tonic::service::Routes;
 
 use super::{Bound, Connections, Grpc, Limits};
+use crate::access::{Access, Door};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -26,6 +27,8 @@ async fn listening(ping: Duration, pong: Duration) -> (SocketAddr, watch::Sender
     drop(health);
     let grpc = Grpc {
         name: "feed",
+        door: Door::Feed,
+        access: Access::default(),
         bound: Bound::Tcp(listener),
         tls: None,
         limits: Limits {
@@ -34,6 +37,8 @@ async fn listening(ping: Duration, pong: Duration) -> (SocketAddr, watch::Sender
             window: 65_535,
             ping,
             pong,
+            per_peer: 10,
+            idle: SOON,
         },
         budget: None,
         routes: Routes::new(service),

@@ -1,0 +1,121 @@
+//! Certificates of the listeners and who may call: what the settings say, made ready, and read again when files change.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::access::{Access, AccessEntry, Door};
+use crate::config::{self, Config, Listen};
+use crate::listen::{Certificates, Clients, TlsError, TlsFiles};
+
+use super::StartError;
+
+/// Between two looks at the files.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What the doors need to know of peers; a cheap handle.
+#[derive(Clone)]
+pub(super) struct Trust {
+    /// None: plaintext.
+    pub(super) feed: Option<Certificates>,
+    pub(super) link: Option<Certificates>,
+    pub(super) access: Access,
+    entries: Vec<AccessEntry>,
+}
+
+impl Trust {
+    /// Reads every file that the settings name.
+    pub(super) fn build(config: &Config) -> Result<Self, StartError> {
+        let access = Access::load(&config.relay.access)?;
+        let files = files(config);
+        let listen = &config.relay.listen;
+        let load = |listen: &Listen, door| -> Result<Option<Certificates>, TlsError> {
+            let files = files.clone().filter(|_| !listen.insecure);
+            files
+                .map(|files| {
+                    let clients = clients(&files, &access, door);
+                    Certificates::load(files, clients)
+                })
+                .transpose()
+        };
+        Ok(Self {
+            feed: load(&listen.feed, Door::Feed)?,
+            link: load(&listen.link, Door::Link)?,
+            entries: config.relay.access.clone(),
+            access,
+        })
+    }
+
+    /// Takes up files that change, for ever.
+    pub(super) async fn watch(self) {
+        let mut tokens = stamps(&self.entries);
+        loop {
+            tokio::time::sleep(LOOK).await;
+            for (name, certificates) in [("feed", &self.feed), ("link", &self.link)] {
+                match certificates.as_ref().map(Certificates::refresh) {
+                    Some(Ok(true)) => tracing::info!(listener = name, "new certificates in force"),
+                    Some(Err(why)) => {
+                        tracing::error!(listener = name, %why, "changed certificates cannot be used; the old ones stay in force");
+                    }
+                    Some(Ok(false)) | None => {}
+                }
+            }
+            let now = stamps(&self.entries);
+            if now != tokens {
+                tokens = now;
+                match self.access.reload(&self.entries) {
+                    Ok(()) => tracing::info!("new tokens in force"),
+                    Err(why) => {
+                        tracing::error!(%why, "changed tokens cannot be used; the old ones stay in force");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Every certificate file in use and when it expires, in unix seconds.
+    pub(super) fn expiries(&self) -> Vec<(PathBuf, u64)> {
+        let mut all: Vec<_> = [&self.feed, &self.link]
+            .into_iter()
+            .flatten()
+            .flat_map(Certificates::expiries)
+            .collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+/// The files of the listeners; none: there is no TLS.
+fn files(config: &Config) -> Option<TlsFiles> {
+    let tls = config.relay.tls.as_ref()?;
+    let file = |given: &Option<PathBuf>, name: &str| {
+        given
+            .clone()
+            .or_else(|| tls.dir.as_ref().map(|dir| dir.join(name)))
+    };
+    Some(TlsFiles {
+        // `check` has seen that there is one.
+        cert: file(&tls.cert_file, config::SERVER_CERT)?,
+        key: file(&tls.key_file, config::SERVER_KEY)?,
+        client_ca: file(&tls.client_ca_file, config::CA_CERT),
+    })
+}
+
+/// Who can be known by a token, or may say nothing, is not asked for a certificate it need not have.
+fn clients(files: &TlsFiles, access: &Access, door: Door) -> Clients {
+    match files.client_ca {
+        None => Clients::Unasked,
+        Some(_) if access.knows_without_certificate(door) => Clients::May,
+        Some(_) => Clients::Must,
+    }
+}
+
+fn stamps(entries: &[AccessEntry]) -> Vec<Option<(std::time::SystemTime, u64)>> {
+    let files = entries.iter().filter_map(|entry| entry.token_file.as_ref());
+    files
+        .map(|path| {
+            let file = std::fs::metadata(path).ok()?;
+            Some((file.modified().ok()?, file.len()))
+        })
+        .collect()
+}

@@ -1,0 +1,175 @@
+//! Between a connection and the services: who calls is found out here, once a call, and calls are counted, so that a
+//! connection on which nothing happens can be told from one on which somebody listens.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures::future::Either;
+use http_body::{Frame, SizeHint};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::header::AUTHORIZATION;
+use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::service::Routes;
+use tower::Service;
+
+use super::Connections;
+use super::grpc::Peer;
+use crate::access::{Access, Caller, Door, Presented, Shown};
+use crate::ingest::Lent;
+
+/// What is asked of every call of one connection.
+#[derive(Debug)]
+pub(super) struct Gate {
+    pub(super) listener: &'static str,
+    pub(super) door: Door,
+    pub(super) access: Access,
+    /// Clients of this listener may have certificates.
+    pub(super) asked: bool,
+    pub(super) certificate: Option<Presented>,
+    pub(super) connections: Connections,
+    pub(super) calls: Arc<Calls>,
+}
+
+impl Gate {
+    fn admit(&self, headers: &HeaderMap) -> Result<Caller, Status> {
+        // A value that is no text is not of the form, and is refused as that.
+        let authorization = headers
+            .get(AUTHORIZATION)
+            .map(|value| value.to_str().unwrap_or_default());
+        let shown = Shown {
+            asked: self.asked,
+            certificate: self.certificate.as_ref(),
+            authorization,
+        };
+        self.access.admit(self.door, shown).map_err(|denied| {
+            self.connections.deny(self.listener, &denied);
+            Status::from(&denied)
+        })
+    }
+}
+
+/// The calls of a connection that have not ended.
+#[derive(Debug)]
+pub(super) struct Calls {
+    open: AtomicUsize,
+    last: Mutex<Instant>,
+}
+
+impl Calls {
+    pub(super) fn new() -> Self {
+        Self {
+            open: AtomicUsize::new(0),
+            last: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// For how long nothing was asked; none while a call is open.
+    pub(super) fn idle(&self) -> Option<Duration> {
+        let none = self.open.load(Ordering::Acquire) == 0;
+        none.then(|| self.last().elapsed())
+    }
+
+    fn last(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a call while it lasts.
+struct Open(Arc<Calls>);
+
+impl Open {
+    fn begin(calls: &Arc<Calls>) -> Self {
+        calls.open.fetch_add(1, Ordering::AcqRel);
+        Self(calls.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        *self.0.last() = Instant::now();
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The services, told who asks.
+#[derive(Clone)]
+pub(super) struct Gated {
+    pub(super) routes: Routes,
+    pub(super) gate: Arc<Gate>,
+    pub(super) peer: Peer,
+    pub(super) lent: Option<Arc<Lent>>,
+}
+
+type Answered<E> = Result<Response<Body>, E>;
+
+impl<B> Service<Request<B>> for Gated
+where
+    Routes: Service<Request<B>, Response = Response<Body>>,
+    <Routes as Service<Request<B>>>::Future: Send + 'static,
+    <Routes as Service<Request<B>>>::Error: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = <Routes as Service<Request<B>>>::Error;
+    type Future = Either<
+        std::future::Ready<Answered<Self::Error>>,
+        Pin<Box<dyn Future<Output = Answered<Self::Error>> + Send>>,
+    >;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.routes.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let caller = match self.gate.admit(request.headers()) {
+            Ok(caller) => caller,
+            Err(status) => return Either::Left(std::future::ready(Ok(status.into_http()))),
+        };
+        let extensions = request.extensions_mut();
+        extensions.insert(caller);
+        let Peer { tcp, unix } = self.peer.clone();
+        extensions.insert(tcp);
+        if let Some(unix) = unix {
+            extensions.insert(unix);
+        }
+        if let Some(lent) = &self.lent {
+            extensions.insert(lent.clone());
+        }
+        let open = Open::begin(&self.gate.calls);
+        let answer = self.routes.call(request);
+        Either::Right(Box::pin(async move {
+            let answer = answer.await?;
+            Ok(answer.map(|body| Body::new(Counted { body, _open: open })))
+        }))
+    }
+}
+
+/// An answer whose call lasts as long as it does.
+struct Counted {
+    body: Body,
+    _open: Open,
+}
+
+impl http_body::Body for Counted {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
