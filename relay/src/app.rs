@@ -55,6 +55,9 @@ pub use self::doors::Addresses;
 /// How long the drain may take: sinks that are away keep their events in the journal.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How hard closed segments are compressed: Zstandard's own default.
+const ZSTD_LEVEL: i32 = 3;
+
 /// How long a listener's last calls may take.
 const LAST_CALLS: Duration = Duration::from_secs(3);
 
@@ -395,6 +398,10 @@ async fn open_log(config: &Config) -> Result<Log, StartError> {
     let settings = journal::Config {
         max_size: retention.max_size.0,
         max_age: retention.max_age.0,
+        compression: match retention.compression {
+            config::Compression::None => journal::Compression::None,
+            config::Compression::Zstd => journal::Compression::Zstd { level: ZSTD_LEVEL },
+        },
         // All that may come in at one time: a batch waits at the door or not at all, so a stream keeps its order.
         queue_bytes: Budget::events(ingest_config(config).budget) as u64,
         ..journal::Config::default()

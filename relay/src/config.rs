@@ -416,7 +416,7 @@ pub enum Compression {
     /// As they were written.
     #[default]
     None,
-    /// Zstandard; not in this version.
+    /// Zstandard, in the background once a segment is closed.
     Zstd,
 }
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use yaml::{Node, Problem, Severity};
+use yaml::{Node, Problem};
 
-use super::{Address, Compression, Config, Listen, LogKind, PolicySourceKind};
+use super::{Address, Config, Listen, LogKind, PolicySourceKind};
 use crate::access;
 
 /// Kinds of sink that the file's language has and a build may lack (feature `kafka`).
@@ -202,17 +202,6 @@ impl Checker<'_> {
 
     fn retention(&mut self, config: &Config) {
         let retention = &config.relay.retention;
-        if retention.compression == Compression::Zstd {
-            let path = "relay.retention.compression";
-            let problem = self.node.problem_at(
-                path,
-                "zstd is not available in this version; events are kept as they are",
-            );
-            self.problems.push(Problem {
-                severity: Severity::Warning,
-                ..problem
-            });
-        }
         if retention.max_size.0 < MIN_JOURNAL {
             self.say("relay.retention.max_size", "less than 64MiB; give it more");
         }

@@ -42,7 +42,7 @@ relay:
     admin: unix:/run/cresset/admin.sock
   tls: {cert_file: /etc/c.crt, key_file: /etc/c.key, client_ca_file: /etc/ca.crt}
   log: {type: journal}
-  retention: {max_age: 7d, max_size: 20GiB, compression: none}
+  retention: {max_age: 7d, max_size: 20GiB, compression: zstd}
   ingest: {budget: 64MiB}
   feeds: {max_lag: 60s}
 sinks:
