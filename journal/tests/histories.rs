@@ -35,7 +35,7 @@ fn no_history_loses_what_was_acknowledged() {
         History::new(seed, true).run();
         return;
     }
-    let count = variable("CRESSET_HISTORIES").unwrap_or(2_000);
+    let count = variable("CRESSET_HISTORIES").unwrap_or(10_000);
     let first = variable("CRESSET_SEED").unwrap_or(1);
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let told: Vec<_> = (0..threads)
