@@ -16,7 +16,8 @@ use clap::Args;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
-use self::authorized::{Authorized, Credentials};
+pub(crate) use self::authorized::Authorized;
+use self::authorized::Credentials;
 
 /// How long a relay may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -35,8 +36,9 @@ pub(crate) struct RelayArgs {
     /// 127.0.0.1:32767]
     #[arg(long, alias = "gRPC", value_name = "ADDR")]
     pub(crate) relay: Option<String>,
+    // Boxed: most commands have them, and few use them.
     #[command(flatten)]
-    credentials: Credentials,
+    credentials: Box<Credentials>,
 }
 
 impl RelayArgs {
@@ -151,7 +153,7 @@ impl Relay {
     }
 
     /// What an administrator may do with this relay's sinks.
-    pub(crate) fn sinks(&self) -> proto::sinks::sinks_client::SinksClient<Channel> {
+    pub(crate) fn sinks(&self) -> proto::sinks::sinks_client::SinksClient<Authorized> {
         proto::sinks::sinks_client::SinksClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_MESSAGE)
     }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::connect::Authorized;
 use futures::StreamExt;
 use policy::{Policy, RuleSet};
 use proto::Digest;
 use proto::policies::policies_client::PoliciesClient;
 use proto::policies::{Document, ListRequest, SetRequest};
-use tonic::transport::Channel;
 
 use super::loaded::Compiled;
 use crate::connect::{Relay, RelayArgs, Trouble};
@@ -42,7 +42,7 @@ pub(super) async fn reading(relay: &RelayArgs, data: Option<&Path>) -> Result<Re
 }
 
 /// The policy service of a relay.
-pub(super) fn client(relay: &Relay) -> PoliciesClient<Channel> {
+pub(super) fn client(relay: &Relay) -> PoliciesClient<Authorized> {
     PoliciesClient::new(relay.channel.clone())
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE)
