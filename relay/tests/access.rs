@@ -18,6 +18,8 @@ use proto::link::from_relay::Is as Reply;
 use proto::link::from_sensor::Is as Say;
 use proto::link::link_client::LinkClient;
 use proto::link::{self, EventKind};
+use proto::policies::ListRequest;
+use proto::policies::policies_client::PoliciesClient;
 use proto::query::query_client::QueryClient;
 use proto::query::watch_reply::Is;
 use proto::query::{Filter, StatusRequest, WatchReply, WatchRequest};
@@ -340,6 +342,11 @@ async fn a_reader_of_one_namespace_sees_nothing_else_by_any_door() {
     assert!(status.relay.expect("a relay").ready);
     assert!(status.sensors.is_empty() && status.sinks.is_empty() && status.journal.is_none());
     assert!(status.losses.is_empty() && status.certificates.is_empty());
+    let mut policies = PoliciesClient::new(channel(relay.at.feed).await);
+    let listed = policies.list(with(SIEM, ListRequest::default())).await;
+    assert_eq!(listed.expect_err("refused").code(), Code::PermissionDenied);
+    let listed = policies.list(with(ALL, ListRequest::default())).await;
+    assert!(listed.is_ok());
     assert!(
         feed.health_check(with(SIEM, NonceMessage { nonce: 1 }))
             .await

@@ -526,10 +526,11 @@ async fn health_and_reflection_know_the_services() {
         .map(|service| service.name)
         .collect();
     names.sort();
-    // All that this listener answers, and nothing that it does not: no link, no policy service.
+    // All that a relay's feed answers, and nothing that it does not: no link, none of KubeArmor's policy service.
     assert_eq!(
         names,
         [
+            "cresset.policies.v1.Policies",
             "cresset.query.v1.Query",
             "feeder.LogService",
             "grpc.health.v1.Health",

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 use super::applied::{self, object};
 use super::change::{Changed, Done};
 use super::{Handle, problem_status};
+use crate::access::{Caller, Role};
 
 /// The blobs of one part, in bytes: half of gRPC's default limit of 4 MiB.
 const MAX_PART: usize = 2 << 20;
@@ -89,13 +90,15 @@ impl Policies for PoliciesService {
         &self,
         request: Request<ListRequest>,
     ) -> Result<Response<Self::ListStream>, Status> {
+        sees_all(&request)?;
         let documents = documents(&self.handle, &request.into_inner());
         Ok(Response::new(Box::pin(stream::iter(
             documents.into_iter().map(Ok),
         ))))
     }
 
-    async fn set(&self, _: Request<SetRequest>) -> Result<Response<Self::SetStream>, Status> {
+    async fn set(&self, request: Request<SetRequest>) -> Result<Response<Self::SetStream>, Status> {
+        sees_all(&request)?;
         let set = self.handle.set();
         let mut parts: Vec<Vec<Bytes>> = vec![Vec::new()];
         let mut size = 0;
@@ -169,6 +172,17 @@ impl Policies for PoliciesService {
             .map_err(Status::invalid_argument)?;
         Ok(Response::new(DisableReply { until_unix }))
     }
+}
+
+/// Policies say what is in namespaces, and selectors reach across them.
+fn sees_all<T>(request: &Request<T>) -> Result<(), Status> {
+    let caller = Caller::of(request.extensions().get(), Role::Reader);
+    if caller.namespaces.is_all() {
+        return Ok(());
+    }
+    Err(Status::permission_denied(
+        "a reader of some namespaces is not told the policies; `cresset status` names those of its own",
+    ))
 }
 
 fn documents(handle: &Handle, request: &ListRequest) -> Vec<Document> {

@@ -149,7 +149,12 @@ pub(crate) fn told_of(
         id: "0123456789abcdef".to_owned(),
         tier,
     };
-    let rule = slot_rule("ksp-group-1-proc-path-block", 5, &["MITRE", "T1"], "no");
+    let mut rule = slot_rule("ksp-group-1-proc-path-block", 5, &["MITRE", "T1"], "no");
+    // Written as it was decided: no policy in mode audit.
+    let audited = |verdict: &Decision| verdict.action == Action::Audit;
+    if observation.verdict.as_ref().is_some_and(audited) {
+        rule.action = policy::Action::Audit;
+    }
     let by_rule = observation
         .verdict
         .is_some_and(|verdict| verdict.by == RULE);
