@@ -5,8 +5,9 @@ DATA ?= ./.cresset
 
 .PHONY: run test test-quick setup setup-test build clean
 
+# With job control Ctrl-C reaches cresset alone: make, which would exit with 130, sees it drain and exit with 0.
 run: setup build
-	./target/release/cresset up --demo --data $(DATA) --policies examples/policies
+	@bash $$(test -t 0 && echo -m) -c './target/release/cresset up --demo --data $(DATA) --policies examples/policies; exit $$?'
 
 build:
 	$(CARGO) build --release
