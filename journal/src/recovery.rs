@@ -147,7 +147,7 @@ fn assemble(
         active,
         next,
         buffer: Vec::new(),
-        full_since: None,
+        full: None,
     };
     (shared, writer)
 }

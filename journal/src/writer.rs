@@ -32,7 +32,7 @@ use crate::{
 
 /// Room that must be there beyond the group itself before a full disk is tried again, in bytes.
 const MARGIN: u64 = 64 << 10;
-/// A full disk is tried again after this time whatever it says of its space (quotas are not told), in nanoseconds.
+/// A full disk that does not say what room it has is tried again after this time, in nanoseconds.
 const RETRY: u64 = 1_000_000_000;
 
 /// A segment is not closed for its age before that, however short `max_age` is: each costs several syncs.
@@ -104,8 +104,16 @@ pub(crate) struct Writer {
     /// The next sequence number; the catalog's is set to it after each commit.
     pub(crate) next: u64,
     pub(crate) buffer: Vec<u8>,
-    /// The disk was full when it was last tried, at this time.
-    pub(crate) full_since: Option<u64>,
+    /// The disk was full when it was last tried.
+    pub(crate) full: Option<Full>,
+}
+
+/// How the disk was found full.
+pub(crate) struct Full {
+    /// When, in nanoseconds of the writer's clock.
+    since: u64,
+    /// Bytes of the group that did not fit.
+    wanted: u64,
 }
 
 impl Writer {
@@ -194,7 +202,10 @@ impl Writer {
             }
         }
         let error = last.unwrap_or_else(|| io::ErrorKind::Other.into());
-        self.set_full(is_full(&error).then_some(now));
+        self.set_full(is_full(&error).then_some(Full {
+            since: now,
+            wanted: bytes,
+        }));
         // Where a segment was given up, part of the group may still come back from it.
         if is_full(&error) && self.given_up() == given_up {
             return Err(self.disk_full());
@@ -206,10 +217,10 @@ impl Writer {
         })
     }
 
-    fn set_full(&mut self, since: Option<u64>) {
-        self.full_since = since;
-        let full = &self.shared.counters.disk_full;
-        full.store(since.is_some(), Ordering::Relaxed);
+    fn set_full(&mut self, full: Option<Full>) {
+        let told = &self.shared.counters.disk_full;
+        told.store(full.is_some(), Ordering::Relaxed);
+        self.full = full;
     }
 
     fn given_up(&self) -> u64 {
@@ -218,21 +229,18 @@ impl Writer {
 
     /// Refuses at once while the disk is known to be full.
     fn wait_for_space(&self, bytes: u64, now: u64) -> Result<(), AppendError> {
-        let Some(since) = self.full_since else {
+        let Some(full) = &self.full else {
             return Ok(());
         };
         // What is leaving anyway makes room.
         let _ = retention::finish_removals(&self.shared);
-        let room = self
-            .shared
-            .disk
-            .space()
-            .is_ok_and(|space| space >= bytes + MARGIN);
-        if room || now.saturating_sub(since) >= RETRY {
-            Ok(())
-        } else {
-            Err(self.disk_full())
-        }
+        // A quota is not told: there it is the attempt that fails. But where it is known what is left, a small group must
+        // not slip into it and have the journal called well between two large ones.
+        let room = match self.shared.disk.space() {
+            Ok(space) => space >= bytes.max(full.wanted) + MARGIN,
+            Err(_) => now.saturating_sub(full.since) >= RETRY,
+        };
+        if room { Ok(()) } else { Err(self.disk_full()) }
     }
 
     fn disk_full(&self) -> AppendError {

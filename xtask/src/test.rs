@@ -12,6 +12,10 @@ use crate::{bench, deps, vm, workspace};
 /// The program that `cargo xtask bench` runs is held to the same lints and tests.
 const BENCH: &str = "xtask/bench";
 
+/// Each test program runs under it, so that one that hangs is a failure with a name and not a run without an end.
+const RUNNER: &str =
+    r#"target."cfg(all())".runner = ["timeout", "--kill-after=10", "--signal=ABRT", "900"]"#;
+
 /// What to run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -74,6 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let mut cargo = workspace::cargo();
         cargo
             .args(["test", "--workspace", "--no-fail-fast", "--features", BENCH])
+            .args(["--config", RUNNER])
             .env(VARIABLE, ledger.path());
         if args.quick {
             cargo.env("CRESSET_QUICK", "1");
