@@ -4,8 +4,9 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::sync::{Semaphore, watch};
@@ -23,6 +24,7 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) config: Config,
+    pub(crate) bounds: Bounds,
     pub(crate) catalog: Mutex<Catalog>,
     /// Held while a segment's file is removed or exchanged: keeper, packer and sometimes the writer do.
     pub(crate) removal: Mutex<()>,
@@ -38,6 +40,42 @@ pub(crate) struct Shared {
     pub(crate) committed: watch::Sender<Seq>,
     pub(crate) counters: Counters,
     pub(crate) lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+/// What may be changed while the journal is open: how long and how much is kept.
+pub(crate) struct Bounds {
+    max_size: AtomicU64,
+    max_age_ns: AtomicU64,
+}
+
+impl Bounds {
+    pub(crate) fn new(config: &Config) -> Bounds {
+        Bounds {
+            max_size: AtomicU64::new(config.max_size),
+            max_age_ns: AtomicU64::new(nanoseconds(config.max_age)),
+        }
+    }
+
+    /// Bound of all segments together, in bytes.
+    pub(crate) fn max_size(&self) -> u64 {
+        self.max_size.load(Ordering::Relaxed)
+    }
+
+    /// Age after which records may go, in nanoseconds.
+    pub(crate) fn max_age_ns(&self) -> u64 {
+        self.max_age_ns.load(Ordering::Relaxed)
+    }
+
+    /// Takes new bounds in. The size only grows: what is on disk stays within it at every moment.
+    pub(crate) fn set(&self, max_size: u64, max_age: Duration) {
+        self.max_size.fetch_max(max_size, Ordering::Relaxed);
+        self.max_age_ns
+            .store(nanoseconds(max_age), Ordering::Relaxed);
+    }
+}
+
+fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What the keeper is asked to do.

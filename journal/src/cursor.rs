@@ -69,6 +69,8 @@ pub struct CursorStats {
     /// Records committed since its birth, with those that it went back over counted again: what `account` and `pending`
     /// add up to.
     pub journaled: u64,
+    /// Where it began when it was made.
+    pub birth: Seq,
     /// It was retired: it pins nothing until it is opened again.
     pub retired: bool,
 }
@@ -246,6 +248,7 @@ impl Cell {
             pending: next - position,
             account,
             journaled: next + inner.slot.rewound - inner.slot.birth,
+            birth: Seq(inner.slot.birth),
             retired: inner.retired,
         }
     }
@@ -313,6 +316,17 @@ impl Cursor {
             shared: Arc::clone(shared),
             cell,
         })
+    }
+
+    /// Pins nothing from now on, although the handle stays: what is removed meanwhile counts as expired.
+    pub fn retire(&self) {
+        lock(&self.cell.inner).retired = true;
+    }
+
+    /// Pins records again, or goes on doing so, in this way when the journal is full.
+    pub fn take_up(&self, when_full: WhenFull) {
+        let mut inner = lock(&self.cell.inner);
+        (inner.when_full, inner.retired) = (when_full, false);
     }
 
     /// Its name.

@@ -4,6 +4,7 @@ use std::{
     ops::Range,
     sync::{Arc, Mutex, atomic::Ordering},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use tokio::sync::{oneshot, watch};
@@ -210,7 +211,7 @@ impl Journal {
                 limit: MAX_PAYLOAD as u64,
             });
         }
-        let limit = self.handle.shared.config.max_size / 2;
+        let limit = self.handle.shared.bounds.max_size() / 2;
         let bytes = records.iter().map(record::size).sum();
         if bytes > limit {
             Err(AppendError::TooLarge { bytes, limit })
@@ -270,6 +271,34 @@ impl Journal {
         }
     }
 
+    /// Keeps records for `max_age` from now on, and up to `max_size` bytes where that is more than before: what is on disk
+    /// stays within its bound at every moment, so less takes effect with the next opening. False: the size stayed.
+    pub fn retain(&self, max_size: u64, max_age: Duration) -> bool {
+        let bounds = &self.handle.shared.bounds;
+        bounds.set(max_size, max_age);
+        bounds.max_size() == max_size
+    }
+
+    /// Where every segment begins, oldest first: the number that its first record has, or will have.
+    #[must_use]
+    pub fn segments(&self) -> Vec<Seq> {
+        let catalog = lock(&self.handle.shared.catalog);
+        catalog
+            .segments
+            .iter()
+            .map(|segment| segment.base)
+            .collect()
+    }
+
+    /// The owner's checkpoint at the head of the segment that begins at `base`: the fold over all records before it. None
+    /// where there is no such segment any more, or its head is damaged. Blocks for a read of the disk.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn checkpoint(&self, base: Seq) -> Result<Option<Vec<u8>>, ReadError> {
+        reader::checkpoint(&self.handle.shared, base)
+    }
+
     /// The figures of this moment.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -293,7 +322,7 @@ impl Journal {
             committed: Seq(next - 1),
             segments,
             bytes,
-            max_size: shared.config.max_size,
+            max_size: shared.bounds.max_size(),
             ledger: *lock(&shared.ledger),
             groups: counters.groups.load(Ordering::Relaxed),
             written: counters.bytes.load(Ordering::Relaxed),
@@ -353,7 +382,7 @@ fn books(shared: &Shared) -> Books {
         committed: Seq(catalog.next - 1),
         segments: catalog.segments.iter().map(|s| s.base).collect(),
         bytes: catalog.on_disk(),
-        bound: shared.config.max_size + shared.config.segment_bytes,
+        bound: shared.bounds.max_size() + shared.config.segment_bytes,
         ledger: *lock(&shared.ledger),
         cursors,
     }

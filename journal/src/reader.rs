@@ -315,6 +315,22 @@ pub(crate) fn seek_time(shared: &Arc<Shared>, unix_ns: u64) -> Result<Seq, ReadE
     }
 }
 
+/// The checkpoint at the head of the segment that begins at `base`.
+pub(crate) fn checkpoint(shared: &Shared, base: Seq) -> Result<Option<Vec<u8>>, ReadError> {
+    let place = lock(&shared.catalog).locate(base.0);
+    let Some(segment) = place.map(|place| place.segment).filter(|s| s.base == base) else {
+        return Ok(None);
+    };
+    let read = || match open(shared, &segment)? {
+        Some(body) => body.head.read_checkpoint(&*body.file),
+        None => Ok(None),
+    };
+    read().map_err(|source| ReadError {
+        name: segment.name.clone(),
+        source,
+    })
+}
+
 fn seek_in(shared: &Arc<Shared>, place: &Place, from: u64, time: u64) -> io::Result<Option<u64>> {
     let Some(body) = open(shared, &place.segment)? else {
         return Ok(None);

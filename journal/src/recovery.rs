@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     Checkpoint, CheckpointFrom, Config, Disk, FORMAT, Ledger, OpenError, Opened, Seq,
-    catalog::{Catalog, Chores, Counters, Shared},
+    catalog::{Bounds, Catalog, Chores, Counters, Shared},
     content::Body,
     cursor::Cell,
     disk::{Access, DiskFile, Lock, LockError, read_full, write_all},
@@ -139,6 +139,7 @@ fn assemble(
         committed: watch::Sender::new(Seq(next - 1)),
         counters: Counters::default(),
         lock: Mutex::new(Some(guard)),
+        bounds: Bounds::new(&config),
         config,
     });
     let writer = Writer {

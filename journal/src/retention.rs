@@ -25,25 +25,25 @@ use crate::{
 /// # Errors
 /// Why there is none, for people.
 pub(crate) fn make_room(shared: &Shared, need: u64) -> Result<(), String> {
-    let config = &shared.config;
+    let (config, max_size) = (&shared.config, shared.bounds.max_size());
     loop {
         let upper = {
             let catalog = lock(&shared.catalog);
             match catalog.segments.get(1) {
-                Some(second) if catalog.used + need > config.max_size => second.base.0,
+                Some(second) if catalog.used + need > max_size => second.base.0,
                 _ => break,
             }
         };
         if let Some(name) = holder(shared, upper) {
             return Err(format!(
                 "the journal has reached its size bound of {} bytes and cursor {name} (when_full: refuse) still needs the oldest segment",
-                config.max_size
+                max_size
             ));
         }
         dismiss(shared, upper);
     }
     // Half a segment is for a copy that is being compressed, the last quarter for a new segment's head.
-    while lock(&shared.catalog).on_disk() + need > config.max_size + config.segment_bytes / 4 {
+    while lock(&shared.catalog).on_disk() + need > max_size + config.segment_bytes / 4 {
         match remove(shared) {
             Ok(true) => {}
             Ok(false) => break,
@@ -71,8 +71,7 @@ fn holder(shared: &Shared, upper: u64) -> Option<String> {
 
 /// Removes the segments whose records are all older than `max_age` and passed by every cursor.
 pub(crate) fn remove_old(shared: &Shared, now: u64) -> io::Result<()> {
-    let max_age = u64::try_from(shared.config.max_age.as_nanos()).unwrap_or(u64::MAX);
-    let Some(limit) = now.checked_sub(max_age) else {
+    let Some(limit) = now.checked_sub(shared.bounds.max_age_ns()) else {
         return Ok(());
     };
     loop {

@@ -255,8 +255,8 @@ impl Writer {
     /// Whether the group belongs into a new segment: by size, or so that old records can leave by age.
     fn outgrown(&self, active: &Active, bytes: u64, now: u64) -> bool {
         let config = &self.shared.config;
-        let age = (config.max_age / 4).max(YOUNGEST);
-        let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        let youngest = u64::try_from(YOUNGEST.as_nanos()).unwrap_or(u64::MAX);
+        let age = (self.shared.bounds.max_age_ns() / 4).max(youngest);
         let holds_records = active.end > active.head.data_start();
         holds_records
             && (active.end + bytes > config.segment_bytes
