@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "query.proto",
         "sinks.proto",
         "policies.proto",
+        "operate.proto",
     ];
     for file in files {
         println!("cargo:rerun-if-changed=proto/{file}");
@@ -25,6 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".cresset.query.v1")
         .bytes(".cresset.sinks.v1")
         .bytes(".cresset.policies.v1")
+        .bytes(".cresset.operate.v1")
         .compile_fds(set)?;
     Ok(())
 }

@@ -2,6 +2,8 @@
 //!
 //! Relay and sensor read their own sections of it; here both read it, so that every problem is found in one pass.
 
+mod reload;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,6 +32,11 @@ enum Command {
         /// The file; without it, the defaults
         file: Option<PathBuf>,
     },
+    /// Have the running relay take up its file again; what did not change runs on, and a broken file changes nothing
+    #[command(
+        after_help = "Exits with 0 when it is done, 1 when the file is refused and nothing was changed, 3 when no relay answers."
+    )]
+    Reload(reload::ReloadArgs),
     /// Print the JSON schema: every key, its meaning and its default
     Schema,
 }
@@ -73,10 +80,11 @@ fn ordered(mut problems: Vec<Problem>) -> Vec<Problem> {
 ///
 /// # Errors
 /// The output cannot be written.
-pub(crate) fn run(args: ConfigArgs) -> Result<ExitCode, Trouble> {
+pub(crate) async fn config(args: ConfigArgs) -> Result<ExitCode, Trouble> {
     match args.command {
         Command::Check { file } => check(&file),
         Command::Show { file } => show(file.as_deref()),
+        Command::Reload(args) => reload::reload(&args).await,
         Command::Schema => schema(),
     }
 }

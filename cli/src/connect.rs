@@ -158,6 +158,12 @@ impl Relay {
             .max_decoding_message_size(MAX_MESSAGE)
     }
 
+    /// What an administrator may do with this relay itself.
+    pub(crate) fn operate(&self) -> proto::operate::operate_client::OperateClient<Authorized> {
+        proto::operate::operate_client::OperateClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+    }
+
     /// The query service of this relay.
     pub(crate) fn query(&self) -> proto::query::query_client::QueryClient<Authorized> {
         proto::query::query_client::QueryClient::new(self.channel.clone())

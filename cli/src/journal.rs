@@ -141,6 +141,19 @@ fn show(look: &Look, depth: Depth) -> Result<ExitCode, Failed> {
     Ok(verdict(&report))
 }
 
+/// What `cresset journal inspect` shows of a journal, or why not.
+pub(crate) fn inspected(dir: &Path) -> Result<String, String> {
+    let look = || {
+        let (path, disk) = open(dir)?;
+        let report = inspect(&disk, Depth::Ends)?;
+        Ok(print::tables(&path, &report))
+    };
+    look().map_err(|failed: Failed| match failed {
+        Failed::Said(trouble) => trouble.to_string(),
+        Failed::Closed(why) | Failed::Midway(why) => why,
+    })
+}
+
 fn verdict(report: &Report) -> ExitCode {
     if report.is_sound() {
         ExitCode::SUCCESS

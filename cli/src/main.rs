@@ -12,8 +12,11 @@ mod print;
 mod run;
 mod sink;
 mod status;
+mod support;
 mod table;
 mod tap;
+mod top;
+mod trace;
 mod up;
 
 use std::process::ExitCode;
@@ -53,6 +56,16 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Show relay, sensors, policies, sinks and losses
     Status(status::StatusArgs),
+    /// Watch sensors, sinks and journal, live
+    Top(top::TopArgs),
+    /// Say where an event is: spool, journal, every sink
+    #[command(
+        after_help = "Example:\n  cresset trace 0badc0de00000001000000000000002a\n\nIds stand in `cresset logs --json --fields all` (EventID), in \
+        Elasticsearch as _id, in Kafka as a header.\nExits with 0 when the event is somewhere, 1 when it is not."
+    )]
+    Trace(trace::TraceArgs),
+    /// Gather what a report of a problem needs, without secrets, in one file
+    SupportBundle(support::BundleArgs),
     /// Feed recorded events (JSON lines) to the relay
     #[command(
         after_help = "Examples:\n  cresset import examples/events.jsonl\n  cresset logs --since 1h --filter all --json | \
@@ -81,12 +94,15 @@ fn main() -> ExitCode {
     match Args::parse().command {
         // Before any thread is started: it makes its child by hand.
         Command::Run(args) => run::run(args),
-        Command::Config(args) => ended(config::run(args)),
         Command::Journal(args) => ended(journal::run(args)),
         Command::Up(args) => within(up::up(args)),
         Command::Logs(args) => within(logs::logs(args)),
         Command::Status(args) => within(status::status(args)),
         Command::Import(args) => within(import::import(args)),
+        Command::Config(args) => within(config::config(args)),
+        Command::Top(args) => within(top::top(args)),
+        Command::Trace(args) => within(trace::trace(args)),
+        Command::SupportBundle(args) => within(support::bundle(args)),
         Command::Sink(args) => within(sink::sink(args)),
         Command::Dlq(args) => within(dlq::dlq(args)),
         Command::Tap(args) => within(tap::tap(args)),

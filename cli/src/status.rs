@@ -2,7 +2,7 @@
 
 mod page;
 
-pub(crate) use page::size;
+pub(crate) use page::{seconds, size};
 
 use std::process::ExitCode;
 
@@ -70,7 +70,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The whole answer, with the names of `query.proto`.
-fn json(reply: &StatusReply) -> Value {
+pub(crate) fn json(reply: &StatusReply) -> Value {
     json!({
         "relay": reply.relay.as_ref().map(relay),
         "sensors": reply.sensors.iter().map(sensor).collect::<Vec<_>>(),
@@ -121,6 +121,14 @@ fn sensor(sensor: &SensorStatus) -> Value {
         "rules": hex(&sensor.rules),
         "rules_applied": sensor.rules_applied,
         "problems": sensor.problems.iter().map(rule_problem).collect::<Vec<_>>(),
+        "streams": sensor.streams.iter().map(|stream| json!({
+            "stream": hex(&stream.stream),
+            "class": stream.class().as_str_name().trim_start_matches("STREAM_CLASS_").to_lowercase(),
+            "sequence": stream.sequence,
+        })).collect::<Vec<_>>(),
+        "spooled": sensor.spooled,
+        "lag_seconds": sensor.lag_seconds,
+        "lost": sensor.lost,
         "workloads": sensor.workloads.iter().map(workload).collect::<Vec<_>>(),
         "counters": sorted(&sensor.counters),
     })
@@ -212,6 +220,8 @@ pub(crate) fn sink(sink: &SinkStatus) -> Value {
         "state": sink.state,
         "position": sink.position,
         "pending": sink.pending,
+        "lag_seconds": sink.lag_seconds,
+        "rate": sink.rate,
         "delivered": sink.delivered,
         "filtered": sink.filtered,
         "dead_lettered": sink.dead_lettered,

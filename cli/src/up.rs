@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use proto::query::StatusRequest;
-use relay::telemetry::{self, Format};
-use relay::{Addresses, App, RunError};
+use relay::telemetry::{self, Format, Logging};
+use relay::{Addresses, App, RunError, Settings, Source};
 use sensor_bpf::{Footprint, Sensor};
 use tokio::task::{JoinError, JoinHandle};
+use yaml::Problem;
 
 use crate::config::{Both, load};
 use crate::connect::{Relay, Trouble};
@@ -26,7 +27,7 @@ use settings::settle;
 use stop::{Stage, Stop, stop_signal, stopped};
 
 /// Run a relay and, where the kernel allows it, a sensor on this machine.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct UpArgs {
     /// Data folder; its sockets are DIR/sensor.sock and DIR/admin.sock [default: /var/lib/cresset as root, else the XDG data folder]
     #[arg(long, value_name = "DIR")]
@@ -72,8 +73,7 @@ enum ContainArg {
 /// # Errors
 /// The relay cannot start, or something of this program was left behind.
 pub(crate) async fn up(args: UpArgs) -> Result<ExitCode, Trouble> {
-    let filter = args.log.clone().or_else(|| std::env::var("RUST_LOG").ok());
-    telemetry::init(Format::default(), Some(filter.as_deref().unwrap_or("warn")))
+    let logging = telemetry::init(Format::default(), args.log.as_deref(), "warn")
         .map_err(|error| Trouble::Usage(error.to_string()))?;
     let mut both = match load(args.config.as_deref()) {
         Ok(both) => both,
@@ -87,7 +87,30 @@ pub(crate) async fn up(args: UpArgs) -> Result<ExitCode, Trouble> {
         .for_each(|warning| eprintln!("{warning}"));
     settle(&args, &mut both)?;
     let _policies = examples(&args, &mut both)?;
-    live(&args, both).await
+    live(&args, both, logging).await
+}
+
+/// The settings once more, as they were made at the start.
+fn source(args: &UpArgs) -> Option<Source> {
+    let file = args.config.clone()?;
+    let args = args.clone();
+    Some(Source {
+        file: file.display().to_string(),
+        // The terminal was closed: that ends it.
+        hangup: false,
+        read: Box::new(move || {
+            let mut settings = Settings::load(Some(&file), std::env::vars())?;
+            let mut both = load(Some(&file))?;
+            settle(&args, &mut both).map_err(|trouble| {
+                vec![Problem::whole_file(
+                    &file.display().to_string(),
+                    trouble.to_string(),
+                )]
+            })?;
+            settings.config = both.relay;
+            Ok(settings)
+        }),
+    })
 }
 
 /// The demo has policies of its own where none were named.
@@ -101,10 +124,16 @@ fn examples(args: &UpArgs, both: &mut Both) -> Result<Option<demo::Policies>, Tr
     Ok(Some(policies))
 }
 
-async fn live(args: &UpArgs, both: Both) -> Result<ExitCode, Trouble> {
+async fn live(args: &UpArgs, both: Both, logging: Logging) -> Result<ExitCode, Trouble> {
     let data = both.relay.relay.data_dir.clone();
     let stop = stop_signal()?;
-    let app = App::build(both.relay).await.map_err(local)?;
+    let mut app = App::build(both.relay)
+        .await
+        .map_err(local)?
+        .logging_to(logging);
+    if let Some(source) = source(args) {
+        app = app.reloading_from(source);
+    }
     let (addresses, conditions) = (app.addresses().clone(), app.conditions());
     let sensor = Sensor::build(joined(both.sensor, &addresses));
     let footprint = sensor.as_ref().map(Sensor::footprint).unwrap_or_default();

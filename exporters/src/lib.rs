@@ -101,6 +101,12 @@ pub trait Sink: Send + Sync {
     /// The destination takes nothing at present. The same events come again later; some may then come twice.
     async fn send(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Unavailable>;
 
+    /// Where the destination has an event that it took, as a person would look it up there: `INDEX/_doc/ID`, a file. None:
+    /// that cannot be said.
+    fn whereabouts(&self, _event: &Encoded) -> Option<String> {
+        None
+    }
+
     /// Called once before the sink is let go: what a destination holds back goes out now.
     ///
     /// # Errors

@@ -96,10 +96,15 @@ mod cresset {
             tonic::include_proto!("cresset.policies.v1");
         }
     }
+    pub mod operate {
+        pub mod v1 {
+            tonic::include_proto!("cresset.operate.v1");
+        }
+    }
 }
 pub use cresset::{
-    link::v1 as link, policies::v1 as policies, query::v1 as query, rules::v1 as rules,
-    sinks::v1 as sinks,
+    link::v1 as link, operate::v1 as operate, policies::v1 as policies, query::v1 as query,
+    rules::v1 as rules, sinks::v1 as sinks,
 };
 
 /// The descriptors of all packages, for gRPC reflection.

@@ -2,64 +2,60 @@
 //!
 //! ```text
 //! build   data folder ─▶ journal ─▶ policies, ingest, tail, sinks ─▶ listeners bound
-//! run     serve until told to stop
+//! run     serve until told to stop; parts are exchanged meanwhile (reload.rs)
 //! drain   no new connections ─▶ what sensors sent is written and answered ─▶ sinks flushed, cursors kept
 //!         ─▶ readers let go ─▶ journal closed
 //! ```
 
 mod doors;
+mod drain;
+mod reload;
+mod services;
+mod settings;
+mod shown;
 mod trust;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use journal::{AppendError, Opened};
 use prometheus::Registry;
-use proto::query::{CertificateStatus, LossStatus, RelayStatus, StatusReply};
-use proto::{Kind, rules};
+use proto::query::LossStatus;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
-use tonic::Status;
-use tonic::service::Routes;
+use tokio::task::JoinSet;
 
 use crate::access::AccessError;
 use crate::audit::Audit;
 use crate::conditions::Conditions;
-use crate::config::{self, Address, Config};
+use crate::config::{Address, Config};
 use crate::distribute::Distributor;
 use crate::fanout::{self, Fanout};
-use crate::feed::{self, LogService, Nonces, Tail};
+use crate::feed::{LogService, Nonces, Tail};
 use crate::http::{self, Readiness};
-use crate::ingest::{self, Accounts, Budget, Door, Importer, Ingest};
+use crate::ingest::{Accounts, Door, Ingest};
 use crate::listen::{self, Connections, Grpc};
-use crate::log::{Log, OpenError, unix_nanoseconds};
+use crate::log::{Log, OpenError};
 use crate::losses::Origin;
-use crate::policies::{self, KubeArmor, Policies, PoliciesService};
-use crate::query::{self, Import, QueryService};
+use crate::operate::{Operate, Tracer};
+use crate::policies::{self, Policies};
 use crate::sources::{self, Sources};
-use crate::standing::Standing;
 use crate::status::Parts;
-use crate::{losses, metrics, steering};
+use crate::telemetry::Logging;
+use crate::traces::{Traces, TracesError};
+use crate::{losses, metrics, steering, supervisor};
 
-use self::doors::{Bindings, Services};
+use self::doors::Bindings;
+use self::drain::Drain;
+use self::reload::Reloader;
+use self::services::{Serving, notices, services};
+use self::settings::{feed_config, host_name, ingest_config, open_log, policies_config, sinks_of};
+use self::shown::About;
 use self::trust::Trust;
 
 pub use self::doors::Addresses;
-
-/// How long the drain may take: sinks that are away keep their events in the journal.
-const DRAIN: Duration = Duration::from_secs(10);
-
-/// How hard closed segments are compressed: Zstandard's own default.
-const ZSTD_LEVEL: i32 = 3;
-
-/// How long a listener's last calls may take.
-const LAST_CALLS: Duration = Duration::from_secs(3);
+pub use self::reload::Source;
 
 /// Why the relay does not start.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +81,9 @@ pub enum StartError {
     /// The policies.
     #[error(transparent)]
     Policies(#[from] policies::BuildError),
+    /// Where traces go.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// Two parts claim one metric.
     #[error("cannot set up the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -130,6 +129,9 @@ pub struct App {
     listeners: [Grpc; 3],
     http: TcpListener,
     trust: Trust,
+    reloader: Reloader,
+    logging: Arc<OnceLock<Logging>>,
+    traces: Traces,
 }
 
 // === impl App ===
@@ -158,28 +160,31 @@ impl App {
     async fn wire(config: Config, trust: Trust, log: Log) -> Result<Self, StartError> {
         let registry = metrics::registry()?;
         let bound = Bindings::take(&config.relay.listen).await?;
-        let policies = build_policies(&config, &registry)?;
-        let fanout = build_sinks(&config, &log, &registry)?;
+        let policies = policies::build(policies_config(&config), &registry)?;
+        let origin = Origin {
+            cluster: config.cluster.clone(),
+            host: host_name(),
+        };
+        let traces = Traces::build(config.relay.telemetry.traces.as_ref(), &origin)?;
+        let fanout = build_sinks(&config, &log, &registry, &traces)?;
         let tail = Tail::start(log.journal.clone(), feed_config(&config), &registry)?;
         let distributor = Distributor::new(policies.current());
         let accounts = Accounts::new(&registry)?;
-        let ingest = Ingest::new(
+        let ingest = Ingest::traced(
             ingest_config(&config),
             log.clone(),
             distributor,
             accounts.clone(),
+            traces.clone(),
         );
         ingest.budget().register(&registry)?;
 
         let addresses = bound.addresses.clone();
-        let origin = Origin {
-            cluster: config.cluster,
-            host: host_name(),
-        };
         let nonces = Nonces::default();
         let sources = Sources::build(&config.sources, &ingest, &nonces, origin.clone(), &registry)?;
         let (serving, conditions) = (Arc::new(AtomicBool::new(false)), Conditions::default());
-        let readiness = readiness(log.standing().clone(), serving.clone(), conditions.clone());
+        let readiness =
+            shown::readiness(log.standing().clone(), serving.clone(), conditions.clone());
         let about = About {
             id: log.relay_id().to_owned(),
             cluster: origin.cluster.clone(),
@@ -192,30 +197,43 @@ impl App {
             .with_log(&log)
             .with_policies(policies.current())
             .with_feeds(tail.clone())
-            .with(sensors(&ingest))
-            .with(sinks(&fanout))
-            .with(pulled(&sources))
-            .with(certificates(&trust))
+            .with(shown::sensors(&ingest, &log))
+            .with(shown::sinks(&fanout))
+            .with(shown::pulled(&sources))
+            .with(shown::certificates(&trust))
             .with(move |reply| reply.losses.extend(losses::of_doors(&accounts)));
         let shown = parts.clone();
         metrics::register(&registry, Arc::new(move || shown.read()), log.clone())?;
         let log_service = LogService::new(tail.clone()).with_nonces(nonces);
         let audit = Audit::new(ingest.importer(Door::Relay), origin.clone());
-        let sinks = steering::Sinks::new(fanout.clone(), audit, origin.clone());
-        let serving_policies = ServingPolicies {
-            handle: policies.handle(),
+        let logging = Arc::new(OnceLock::new());
+        let (reloader, reloads) = Reloader::new(
+            config,
+            reload::Parts {
+                fanout: fanout.clone(),
+                policies: policies.handle(),
+                sources: sources.handle(),
+                trust: trust.clone(),
+                journal: log.journal.clone(),
+                tail: tail.clone(),
+                logging: logging.clone(),
+                audit: audit.clone(),
+            },
+        );
+        let config = reloader.config().clone();
+        let operate = Operate::new(
+            reloads,
+            Tracer::new(log.clone(), fanout.clone(), ingest.sensors()),
+            logging.clone(),
+        );
+        let serving_all = Serving {
+            log_service,
+            sinks: steering::Sinks::new(fanout.clone(), audit, origin.clone()),
+            operate,
+            policies: policies.handle(),
             kubearmor: config.policies.policy_service,
         };
-        let services = services(
-            &log,
-            &tail,
-            log_service,
-            &ingest,
-            &parts,
-            sinks,
-            serving_policies,
-        )
-        .await?;
+        let services = services(&log, &tail, &ingest, &parts, serving_all).await?;
         let (listeners, http) = bound.serve(
             services,
             &trust,
@@ -239,6 +257,9 @@ impl App {
             listeners,
             http,
             trust,
+            reloader,
+            logging,
+            traces,
         })
     }
 
@@ -254,12 +275,34 @@ impl App {
         self.conditions.clone()
     }
 
+    /// What events get through to, for whoever watches over this process.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Where the settings are read again when they are to be taken up anew (SIGHUP, `cresset config reload`).
+    #[must_use]
+    pub fn reloading_from(mut self, source: Source) -> Self {
+        self.reloader.read_from(source);
+        self
+    }
+
+    /// This process' logging: its level follows the settings, its latest lines are shown to the administrator.
+    #[must_use]
+    pub fn logging_to(self, logging: Logging) -> Self {
+        // Set once: nobody else has this handle yet.
+        let _ = self.logging.set(logging);
+        self
+    }
+
     /// Serves until `shutdown` ends, then drains: what is on its way is written, answered and handed on.
     ///
     /// # Errors
     /// A part ended by itself. The others were drained all the same.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let reopening = signal(SignalKind::user_defined1())?;
+        let hangups = signal(SignalKind::hangup())?;
         let telling = self.teller();
         let Self {
             addresses,
@@ -276,6 +319,8 @@ impl App {
             listeners,
             http,
             trust,
+            reloader,
+            traces,
             ..
         } = self;
         let mut background = JoinSet::new();
@@ -284,7 +329,10 @@ impl App {
         background.spawn(telling.run());
         let own = ingest.importer(Door::Relay);
         background.spawn(log.standing().clone().watch(own, origin));
+        background.spawn(log.standing().clone().probe(log.folder()));
         background.spawn(reopen(reopening, fanout.clone()));
+        let (stop_reloads, reloads_stopped) = watch::channel(false);
+        let reloading = tokio::spawn(reloader.run(hangups, reloads_stopped));
         let (stop_sources, sources_stopped) = watch::channel(false);
         let pulling = tokio::spawn(sources.run(sources_stopped));
         let (stop, stopped) = watch::channel(false);
@@ -297,11 +345,15 @@ impl App {
                 (name, None)
             });
         }
+        let (sinks, alive) = (fanout.clone(), readiness.clone());
         calls.spawn(async move {
-            let ended = http::serve(http, registry, readiness, http_stopped).await;
+            let sinks = Arc::new(move || sinks.status());
+            let ended = http::serve(http, registry, readiness, sinks, http_stopped).await;
             ("http", ended.err().map(|error| error.to_string()))
         });
         serving.store(true, Ordering::Relaxed);
+        supervisor::ready();
+        background.spawn(supervisor::watch(alive));
         tracing::info!(feed = %addresses.feed, link = %addresses.link, http = %addresses.http, "relay is up");
 
         let ended = tokio::select! {
@@ -312,9 +364,12 @@ impl App {
             }),
         };
         tracing::info!("draining");
+        supervisor::stopping();
         serving.store(false, Ordering::Relaxed);
         background.shutdown().await;
         let drain = Drain {
+            stop_reloads,
+            reloading,
             stop_sources,
             pulling,
             stop,
@@ -324,6 +379,7 @@ impl App {
             fanout,
             tail,
             log,
+            traces,
         };
         drain.run().await;
         tracing::info!("stopped");
@@ -333,53 +389,26 @@ impl App {
     fn teller(&self) -> losses::Teller<impl Fn() -> Vec<LossStatus> + use<>> {
         let fanout = self.fanout.clone();
         losses::Teller {
-            losses: move || sink_losses(&fanout),
+            losses: move || shown::sink_losses(&fanout),
             importer: self.ingest.importer(Door::Relay),
             origin: self.origin.clone(),
         }
     }
 }
 
-/// What has to end, in order.
-struct Drain {
-    stop_sources: watch::Sender<bool>,
-    pulling: JoinHandle<()>,
-    stop: watch::Sender<bool>,
-    stop_http: watch::Sender<bool>,
-    calls: JoinSet<(&'static str, Option<String>)>,
-    ingest: Ingest,
-    fanout: Fanout,
-    tail: Tail,
-    log: Log,
-}
-
-impl Drain {
-    async fn run(mut self) {
-        self.stop.send_replace(true);
-        self.stop_sources.send_replace(true);
-        if timeout(LAST_CALLS, self.pulling).await.is_err() {
-            tracing::warn!("sources did not end in time");
-        }
-        self.ingest.drain();
-        // Readers are served while sensors' last events and the sinks are finished, so they see those events too.
-        self.ingest.finished(LAST_CALLS).await;
-        self.fanout.drain(DRAIN).await;
-        self.tail.stop();
-        self.stop_http.send_replace(true);
-        let ended = timeout(LAST_CALLS, async {
-            while self.calls.join_next().await.is_some() {}
-        })
-        .await;
-        if ended.is_err() {
-            tracing::warn!("cut off calls that did not end");
-        }
-        self.calls.shutdown().await;
-        // Joins the journal's thread, which finishes the write it is in.
-        let log = self.log;
-        if let Err(error) = tokio::task::spawn_blocking(move || log.close()).await {
-            tracing::error!(%error, "the journal was not closed");
-        }
-    }
+fn build_sinks(
+    config: &Config,
+    log: &Log,
+    registry: &Registry,
+    traces: &Traces,
+) -> Result<Fanout, fanout::BuildError> {
+    let context = fanout::Context {
+        registry: registry.clone(),
+        data_dir: config.relay.data_dir.clone(),
+        pages: Some(Arc::new(http::OwnPorts::default())),
+        traces: traces.clone(),
+    };
+    Fanout::build(log.journal.clone(), sinks_of(config), context)
 }
 
 /// SIGUSR1: files that sinks write were moved away.
@@ -388,322 +417,4 @@ async fn reopen(mut signals: tokio::signal::unix::Signal, fanout: Fanout) {
         tracing::info!("reopening the files of sinks");
         fanout.reopen();
     }
-}
-
-// === Parts ===
-
-async fn open_log(config: &Config) -> Result<Log, StartError> {
-    let data_dir = config.relay.data_dir.clone();
-    let retention = &config.relay.retention;
-    let settings = journal::Config {
-        max_size: retention.max_size.0,
-        max_age: retention.max_age.0,
-        compression: match retention.compression {
-            config::Compression::None => journal::Compression::None,
-            config::Compression::Zstd => journal::Compression::Zstd { level: ZSTD_LEVEL },
-        },
-        // All that may come in at one time: a batch waits at the door or not at all, so a stream keeps its order.
-        queue_bytes: Budget::events(ingest_config(config).budget) as u64,
-        ..journal::Config::default()
-    };
-    // Recovery reads the disk.
-    let (log, opened) =
-        tokio::task::spawn_blocking(move || Log::open(&data_dir, settings)).await??;
-    tell_opened(&opened);
-    Ok(log)
-}
-
-fn tell_opened(opened: &Opened) {
-    let Opened {
-        created,
-        committed,
-        segments,
-        cut_bytes,
-        corrupt,
-        cursors,
-        ..
-    } = opened;
-    tracing::info!(created, %committed, segments, cut_bytes, cursors, "journal open");
-    if *corrupt > 0 {
-        tracing::error!(
-            corrupt,
-            "records of the journal are damaged; sinks that had not passed them count them as lost"
-        );
-    }
-    for name in &opened.cursors_lost {
-        tracing::error!(sink = %name, "the position of a sink could not be read; it goes on from the oldest event, so events come twice");
-    }
-}
-
-fn build_policies(config: &Config, registry: &Registry) -> Result<Policies, policies::BuildError> {
-    let sources = config.policies.sources.iter().map(policy_source);
-    let posture = &config.policies.default_posture;
-    let postures = rules::Postures {
-        file: wire_posture(posture.file).into(),
-        network: wire_posture(posture.network).into(),
-        capabilities: wire_posture(posture.capabilities).into(),
-        ..rules::Postures::default()
-    };
-    policies::build(
-        policies::Config {
-            sources: sources.collect(),
-            postures,
-            data_dir: Some(config.relay.data_dir.clone()),
-        },
-        registry,
-    )
-}
-
-fn policy_source(source: &config::PolicySource) -> policies::SourceConfig {
-    let config::PolicySource { kind, path, branch } = source;
-    match kind {
-        config::PolicySourceKind::Git => policies::SourceConfig::Git {
-            path: path.clone(),
-            branch: branch.clone(),
-        },
-        // Custom resources are refused when the configuration is checked.
-        config::PolicySourceKind::Folder | config::PolicySourceKind::Crd => {
-            policies::SourceConfig::Folder(path.clone())
-        }
-    }
-}
-
-fn wire_posture(posture: config::Posture) -> rules::Posture {
-    match posture {
-        config::Posture::Allow => rules::Posture::Allow,
-        config::Posture::Audit => rules::Posture::Audit,
-        config::Posture::Block => rules::Posture::Block,
-    }
-}
-
-fn build_sinks(
-    config: &Config,
-    log: &Log,
-    registry: &Registry,
-) -> Result<Fanout, fanout::BuildError> {
-    let sinks = config
-        .sinks
-        .iter()
-        .map(|(name, sink)| (name.clone(), sink.clone()))
-        .collect();
-    let context = fanout::Context {
-        registry: registry.clone(),
-        data_dir: config.relay.data_dir.clone(),
-        pages: Some(Arc::new(http::OwnPorts)),
-    };
-    Fanout::build(log.journal.clone(), sinks, context)
-}
-
-fn ingest_config(config: &Config) -> ingest::Config {
-    ingest::Config {
-        // A machine that could not count so far could not hold it either.
-        budget: usize::try_from(config.relay.ingest.budget.0).unwrap_or(usize::MAX),
-        ..ingest::Config::default()
-    }
-}
-
-fn feed_config(config: &Config) -> feed::Config {
-    feed::Config {
-        max_lag: config.relay.feeds.max_lag.0,
-        cluster: config.cluster.clone(),
-        host: host_name(),
-        ..feed::Config::default()
-    }
-}
-
-fn host_name() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
-}
-
-// === Status ===
-
-/// What the relay says of itself.
-struct About {
-    id: String,
-    cluster: String,
-    started: Instant,
-    addresses: Addresses,
-    readiness: Readiness,
-}
-
-impl About {
-    fn fill(&self, reply: &mut StatusReply) {
-        let Addresses {
-            feed,
-            link,
-            http,
-            admin,
-        } = &self.addresses;
-        let listeners = [
-            ("feed", feed.to_string()),
-            ("link", link.to_string()),
-            ("http", http.to_string()),
-            ("admin", format!("unix:{}", admin.display())),
-        ];
-        let not_ready = (self.readiness)();
-        let relay: &mut RelayStatus = reply.relay.get_or_insert_default();
-        relay.version = env!("CARGO_PKG_VERSION").to_owned();
-        relay.id = self.id.clone();
-        relay.cluster = self.cluster.clone();
-        relay.uptime_seconds = self.started.elapsed().as_secs();
-        relay.listeners = listeners
-            .map(|(name, address)| (name.to_owned(), address))
-            .into();
-        relay.ready = not_ready.is_empty();
-        relay.not_ready = not_ready;
-    }
-}
-
-/// Events get through when the journal takes them and readers are served.
-fn readiness(standing: Standing, serving: Arc<AtomicBool>, conditions: Conditions) -> Readiness {
-    Arc::new(move || {
-        let mut not_ready = Vec::new();
-        if let Some(why) = standing.refusing() {
-            not_ready.push(format!("journal: {why}"));
-        }
-        if !serving.load(Ordering::Relaxed) {
-            not_ready.push("feed: not serving".to_owned());
-        }
-        not_ready.extend(conditions.list());
-        not_ready
-    })
-}
-
-fn sensors(ingest: &Ingest) -> impl Fn(&mut StatusReply) + Send + Sync + 'static {
-    let sensors = ingest.sensors();
-    move |reply| {
-        reply.sensors = sensors.list();
-        reply.losses.extend(losses::of_sensors(&reply.sensors));
-    }
-}
-
-fn sinks(fanout: &Fanout) -> impl Fn(&mut StatusReply) + Send + Sync + 'static {
-    let fanout = fanout.clone();
-    move |reply| {
-        reply.sinks = fanout.status();
-        reply.losses.extend(sink_losses(&fanout));
-    }
-}
-
-fn sink_losses(fanout: &Fanout) -> Vec<LossStatus> {
-    losses::of_sinks(&fanout.status(), &fanout.dead_letters_dropped())
-}
-
-fn pulled(sources: &Sources) -> impl Fn(&mut StatusReply) + Send + Sync + 'static {
-    let status = sources.status();
-    move |reply| {
-        reply.sources = status();
-        reply.losses.extend(sources::losses(&reply.sources));
-    }
-}
-
-/// What everybody who watches should know of the policies, as events. Told beside everything else: a journal that refuses
-/// events must not keep policies from changing.
-fn notices(importer: Importer, origin: Origin) -> impl FnMut(String) + Send + 'static {
-    move |text| {
-        let (importer, origin) = (importer.clone(), origin.clone());
-        tokio::spawn(async move {
-            let message = origin.message(unix_nanoseconds(), "WARN", text);
-            let payload = Bytes::from(prost::Message::encode_to_vec(&message));
-            if let Err(error) = importer.import(vec![(Kind::Message, payload)]).await {
-                tracing::warn!(%error, "a notice of the policies is in the log only");
-            }
-        });
-    }
-}
-
-/// Who is in which containers, for `karmor probe`.
-fn container_policies(ingest: &Ingest) -> policies::Workloads {
-    let sensors = ingest.sensors();
-    Arc::new(move || {
-        let workloads = sensors
-            .list()
-            .into_iter()
-            .flat_map(|sensor| sensor.workloads);
-        let one = |workload: proto::link::Workload| policies::ContainerPolicies {
-            container: workload.container,
-            policies: workload.policies,
-        };
-        workloads.map(one).collect()
-    })
-}
-
-fn certificates(trust: &Trust) -> impl Fn(&mut StatusReply) + Send + Sync + 'static {
-    let trust = trust.clone();
-    move |reply| {
-        reply.certificates = trust
-            .expiries()
-            .into_iter()
-            .map(|(file, expires_unix)| CertificateStatus {
-                file: file.display().to_string(),
-                expires_unix,
-            })
-            .collect();
-    }
-}
-
-/// Events from the admin socket.
-#[async_trait]
-impl Import for Importer {
-    async fn import(&self, events: Vec<(Kind, Bytes)>) -> Result<query::Imported, Status> {
-        let imported = Importer::import(self, events)
-            .await
-            .map_err(|error| match error {
-                AppendError::Full { .. } | AppendError::Failed { .. } => {
-                    Status::resource_exhausted(error.to_string())
-                }
-                _ => Status::unavailable(error.to_string()),
-            })?;
-        let refused = imported
-            .rejected
-            .into_iter()
-            .map(|(place, why)| (place, why.to_string()))
-            .collect();
-        Ok(query::Imported {
-            accepted: imported.accepted,
-            refused,
-        })
-    }
-}
-
-// === Services ===
-
-async fn services(
-    log: &Log,
-    tail: &Tail,
-    log_service: LogService,
-    ingest: &Ingest,
-    parts: &Parts,
-    sinks: steering::Sinks,
-    serving: ServingPolicies,
-) -> Result<Services, StartError> {
-    let query = || QueryService::new(tail.clone(), log.relay_id(), log.secret(), parts.clone());
-    let admin = query().with_import(Arc::new(ingest.importer(Door::Import)));
-    let reading = PoliciesService::new(serving.handle.clone());
-    let changing = reading.clone().with_changes();
-    let mut feed = feed::services(log_service, query())
-        .await?
-        .add_service(reading.into_server());
-    if serving.kubearmor {
-        let (policies, probe) =
-            KubeArmor::new(serving.handle, container_policies(ingest)).into_servers();
-        feed = feed.add_service(policies).add_service(probe);
-    }
-    Ok(Services {
-        feed,
-        link: Routes::new(ingest.service()),
-        admin: Routes::new(admin.into_server())
-            .add_service(sinks.into_server())
-            .add_service(changing.into_server()),
-    })
-}
-
-/// What of the policies is served.
-struct ServingPolicies {
-    handle: policies::Handle,
-    /// KubeArmor's services, too.
-    kubearmor: bool,
 }

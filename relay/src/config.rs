@@ -12,6 +12,7 @@
 mod check;
 mod environment;
 mod read;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use crate::access::AccessEntry;
 use crate::sources::SourceConfig;
 
 pub use self::read::Settings;
+pub use self::telemetry::{Format, LogLines, Telemetry, Traces};
 
 /// The whole file, except for the `sensor` section, which belongs to the sensor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -93,6 +95,8 @@ pub struct Relay {
     pub ingest: Intake,
     /// Live readers.
     pub feeds: Feeds,
+    /// Log lines and traces.
+    pub telemetry: Telemetry,
 }
 
 impl Default for Relay {
@@ -107,6 +111,7 @@ impl Default for Relay {
             retention: Retention::default(),
             ingest: Intake::default(),
             feeds: Feeds::default(),
+            telemetry: Telemetry::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The small HTTP door: is the process alive, do events get through, and all figures.
 
-use std::net::SocketAddr;
+mod ports;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +10,16 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use exporters::{Page, Pages, Served};
+use exporters::Page;
 use prometheus::Registry;
-use serde_json::json;
+use proto::query::SinkStatus;
+use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 
 use crate::listen::Bounded;
+
+pub(crate) use self::ports::OwnPorts;
 
 /// Connections at one time.
 const CONNECTIONS: usize = 256;
@@ -27,10 +30,14 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Names what is not ready, each with its reason; nothing when events get through.
 pub(crate) type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
+/// What every sink does: shown beside readiness, of which it is no part.
+pub(crate) type Sinks = Arc<dyn Fn() -> Vec<SinkStatus> + Send + Sync>;
+
 #[derive(Clone)]
 struct Door {
     registry: Registry,
     readiness: Readiness,
+    sinks: Sinks,
 }
 
 /// Serves until `stop` is true.
@@ -38,6 +45,7 @@ pub(crate) async fn serve(
     listener: TcpListener,
     registry: Registry,
     readiness: Readiness,
+    sinks: Sinks,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let routes = Router::new()
@@ -48,6 +56,7 @@ pub(crate) async fn serve(
         .with_state(Door {
             registry,
             readiness,
+            sinks,
         });
     let stopped = async move {
         // An error says that the sender is gone, which is the end as well.
@@ -83,8 +92,19 @@ async fn ready(State(door): State<Door>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let body = json!({"ready": not_ready.is_empty(), "not_ready": not_ready});
+    let sinks = (door.sinks)();
+    let sinks: Map<String, Value> = sinks.iter().map(sink).collect();
+    let body = json!({"ready": not_ready.is_empty(), "not_ready": not_ready, "sinks": sinks});
     (status, axum::Json(body)).into_response()
+}
+
+/// One sink that is down makes nothing unready: its events wait for it.
+fn sink(sink: &SinkStatus) -> (String, Value) {
+    let mut shown = json!({"state": sink.state, "pending": sink.pending});
+    if sink.state != "running" && !sink.last_error.is_empty() {
+        shown["last_error"] = json!(sink.last_error);
+    }
+    (sink.name.clone(), shown)
 }
 
 async fn not_found(uri: Uri) -> Response {
@@ -93,36 +113,4 @@ async fn not_found(uri: Uri) -> Response {
         uri.path()
     );
     (StatusCode::NOT_FOUND, text).into_response()
-}
-
-/// Serves figures on further ports, for sinks that want one.
-pub(crate) struct OwnPorts;
-
-impl Pages for OwnPorts {
-    fn serve(&self, address: SocketAddr, registry: Registry) -> std::io::Result<Served> {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        let listener = Bounded::new(TcpListener::from_std(listener)?, CONNECTIONS, SILENCE);
-        let page = get(
-            async |State(registry): State<Registry>, headers: HeaderMap| {
-                figures(&registry, &headers)
-            },
-        );
-        let routes = Router::new()
-            .route("/metrics", page)
-            .fallback(async || (StatusCode::NOT_FOUND, "nothing here; there is /metrics\n"))
-            .with_state(registry);
-        let serving = tokio::spawn(async move { axum::serve(listener, routes).await });
-        Ok(Served::new(address, Stop(serving.abort_handle())))
-    }
-}
-
-/// Ends the serving when it is dropped.
-struct Stop(AbortHandle);
-
-impl Drop for Stop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

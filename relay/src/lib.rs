@@ -26,6 +26,7 @@ mod listen;
 pub mod log;
 mod losses;
 mod metrics;
+mod operate;
 pub mod policies;
 pub mod query;
 pub mod received;
@@ -33,15 +34,17 @@ mod sources;
 pub mod standing;
 pub mod status;
 mod steering;
+mod supervisor;
 pub mod telemetry;
+pub mod traces;
 
 pub use access::{AccessEntry, AccessError, Caller, Namespaces, Role};
-pub use app::{Addresses, App, RunError, StartError};
+pub use app::{Addresses, App, RunError, Source, StartError};
 pub use conditions::Conditions;
 pub use config::{
     Address, Compression, Config, DefaultPosture, Feeds, Intake, Later, Listen, Listeners,
-    LogConfig, LogKind, PeerLimits, Policies, PolicySource, PolicySourceKind, Posture, Relay,
-    Retention, Settings, Tls, default_data_dir, schema,
+    LogConfig, LogKind, LogLines, PeerLimits, Policies, PolicySource, PolicySourceKind, Posture,
+    Relay, Retention, Settings, Telemetry, Tls, Traces, default_data_dir, schema,
 };
 pub use listen::{BindError, TlsError};
 pub use log::OpenError;

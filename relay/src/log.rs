@@ -105,7 +105,9 @@ impl Log {
                 payload: event.to_journal(),
             })
             .collect();
+        let under_way = self.standing.begin();
         let outcome = self.journal.append(records).await;
+        drop(under_way);
         self.standing.note(&outcome);
         outcome
     }
@@ -120,6 +122,12 @@ impl Log {
     #[must_use]
     pub fn received(&self) -> &Received {
         &self.received
+    }
+
+    /// Where the data lie; none: on a disk of somebody else's making.
+    #[must_use]
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.path.clone())
     }
 
     /// The relay's name for its sensors: drawn when the data folder was made.
@@ -213,6 +221,7 @@ pub enum OpenError {
 
 /// A data folder that this process holds.
 struct Folder {
+    path: PathBuf,
     relay_id: String,
     secret: [u8; 32],
     lock: File,
@@ -246,6 +255,7 @@ impl Folder {
         let name = path.join(SECRET);
         let secret = secret(&name).map_err(failed(&name))?;
         Ok(Self {
+            path: path.to_owned(),
             relay_id,
             secret,
             lock,

@@ -4,32 +4,32 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use relay::telemetry::{self, Format};
-use relay::{App, Settings};
+use relay::telemetry::{self, Format, Logging};
+use relay::{App, Settings, Source};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Takes events from sensors, keeps them, and hands them to sinks and readers.
 #[derive(Parser)]
-#[command(name = "cresset-relay", version)]
+#[command(
+    name = "cresset-relay",
+    version,
+    after_help = "SIGHUP takes up the changed configuration file, SIGUSR1 reopens the files of sinks, SIGTERM drains and ends."
+)]
 struct Args {
     /// The configuration file. Without it everything has its default.
     #[arg(long, value_name = "FILE", env = "CRESSET_CONFIG")]
     config: Option<PathBuf>,
-    /// Which log lines are written, as in `info` or `relay=debug,info` [default: $RUST_LOG, else info].
+    /// Which log lines are written, as in `info` or `relay=debug,info` [default: $RUST_LOG, else what the file says].
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
-    /// How log lines look.
-    #[arg(long, value_enum, default_value_t)]
-    log_format: Format,
+    /// How log lines look [default: what the file says, else text].
+    #[arg(long, value_enum)]
+    log_format: Option<Format>,
 }
 
 /// 0: fine. 1: problems found. 2: wrong usage.
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Err(error) = telemetry::init(args.log_format, args.log.as_deref()) {
-        eprintln!("cresset-relay: {error}");
-        return ExitCode::from(2);
-    }
     let settings = match Settings::load(args.config.as_deref(), std::env::vars()) {
         Ok(settings) => settings,
         Err(problems) => {
@@ -41,7 +41,16 @@ fn main() -> ExitCode {
         .warnings
         .iter()
         .for_each(|warning| eprintln!("{warning}"));
-    match live(settings) {
+    let log = &settings.config.relay.telemetry.log;
+    let format = args.log_format.unwrap_or(log.format);
+    let logging = match telemetry::init(format, args.log.as_deref(), &log.level) {
+        Ok(logging) => logging,
+        Err(error) => {
+            eprintln!("cresset-relay: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match live(settings, args.config, logging) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cresset-relay: {error}");
@@ -51,12 +60,20 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn live(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
+async fn live(
+    settings: Settings,
+    file: Option<PathBuf>,
+    logging: Logging,
+) -> Result<(), Box<dyn std::error::Error>> {
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
     let app = App::build(settings.config).await?;
+    let mut app = app.logging_to(logging);
+    if let Some(file) = file {
+        app = app.reloading_from(source(file));
+    }
     eprintln!("ready {}", app.addresses());
     app.run(async {
         tokio::select! {
@@ -66,4 +83,13 @@ async fn live(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     })
     .await?;
     Ok(())
+}
+
+/// The file, and the environment over it, read again.
+fn source(file: PathBuf) -> Source {
+    Source {
+        file: file.display().to_string(),
+        hangup: true,
+        read: Box::new(move || Settings::load(Some(&file), std::env::vars())),
+    }
 }

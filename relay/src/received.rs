@@ -75,6 +75,28 @@ impl Received {
         (!stream.ranges.is_empty()).then(|| stream.ranges.clone())
     }
 
+    /// The newest sequence of a stream that is in the journal.
+    #[must_use]
+    pub fn newest(&self, stream: StreamId) -> Option<u64> {
+        let state = self.lock();
+        let last = state.streams.get(&stream)?.ranges.last()?;
+        Some(last.end - 1)
+    }
+
+    /// Whether an event is in the journal, or was; none: nothing is known of its stream.
+    #[must_use]
+    pub fn has(&self, id: EventId) -> Option<bool> {
+        self.lock().has(id)
+    }
+
+    /// The same by what the journal saved at the head of a segment.
+    ///
+    /// # Errors
+    /// The bytes are no saved fold.
+    pub fn had(saved: &[u8], id: EventId) -> Result<Option<bool>, String> {
+        Ok(State::load(saved)?.has(id))
+    }
+
     /// Keeps a stream from being forgotten while a sensor may send it.
     #[must_use]
     pub fn open(&self, stream: StreamId) -> Open {
@@ -204,6 +226,14 @@ impl Drop for Open {
 // === impl State ===
 
 impl State {
+    fn has(&self, id: EventId) -> Option<bool> {
+        let ranges = &self.streams.get(&id.stream)?.ranges;
+        if ranges.is_empty() {
+            return None;
+        }
+        Some(ranges.iter().any(|range| range.contains(&id.sequence)))
+    }
+
     fn stream(&mut self, id: StreamId) -> &mut Stream {
         if !self.streams.contains_key(&id) && self.streams.len() >= MAX_STREAMS {
             self.forget_one(id);

@@ -9,7 +9,13 @@
 //! At a size bound a small batch still fits where a large one was refused, and senders come back every few seconds; the
 //! calm keeps that from being told as a hundred outages. What the relay tries with is the message that it is over, so
 //! trying costs nothing but that, and readiness comes back although no sensor has anything to say.
+//!
+//! A disk that answers nothing at all is refused in all but name, and a disk that nobody writes to may have died unseen:
+//! both are found within ten seconds.
 
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +31,15 @@ use crate::losses::Origin;
 /// Longer than a sensor that was asked to wait stays away.
 const CALM: Duration = Duration::from_secs(5);
 
+/// A write that has not come back for so long is taken not to.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// After so long without a write the relay tries one itself.
+const PROBE: Duration = Duration::from_secs(4);
+
+/// What it writes then: more than a file system keeps in the file's own entry.
+const PROBE_BYTES: usize = 16 << 10;
+
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -39,6 +54,33 @@ struct State {
     refusing: Option<Refusing>,
     /// Times that it stopped taking events.
     times: u64,
+    /// Writes that have not come back.
+    under_way: usize,
+    /// When one last came back, or the first of those under way began.
+    progress: Option<Instant>,
+    /// It was told that none comes back.
+    stuck: bool,
+}
+
+impl State {
+    /// For how long no write has come back although one is under way, if that is too long.
+    fn stuck(&self, now: Instant) -> Option<Duration> {
+        let since = self.progress.filter(|_| self.under_way > 0)?;
+        let waited = now.saturating_duration_since(since);
+        (waited >= PATIENCE).then_some(waited)
+    }
+}
+
+/// A write that has not come back.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Standing);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.under_way -= 1;
+        state.progress = Some(Instant::now());
+    }
 }
 
 #[derive(Debug)]
@@ -65,7 +107,19 @@ impl Standing {
     #[must_use]
     pub fn refusing(&self) -> Option<String> {
         let state = self.lock();
-        state.refusing.as_ref().map(|refusing| refusing.why.clone())
+        let refused = state.refusing.as_ref().map(|refusing| refusing.why.clone());
+        refused.or_else(|| state.stuck(Instant::now()).map(no_answer))
+    }
+
+    /// A write begins; it ends when the answer is dropped.
+    pub(crate) fn begin(&self) -> UnderWay {
+        let mut state = self.lock();
+        if state.under_way == 0 {
+            state.progress = Some(Instant::now());
+        }
+        state.under_way += 1;
+        drop(state);
+        UnderWay(self.clone())
     }
 
     /// How often it stopped taking events since the start.
@@ -123,6 +177,50 @@ impl Standing {
         }
     }
 
+    /// Logs once that nothing comes back, and once that something does.
+    fn look_for_stuck(&self, now: Instant) {
+        let mut state = self.lock();
+        let stuck = state.stuck(now);
+        let was = std::mem::replace(&mut state.stuck, stuck.is_some());
+        match stuck {
+            Some(waited) if !was => {
+                state.times += 1;
+                tracing::error!(why = no_answer(waited), "the journal takes no new events");
+            }
+            None if was => tracing::info!("the disk answers again"),
+            _ => {}
+        }
+    }
+
+    /// Nobody has written for so long.
+    fn is_idle(&self, now: Instant) -> bool {
+        let state = self.lock();
+        let quiet = |since: Instant| now.saturating_duration_since(since) >= PROBE;
+        state.refusing.is_none() && state.under_way == 0 && state.progress.is_none_or(quiet)
+    }
+
+    /// While nobody writes events, finds out whether the disk would take some: readiness is not to depend on traffic.
+    pub(crate) async fn probe(self, folder: Option<PathBuf>) {
+        let Some(folder) = folder else {
+            return;
+        };
+        loop {
+            tokio::time::sleep(PROBE).await;
+            if !self.is_idle(Instant::now()) {
+                continue;
+            }
+            let (under_way, folder) = (self.begin(), folder.clone());
+            let tried = tokio::task::spawn_blocking(move || {
+                let _under_way = under_way;
+                try_disk(&folder).map_err(|error| (folder, error))
+            });
+            if let Ok(Err((folder, error))) = tried.await {
+                let why = format!("nothing can be written to {}: {error}", folder.display());
+                self.refused(why, Instant::now());
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is a few assignments that cannot panic in between.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -133,6 +231,7 @@ impl Standing {
         let mut over = false;
         loop {
             tokio::time::sleep(LOOK).await;
+            self.look_for_stuck(Instant::now());
             match self.turn(Instant::now()) {
                 Turn::Nothing => {}
                 Turn::Try => over = say(&importer, &origin).await,
@@ -145,6 +244,25 @@ impl Standing {
             }
         }
     }
+}
+
+fn no_answer(waited: Duration) -> String {
+    format!(
+        "the disk has not answered a write for {} s",
+        waited.as_secs()
+    )
+}
+
+/// Writes what needs room on the disk, and takes it away again. Blocks the thread.
+fn try_disk(folder: &Path) -> io::Result<()> {
+    let name = folder.join("probe.tmp");
+    let tried = File::create(&name).and_then(|mut file| {
+        file.write_all(&[0; PROBE_BYTES])?;
+        file.sync_data()
+    });
+    // Whether it can be removed matters little: the next one replaces it.
+    let _ = std::fs::remove_file(&name);
+    tried
 }
 
 /// Tells as an event that it is over; true if the journal took it.
@@ -182,6 +300,33 @@ mod tests {
         let over = Turn::Over("full still".to_owned(), Duration::from_secs(7));
         assert_eq!(standing.turn(after(start, 7000)), over);
         assert_eq!((standing.refusing(), standing.times()), (None, 1));
+    }
+
+    #[test]
+    fn a_write_that_does_not_come_back_is_an_outage_until_one_does() {
+        let standing = Standing::default();
+        let first = standing.begin();
+        let start = standing.lock().progress.unwrap();
+        let stuck = |milliseconds| standing.lock().stuck(after(start, milliseconds));
+        assert_eq!(stuck(4999), None);
+        assert_eq!(stuck(5000), Some(PATIENCE));
+        standing.look_for_stuck(after(start, 6000));
+        standing.look_for_stuck(after(start, 7000));
+        assert_eq!(standing.times(), 1);
+        let second = standing.begin();
+        assert!(
+            stuck(5000).is_some(),
+            "another one that waits is no progress"
+        );
+        drop(first);
+        let now = standing.lock().progress.unwrap();
+        assert_eq!(standing.lock().stuck(now), None);
+        drop(second);
+        assert_eq!(
+            standing.lock().stuck(after(now, 60_000)),
+            None,
+            "nothing is under way"
+        );
     }
 
     #[test]

@@ -117,6 +117,7 @@ fn start(folder: &Path) -> (Journal, Fanout, Registry) {
         registry: registry.clone(),
         data_dir: folder.to_owned(),
         pages: None,
+        traces: Default::default(),
     };
     let fanout = Fanout::build(journal.clone(), sinks.into(), context).unwrap();
     (journal, fanout, registry)

@@ -137,6 +137,7 @@ fn start(folder: &Path, brokers: &str) -> (Journal, Fanout) {
         registry: Registry::new(),
         data_dir: folder.to_owned(),
         pages: None,
+        traces: Default::default(),
     };
     let sinks = vec![("bus".to_owned(), config)];
     let fanout = Fanout::build(journal.clone(), sinks, context).unwrap();

@@ -150,7 +150,10 @@ async fn what_the_program_around_the_relay_finds_wanting_is_told_until_it_is_men
     conditions.set("sensor", "it ended");
     let (head, body) = relay.get("/readyz").await;
     assert!(head.starts_with("HTTP/1.1 503"), "{head}");
-    assert_eq!(body, r#"{"ready":false,"not_ready":["sensor: it ended"]}"#);
+    assert_eq!(
+        body,
+        r#"{"ready":false,"not_ready":["sensor: it ended"],"sinks":{}}"#
+    );
     let mut client = QueryClient::new(channel(relay.at.feed).await);
     let status = client.status(StatusRequest {}).await.expect("a status");
     let told = status.into_inner().relay.expect("a relay");
@@ -190,7 +193,7 @@ async fn health_readiness_and_metrics_are_there_and_other_pages_say_what_is() {
         head.starts_with("HTTP/1.1 200") && head.contains("application/json"),
         "{head}"
     );
-    assert_eq!(body, r#"{"ready":true,"not_ready":[]}"#);
+    assert_eq!(body, r#"{"ready":true,"not_ready":[],"sinks":{}}"#);
     let (head, body) = relay.get("/metrics").await;
     assert!(
         head.to_lowercase()

@@ -88,6 +88,10 @@ async fn run(config: Config) -> ExitCode {
     };
     let socket = sensor.control_path().display().to_string();
     eprintln!("ready sensor={socket} tier={}", sensor.tier());
+    // Where no service manager asks for it nothing is told.
+    if let Err(why) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%why, "the service manager cannot be told that the sensor is ready");
+    }
     if !sensor.reason().is_empty() {
         tracing::info!(reason = sensor.reason(), "no better tier");
     }

@@ -252,6 +252,7 @@ impl Page {
                 sensor.node, sensor.version
             ),
         );
+        self.line(2, &sent(sensor));
         if let Some(kernel) = &sensor.kernel {
             self.kernel(kernel);
         }
@@ -363,6 +364,8 @@ impl Page {
             "TYPE",
             "STATE",
             "PENDING",
+            "LAG",
+            "EVENTS/S",
             "DELIVERED",
             "FILTERED",
             "DEAD LETTERS",
@@ -405,6 +408,34 @@ impl Page {
     }
 }
 
+/// What of a sensor's events is here, what waits there, and what it lost.
+fn sent(sensor: &SensorStatus) -> String {
+    let streams = sensor.streams.iter().filter(|stream| stream.sequence > 0);
+    let streams: Vec<String> = streams
+        .map(|stream| {
+            let class = stream.class().as_str_name();
+            let class = class.trim_start_matches("STREAM_CLASS_").to_lowercase();
+            format!("{class} up to {}", stream.sequence)
+        })
+        .collect();
+    let here = match &streams[..] {
+        [] => "no events yet".to_owned(),
+        streams => streams.join(", "),
+    };
+    let waiting = match (sensor.spooled, sensor.lag_seconds) {
+        (0, _) => "none waiting".to_owned(),
+        (spooled, lag) => format!(
+            "{spooled} waiting, the oldest for {}",
+            yaml::Span(Duration::from_secs(lag))
+        ),
+    };
+    let lost = match sensor.lost {
+        0 => "none lost".to_owned(),
+        lost => format!("! {lost} lost since its start"),
+    };
+    format!("{here}; {waiting}; {lost}")
+}
+
 fn policy_row(policy: &PolicyStatus) -> Vec<String> {
     let namespace = if policy.namespace.is_empty() {
         "-"
@@ -441,8 +472,12 @@ fn source_row(source: &SourceStatus) -> Vec<String> {
 }
 
 fn sink_row(sink: &SinkStatus) -> Vec<String> {
+    let pace = [
+        sink.pending.to_string(),
+        seconds(sink.lag_seconds),
+        format!("{:.0}", sink.rate),
+    ];
     let counts = [
-        sink.pending,
         sink.delivered,
         sink.filtered,
         sink.dead_lettered,
@@ -456,8 +491,17 @@ fn sink_row(sink: &SinkStatus) -> Vec<String> {
         format!("{mark}{}", sink.state),
     ]
     .into_iter()
+    .chain(pace)
     .chain(counts.map(|count| count.to_string()))
     .collect()
+}
+
+/// Whole seconds, as people write them; `-` for none.
+pub(crate) fn seconds(lag: f64) -> String {
+    if lag < 1.0 {
+        return "-".to_owned();
+    }
+    yaml::Span(Duration::from_secs(lag as u64)).to_string()
 }
 
 fn short(digest: &[u8]) -> String {
@@ -613,7 +657,8 @@ mod tests {
             "  old   node-b:32767  ! never reached  7       8     9         6     4\n",
             " ago: connection refused\n",
             "  /tls/server.crt  ! EXPIRED\n",
-            "  console  stdout  ! retrying  0        12 ",
+            "  console  stdout  ! retrying  0        -    0         12 ",
+            "    no events yet; none waiting; none lost\n",
             "  ring   verdict  3\n",
         ] {
             assert!(page.contains(line), "{line:?} is not in\n{page}");

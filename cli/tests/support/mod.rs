@@ -105,6 +105,10 @@ impl Lines {
         lines
     }
 
+    pub fn push(&self, line: String) {
+        self.0.lock().expect("lines").push(line);
+    }
+
     pub fn all(&self) -> Vec<String> {
         self.0.lock().expect("lines").clone()
     }

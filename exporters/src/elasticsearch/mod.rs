@@ -268,6 +268,11 @@ impl Sink for Elasticsearch {
         outcomes.finish()
     }
 
+    fn whereabouts(&self, event: &Encoded) -> Option<String> {
+        let index = self.bodies.place(event).ok()?;
+        Some(format!("{index}/_doc/{}", event.id()))
+    }
+
     async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
         trial::run(self, event, trial).await
     }

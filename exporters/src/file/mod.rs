@@ -191,6 +191,11 @@ impl Sink for File {
         self.thread.reopen();
     }
 
+    fn whereabouts(&self, _: &Encoded) -> Option<String> {
+        let path = self.path.display();
+        Some(format!("{path}, or a full file beside it"))
+    }
+
     async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
         let id = event.id();
         let batch = Arc::new(Batch::new(vec![event]));

@@ -260,6 +260,14 @@ fn is_too_large(fate: Fate) -> bool {
 
 #[async_trait]
 impl Sink for Kafka {
+    fn whereabouts(&self, event: &Encoded) -> Option<String> {
+        Some(format!(
+            "topic {}, header id {}",
+            self.records.topic(event),
+            event.id()
+        ))
+    }
+
     async fn send(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Unavailable> {
         let events: Vec<&Encoded> = batch.events().iter().map(AsRef::as_ref).collect();
         let (mut fates, trouble) = self.carry(Packing::Together, &events).await?;

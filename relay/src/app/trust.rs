@@ -1,7 +1,10 @@
 //! Certificates of the listeners and who may call: what the settings say, made ready, and read again when files change.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use crate::access::{Access, AccessEntry, Door};
 use crate::config::{self, Config, Listen};
@@ -19,7 +22,7 @@ pub(super) struct Trust {
     pub(super) feed: Option<Certificates>,
     pub(super) link: Option<Certificates>,
     pub(super) access: Access,
-    entries: Vec<AccessEntry>,
+    entries: Arc<ArcSwap<Vec<AccessEntry>>>,
 }
 
 impl Trust {
@@ -40,14 +43,25 @@ impl Trust {
         Ok(Self {
             feed: load(&listen.feed, Door::Feed)?,
             link: load(&listen.link, Door::Link)?,
-            entries: config.relay.access.clone(),
+            entries: Arc::new(ArcSwap::from_pointee(config.relay.access.clone())),
             access,
         })
     }
 
+    /// Takes over what other settings named and [`Trust::build`] has read. Whether a door is encrypted stays as it is.
+    pub(super) fn replace(&self, other: &Trust) {
+        for (mine, others) in [(&self.feed, &other.feed), (&self.link, &other.link)] {
+            if let (Some(mine), Some(others)) = (mine, others) {
+                mine.replace(others);
+            }
+        }
+        self.access.replace(&other.access);
+        self.entries.store(other.entries.load_full());
+    }
+
     /// Takes up files that change, for ever.
     pub(super) async fn watch(self) {
-        let mut tokens = stamps(&self.entries);
+        let mut tokens = stamps(&self.entries.load());
         loop {
             tokio::time::sleep(LOOK).await;
             for (name, certificates) in [("feed", &self.feed), ("link", &self.link)] {
@@ -59,10 +73,11 @@ impl Trust {
                     Some(Ok(false)) | None => {}
                 }
             }
-            let now = stamps(&self.entries);
+            let entries = self.entries.load_full();
+            let now = stamps(&entries);
             if now != tokens {
                 tokens = now;
-                match self.access.reload(&self.entries) {
+                match self.access.reload(&entries) {
                     Ok(()) => tracing::info!("new tokens in force"),
                     Err(why) => {
                         tracing::error!(%why, "changed tokens cannot be used; the old ones stay in force");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use yaml::{Node, Problem};
 
-use super::{Address, Config, Listen, LogKind, PolicySourceKind};
+use super::{Address, Config, Listen, LogKind, PolicySourceKind, telemetry};
 use crate::access;
 
 /// Kinds of sink that the file's language has and a build may lack (feature `kafka`).
@@ -45,6 +45,7 @@ pub(super) fn check(config: &Config, node: &Node, problems: &mut Vec<Problem>) {
     checker.sources(config);
     checker.data_dir(config);
     checker.sinks(config);
+    telemetry::check(&config.relay.telemetry, node, checker.problems);
 }
 
 /// Says plainly that a kind of sink comes later, in place of "unknown".
@@ -215,8 +216,17 @@ impl Checker<'_> {
     }
 
     fn sinks(&mut self, config: &Config) {
+        let mut counting = None;
         for (name, sink) in &config.sinks {
             let key = self.node.get("sinks").and_then(|sinks| sinks.key(name));
+            if matches!(sink, exporters::SinkConfig::Prometheus(_))
+                && let Some(first) = counting.replace(name)
+            {
+                let why = format!(
+                    "there can be only one prometheus sink, and `{first}` is one: both would show the same counters; remove one"
+                );
+                self.problems.push(key.unwrap_or(self.node).problem(why));
+            }
             if let Some(why) = exporters::name_problem(name) {
                 self.problems.push(key.unwrap_or(self.node).problem(why));
             }

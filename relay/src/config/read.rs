@@ -14,6 +14,8 @@ pub struct Settings {
     pub config: Config,
     /// What is odd but does not stop the relay.
     pub warnings: Vec<Problem>,
+    /// Where the settings stand in the file.
+    node: Node,
 }
 
 impl Settings {
@@ -43,6 +45,12 @@ impl Settings {
         Self::of(&node, problems, &environment)
     }
 
+    /// A problem with what stands at `path`, as in `sinks.siem`, that only shows when the settings are used.
+    #[must_use]
+    pub fn problem_at(&self, path: &str, message: impl Into<String>) -> Problem {
+        self.node.problem_at(path, message)
+    }
+
     fn of(
         node: &Node,
         mut problems: Vec<Problem>,
@@ -54,6 +62,7 @@ impl Settings {
             Some(config) if !failed => Ok(Self {
                 config,
                 warnings: problems,
+                node: node.clone(),
             }),
             _ => Err(problems),
         }

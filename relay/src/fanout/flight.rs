@@ -2,15 +2,17 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use exporters::{Batch, Encoded, Outcome, Sink, Unavailable};
 use futures::FutureExt as _;
 use tokio::time::Instant;
 
 use super::dead_letters::{DeadLetter, DeadLetters};
+use super::health::Health;
 use super::progress::Fate;
 use super::taps::Taps;
+use crate::traces::{self, Traces};
 
 /// Events that are sent together, with their places in the journal, in order.
 pub(super) struct Parcel {
@@ -68,6 +70,8 @@ pub(super) struct Runway {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) dead_letters: Arc<DeadLetters>,
     pub(super) taps: Arc<Taps>,
+    pub(super) health: Arc<Health>,
+    pub(super) traces: Traces,
 }
 
 impl Runway {
@@ -104,6 +108,28 @@ impl Runway {
 
 /// Sends a parcel. Dead letters are on disk when this ends.
 pub(super) async fn fly(runway: Runway, parcel: Parcel) -> Flown {
+    if !runway.traces.is_on() {
+        return carry(runway, parcel).await;
+    }
+    let (traces, health) = (runway.traces.clone(), Arc::clone(&runway.health));
+    let flight = traces::Flight {
+        sink: &health.name,
+        kind: health.kind,
+        first: parcel.first(),
+        last: parcel.events.last().map_or(0, |(event, _)| *event),
+        events: parcel.events.len(),
+        began: SystemTime::now(),
+    };
+    let flown = carry(runway, parcel).await;
+    let trouble = flown
+        .trouble
+        .as_ref()
+        .map(|trouble| trouble.reason.as_str());
+    traces.sent(&flight, trouble);
+    flown
+}
+
+async fn carry(runway: Runway, parcel: Parcel) -> Flown {
     let events = parcel.events.iter();
     let outcomes = match runway
         .send(events.map(|(_, event)| Arc::clone(event)).collect())

@@ -1,16 +1,17 @@
 //! What status and metrics tell of the sinks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use arc_swap::ArcSwap;
 use journal::{Cursor, CursorStats};
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
-use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+use prometheus::Registry;
 use proto::query::SinkStatus;
 
 use super::dead_letters::DeadLetters;
+use super::pace::Pace;
 use super::pauses::Pause;
+use super::taps::Taps;
 use crate::log::unix_nanoseconds;
 
 /// What a sink does.
@@ -36,13 +37,44 @@ impl State {
 
 /// One sink, as its task tells it and others see it.
 pub(super) struct Health {
-    name: String,
-    kind: &'static str,
-    pub(super) cursor: Cursor,
-    pub(super) dead_letters: Arc<DeadLetters>,
-    retries: AtomicU64,
+    pub(super) name: String,
+    pub(super) kind: &'static str,
+    lasting: Lasting,
     told: Mutex<Told>,
-    pause: Mutex<Option<Pause>>,
+    /// Of the sink itself.
+    pub(super) figures: Registry,
+}
+
+/// What of a sink outlives a change of its settings; a cheap handle.
+#[derive(Clone)]
+pub(super) struct Lasting {
+    pub(super) cursor: Arc<Cursor>,
+    pub(super) dead_letters: Arc<DeadLetters>,
+    pub(super) taps: Arc<Taps>,
+    pub(super) pace: Arc<Pace>,
+    retries: Arc<AtomicU64>,
+    pause: Arc<Mutex<Option<Pause>>>,
+}
+
+impl Lasting {
+    pub(super) fn new(cursor: Cursor, dead_letters: DeadLetters, pause: Option<Pause>) -> Self {
+        Lasting {
+            cursor: Arc::new(cursor),
+            dead_letters: Arc::new(dead_letters),
+            taps: Arc::default(),
+            pace: Arc::default(),
+            retries: Arc::default(),
+            pause: Arc::new(Mutex::new(pause)),
+        }
+    }
+}
+
+impl std::ops::Deref for Health {
+    type Target = Lasting;
+
+    fn deref(&self) -> &Lasting {
+        &self.lasting
+    }
 }
 
 struct Told {
@@ -55,9 +87,8 @@ impl Health {
     pub(super) fn new(
         name: String,
         kind: &'static str,
-        cursor: Cursor,
-        dead_letters: DeadLetters,
-        pause: Option<Pause>,
+        lasting: Lasting,
+        figures: Registry,
     ) -> Self {
         let told = Told {
             state: State::Running,
@@ -67,12 +98,25 @@ impl Health {
         Health {
             name,
             kind,
-            cursor,
-            dead_letters: Arc::new(dead_letters),
-            retries: AtomicU64::new(0),
+            lasting,
             told: Mutex::new(told),
-            pause: Mutex::new(pause),
+            figures,
         }
+    }
+
+    /// What goes on under other settings.
+    pub(super) fn lasting(&self) -> Lasting {
+        self.lasting.clone()
+    }
+
+    /// Events that were sent again.
+    pub(super) fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    /// The destination takes events, as far as is known.
+    pub(super) fn is_up(&self) -> bool {
+        self.told().state == State::Running
     }
 
     pub(super) fn name(&self) -> &str {
@@ -131,7 +175,7 @@ impl Health {
     }
 
     /// The status at the moment of these figures.
-    fn status_of(&self, stats: &CursorStats) -> SinkStatus {
+    pub(super) fn status_of(&self, stats: &CursorStats) -> SinkStatus {
         let CursorStats {
             position,
             pending,
@@ -160,6 +204,8 @@ impl Health {
             dead_letters: self.dead_letters.count().kept,
             paused_unix: pause.as_ref().map_or(0, |pause| pause.since),
             paused_by: pause.map(|pause| pause.by).unwrap_or_default(),
+            lag_seconds: if pending == 0 { 0.0 } else { self.pace.lag() },
+            rate: self.pace.rate(),
         }
     }
 }
@@ -173,221 +219,49 @@ impl Drop for StoppedOnDrop<'_> {
     }
 }
 
-/// All sinks.
-#[derive(Clone)]
-pub(super) struct Board(Arc<Vec<Arc<Health>>>);
+/// All sinks as they are shown; a cheap handle that keeps none of them alive.
+#[derive(Clone, Default)]
+pub(super) struct Board(Arc<ArcSwap<Vec<Arc<Health>>>>);
+
+/// The same for who looks on only as long as somebody else does.
+pub(super) struct Glance(Weak<ArcSwap<Vec<Arc<Health>>>>);
+
+impl Glance {
+    /// None: nobody shows them any more.
+    pub(super) fn all(&self) -> Option<Arc<Vec<Arc<Health>>>> {
+        self.0.upgrade().map(|sinks| sinks.load_full())
+    }
+}
 
 impl Board {
-    pub(super) fn new(sinks: Vec<Arc<Health>>) -> Self {
-        Board(Arc::new(sinks))
+    pub(super) fn downgrade(&self) -> Glance {
+        Glance(Arc::downgrade(&self.0))
+    }
+
+    /// These are the sinks from now on.
+    pub(super) fn show(&self, sinks: Vec<Arc<Health>>) {
+        self.0.store(Arc::new(sinks));
+    }
+
+    pub(super) fn all(&self) -> Arc<Vec<Arc<Health>>> {
+        self.0.load_full()
     }
 
     pub(super) async fn close(&self) {
-        for health in &*self.0 {
+        for health in &*self.all() {
             health.dead_letters.close().await;
         }
     }
 
     pub(super) fn status(&self) -> Vec<SinkStatus> {
-        self.0.iter().map(|health| health.status()).collect()
+        self.all().iter().map(|health| health.status()).collect()
     }
 
     pub(super) fn dead_letters_dropped(&self) -> Vec<(String, u64)> {
         let dropped = |health: &Arc<Health>| health.dead_letters.count().overrun;
-        self.0
+        self.all()
             .iter()
             .map(|health| (health.name.clone(), dropped(health)))
-            .collect()
-    }
-}
-
-/// The figures, made anew for every scrape.
-struct Figures {
-    journaled: IntCounterVec,
-    delivered: IntCounterVec,
-    filtered: IntCounterVec,
-    dead_lettered: IntCounterVec,
-    expired: IntCounterVec,
-    corrupt: IntCounterVec,
-    retries: IntCounterVec,
-    dead_dropped: IntCounterVec,
-    dead_resent: IntCounterVec,
-    dead_discarded: IntCounterVec,
-    dead_kept: IntGaugeVec,
-    pending: IntGaugeVec,
-    up: IntGaugeVec,
-    paused: IntGaugeVec,
-    last_error: IntGaugeVec,
-}
-
-impl Figures {
-    fn new() -> prometheus::Result<Self> {
-        let labels = &["sink", "type"];
-        let counter = |what, help| {
-            IntCounterVec::new(Opts::new(format!("cresset_sink_{what}"), help), labels)
-        };
-        let gauge =
-            |what, help| IntGaugeVec::new(Opts::new(format!("cresset_sink_{what}"), help), labels);
-        Ok(Figures {
-            journaled: counter(
-                "journaled_total",
-                "Events journaled since the sink's cursor was made: delivered, filtered, dead-lettered, expired, corrupt and pending together.",
-            )?,
-            delivered: counter(
-                "delivered_total",
-                "Events that the destination has and keeps.",
-            )?,
-            filtered: counter(
-                "filtered_total",
-                "Events that the sink's filter, or an administrator's skip, leaves out.",
-            )?,
-            dead_lettered: counter(
-                "dead_lettered_total",
-                "Events refused for good and kept as dead letters.",
-            )?,
-            expired: counter(
-                "expired_total",
-                "Events that left the journal before the sink came to them.",
-            )?,
-            corrupt: counter(
-                "corrupt_total",
-                "Events that the journal could not read any more.",
-            )?,
-            retries: counter(
-                "retries_total",
-                "Events that had to be sent again, once for every time.",
-            )?,
-            dead_dropped: counter(
-                "dead_letters_dropped_total",
-                "Dead letters that went to keep their bound.",
-            )?,
-            dead_resent: counter(
-                "dead_letters_resent_total",
-                "Dead letters that a retry delivered.",
-            )?,
-            dead_discarded: counter(
-                "dead_letters_discarded_total",
-                "Dead letters that an administrator dropped.",
-            )?,
-            dead_kept: gauge("dead_letters", "Dead letters on disk.")?,
-            pending: gauge(
-                "pending",
-                "Events between the sink's cursor and the journal's end.",
-            )?,
-            up: gauge("up", "1 while the destination takes events.")?,
-            paused: gauge("paused", "1 while an administrator has paused the sink.")?,
-            last_error: gauge(
-                "last_error_timestamp_seconds",
-                "When something last went wrong; 0: never.",
-            )?,
-        })
-    }
-
-    fn collectors(&self) -> [&dyn Collector; 15] {
-        let Figures {
-            journaled,
-            delivered,
-            filtered,
-            dead_lettered,
-            expired,
-            corrupt,
-            retries,
-            dead_dropped,
-            dead_resent,
-            dead_discarded,
-            dead_kept,
-            pending,
-            up,
-            paused,
-            last_error,
-        } = self;
-        [
-            journaled,
-            delivered,
-            filtered,
-            dead_lettered,
-            expired,
-            corrupt,
-            retries,
-            dead_dropped,
-            dead_resent,
-            dead_discarded,
-            dead_kept,
-            pending,
-            up,
-            paused,
-            last_error,
-        ]
-    }
-
-    fn fill(&self, health: &Health) {
-        let labels = &[health.name.as_str(), health.kind];
-        let stats = health.cursor.stats();
-        let status = health.status_of(&stats);
-        let dead = health.dead_letters.count();
-        for (counter, value) in [
-            (&self.journaled, stats.journaled),
-            (&self.delivered, status.delivered),
-            (&self.filtered, status.filtered),
-            (&self.dead_lettered, status.dead_lettered),
-            (&self.expired, status.expired),
-            (&self.corrupt, status.corrupt),
-            (&self.retries, health.retries.load(Ordering::Relaxed)),
-            (&self.dead_dropped, dead.overrun),
-            (&self.dead_resent, dead.retried),
-            (&self.dead_discarded, dead.dropped),
-        ] {
-            counter.with_label_values(labels).inc_by(value);
-        }
-        for (gauge, value) in [
-            (&self.dead_kept, dead.kept),
-            (&self.pending, status.pending),
-            (&self.up, u64::from(health.told().state == State::Running)),
-            (&self.paused, u64::from(health.is_paused())),
-            (&self.last_error, status.last_error_unix),
-        ] {
-            gauge
-                .with_label_values(labels)
-                .set(i64::try_from(value).unwrap_or(i64::MAX));
-        }
-    }
-}
-
-/// The sinks as the registry sees them.
-pub(super) struct Shown {
-    board: Board,
-    /// Only described, never filled.
-    figures: Figures,
-}
-
-impl Shown {
-    pub(super) fn new(board: Board) -> prometheus::Result<Self> {
-        Ok(Shown {
-            board,
-            figures: Figures::new()?,
-        })
-    }
-}
-
-impl Collector for Shown {
-    fn desc(&self) -> Vec<&Desc> {
-        self.figures
-            .collectors()
-            .into_iter()
-            .flat_map(Collector::desc)
-            .collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        // The same names were made once already, so they can be made again.
-        let Ok(figures) = Figures::new() else {
-            return Vec::new();
-        };
-        self.board.0.iter().for_each(|health| figures.fill(health));
-        figures
-            .collectors()
-            .into_iter()
-            .flat_map(Collector::collect)
             .collect()
     }
 }

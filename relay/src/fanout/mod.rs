@@ -14,12 +14,17 @@
 //! - Every event that the cursor passes is accounted for, once: delivered, filtered, dead-lettered, expired or corrupt.
 //! - A destination that is away is left alone for a random time up to a bound that doubles, then asked with one batch.
 //! - Shown figures come from the cursor, so they go on after a restart and never ahead of what is durable.
+//! - Sinks are added, exchanged and taken out while the others go on (change.rs).
 
 pub(crate) mod backoff;
+mod change;
 mod dead_letters;
+mod figures;
 mod flight;
 mod health;
 mod orders;
+mod pace;
+mod passed;
 mod pauses;
 mod progress;
 mod recent;
@@ -27,31 +32,37 @@ mod source;
 mod steer;
 mod taps;
 mod task;
+mod trace;
+mod unit;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use exporters::{Common, Sink, SinkConfig};
-use journal::{CursorError, CursorOptions, Journal};
+use futures::future::join_all;
+use journal::{CursorError, Journal};
 use proto::query::SinkStatus;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tracing::Instrument as _;
+use tokio::sync::Mutex as TurnMutex;
 
+pub(crate) use self::change::Changes;
 pub(crate) use self::dead_letters::Kept;
 pub use self::dead_letters::{BadDeadLetter, DeadLetter};
 pub(crate) use self::steer::{Letters, SteerError, Steered, Steering};
 pub(crate) use self::taps::{Onlooker, Seen};
 
-use self::dead_letters::DeadLetters;
-use self::flight::Runway;
-use self::health::{Board, Health, Shown, StoppedOnDrop};
+pub(crate) use self::trace::Sought;
+
+use self::figures::Shown;
+use self::health::{Board, Lasting};
+use self::passed::Passed;
 use self::pauses::Pauses;
 use self::recent::Recent;
-use self::steer::Post;
-use self::taps::Taps;
-use self::task::Task;
+use self::task::Stop;
+use self::unit::{Ready, Unit};
+use crate::traces::Traces;
 
 /// What the fan-out uses of the program around it.
 #[derive(Clone)]
@@ -62,6 +73,8 @@ pub struct Context {
     pub data_dir: PathBuf,
     /// Serves pages of figures for sinks that want a port of their own.
     pub pages: Option<Arc<dyn exporters::Pages>>,
+    /// What traces batches.
+    pub traces: Traces,
 }
 
 /// A sink that is made, and how it wants to be fed.
@@ -74,6 +87,8 @@ pub struct Outlet {
     pub common: Common,
     /// The sink.
     pub sink: Box<dyn Sink>,
+    /// Metrics of its own, shown as long as it is fed.
+    pub figures: prometheus::Registry,
 }
 
 /// The sinks cannot be fed.
@@ -100,6 +115,9 @@ pub enum BuildError {
         /// What is wrong.
         reason: String,
     },
+    /// The relay drains.
+    #[error("the relay is stopping")]
+    Stopping,
     /// The metrics are registered already.
     #[error("the fan-out's metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -108,18 +126,30 @@ pub enum BuildError {
 /// All sinks, being fed; a cheap clone. When the last one is dropped the sinks stop where they are.
 #[derive(Clone)]
 pub struct Fanout {
-    board: Board,
-    sinks: Arc<Vec<Arc<dyn Sink>>>,
-    posts: Arc<Vec<Arc<Post>>>,
-    pauses: Pauses,
-    journal: Journal,
-    life: Arc<Life>,
+    inner: Arc<Inner>,
 }
 
-struct Life {
-    /// How long the sinks may drain, once they are told to.
-    stop: watch::Sender<Option<Duration>>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+struct Inner {
+    journal: Journal,
+    data_dir: PathBuf,
+    pages: Option<Arc<dyn exporters::Pages>>,
+    traces: Traces,
+    recent: Arc<Recent>,
+    pauses: Pauses,
+    passed: Passed,
+    /// For status and metrics, which must not keep a sink alive.
+    board: Board,
+    /// In the order of the settings.
+    units: ArcSwap<Vec<Arc<Unit>>>,
+    /// Held by whoever changes which sinks there are: one at a time.
+    turn: TurnMutex<Turn>,
+}
+
+#[derive(Default)]
+struct Turn {
+    closed: bool,
+    /// What is left of sinks that were taken out: a cursor has one handle, so it is kept for the day they come back.
+    shelf: BTreeMap<String, Lasting>,
 }
 
 impl Fanout {
@@ -133,21 +163,13 @@ impl Fanout {
         sinks: Vec<(String, SinkConfig)>,
         context: Context,
     ) -> Result<Fanout, BuildError> {
-        let inner = exporters::Context {
-            registry: context.registry.clone(),
-            pages: context.pages.clone(),
-        };
+        let fanout = Self::empty(journal, context)?;
         let outlets = sinks.into_iter().map(|(name, config)| {
-            let sink = exporters::build(&name, &config, &inner)?;
-            Ok(Outlet {
-                name,
-                kind: config.kind(),
-                common: config.common(),
-                sink,
-            })
+            let outlet = fanout.inner.outlet(name, &config)?;
+            Ok((Some(config), outlet))
         });
-        let outlets = outlets.collect::<Result<Vec<_>, exporters::BuildError>>()?;
-        Self::over(journal, outlets, context)
+        let outlets = outlets.collect::<Result<Vec<_>, BuildError>>()?;
+        fanout.begin(outlets)
     }
 
     /// The same for sinks that are made already.
@@ -159,156 +181,88 @@ impl Fanout {
         outlets: Vec<Outlet>,
         context: Context,
     ) -> Result<Fanout, BuildError> {
-        let recent = Recent::new(journal.clone());
-        let mut tasks = Vec::with_capacity(outlets.len());
-        let (mut posts, mut sinks) = (Vec::new(), Vec::new());
-        for outlet in outlets {
-            let (task, post, sink) = task_of(&journal, &recent, outlet, &context)?;
-            tasks.push(task);
-            posts.push(Arc::new(post));
-            sinks.push(sink);
-        }
-        let names: Vec<&str> = tasks.iter().map(|task| task.health().name()).collect();
-        journal.retire_cursors_except(&names);
-        let board = Board::new(tasks.iter().map(|task| Arc::clone(task.health())).collect());
+        let outlets = outlets.into_iter().map(|outlet| (None, outlet)).collect();
+        Self::empty(journal, context)?.begin(outlets)
+    }
+
+    fn empty(journal: Journal, context: Context) -> Result<Fanout, BuildError> {
+        let board = Board::default();
         context
             .registry
             .register(Box::new(Shown::new(board.clone())?))?;
-        let (stop, told) = watch::channel(None);
-        let tasks = tasks
-            .into_iter()
-            .map(|task| spawn(task, told.clone()))
-            .collect();
-        let life = Arc::new(Life {
-            stop,
-            tasks: Mutex::new(tasks),
-        });
-        Ok(Fanout {
-            board,
-            sinks: Arc::new(sinks),
-            posts: Arc::new(posts),
-            pauses: Pauses::new(&context.data_dir),
+        // Not the registry: what it shows holds a handle of this.
+        let Context {
+            registry: _,
+            data_dir,
+            pages,
+            traces,
+        } = context;
+        let inner = Inner {
+            recent: Recent::new(journal.clone()),
+            pauses: Pauses::new(&data_dir),
+            passed: Passed::start(&data_dir),
+            units: ArcSwap::default(),
+            turn: TurnMutex::default(),
             journal,
-            life,
+            data_dir,
+            pages,
+            traces,
+            board,
+        };
+        Ok(Fanout {
+            inner: Arc::new(inner),
         })
+    }
+
+    fn begin(self, outlets: Vec<(Option<SinkConfig>, Outlet)>) -> Result<Fanout, BuildError> {
+        let inner = &self.inner;
+        let ready = outlets.into_iter().map(|(settings, outlet)| {
+            let lasting = inner.lasting(&outlet.name, &outlet.common)?;
+            Ok(inner.ready(settings, outlet, lasting))
+        });
+        let ready = ready.collect::<Result<Vec<Ready>, BuildError>>()?;
+        let names: Vec<&str> = ready.iter().map(Ready::name).collect();
+        inner.journal.retire_cursors_except(&names);
+        inner.install(ready.into_iter().map(Ready::start).collect());
+        tokio::spawn(pace::keep(inner.board.downgrade(), inner.journal.clone()));
+        Ok(self)
     }
 
     /// What every sink does and did, in the order of the settings.
     #[must_use]
     pub fn status(&self) -> Vec<SinkStatus> {
-        self.board.status()
+        self.inner.board.status()
     }
 
     /// How many dead letters of every sink went to keep their bound.
     #[must_use]
     pub fn dead_letters_dropped(&self) -> Vec<(String, u64)> {
-        self.board.dead_letters_dropped()
+        self.inner.board.dead_letters_dropped()
     }
 
     /// Tells the sinks to close and open what has a name.
     pub fn reopen(&self) {
-        self.sinks.iter().for_each(|sink| sink.reopen());
+        self.inner
+            .units
+            .load()
+            .iter()
+            .for_each(|unit| unit.reopen());
     }
 
     /// Ends the feeding: what is committed by now is delivered to every sink that takes it, for at most `grace`. What is
     /// left waits in the journal for the next start. Positions are durable when this returns, and the dead letters' folders
     /// are free.
     pub async fn drain(&self, grace: Duration) {
-        self.life.stop.send_replace(Some(grace));
-        let tasks = std::mem::take(
-            &mut *self
-                .life
-                .tasks
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        for task in tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a sink's task died; its events wait in the journal for the next start");
-            }
-        }
-        self.board.close().await;
+        // A change under way comes to its end first; every part of it is bounded.
+        let mut turn = self.inner.turn.lock().await;
+        turn.closed = true;
+        let units = self.inner.units.load_full();
+        join_all(units.iter().map(|unit| unit.end(Stop::Drain(grace)))).await;
+        let shelved = turn
+            .shelf
+            .values()
+            .map(|lasting| lasting.dead_letters.close());
+        join_all(shelved).await;
+        self.inner.board.close().await;
     }
-}
-
-fn spawn(task: Task, told: watch::Receiver<Option<Duration>>) -> JoinHandle<()> {
-    let health = Arc::clone(task.health());
-    // As grave as the gravest line in it, so that a log of warnings says whose they are.
-    let span = tracing::error_span!("sink", name = health.name());
-    let life = async move {
-        // However the task ends, in a panic too.
-        let _stopped = StoppedOnDrop(&health);
-        task.run(told).await;
-    };
-    tokio::spawn(life.instrument(span))
-}
-
-fn task_of(
-    journal: &Journal,
-    recent: &Arc<Recent>,
-    outlet: Outlet,
-    context: &Context,
-) -> Result<(Task, Post, Arc<dyn Sink>), BuildError> {
-    let Outlet {
-        name,
-        kind,
-        common,
-        sink,
-    } = outlet;
-    let options = CursorOptions {
-        start: match common.start {
-            exporters::Start::End => journal::Start::End,
-            exporters::Start::Beginning => journal::Start::Beginning,
-        },
-        when_full: match common.when_full {
-            exporters::WhenFull::Expire => journal::WhenFull::Expire,
-            exporters::WhenFull::Refuse => journal::WhenFull::Refuse,
-        },
-    };
-    let cursor = journal
-        .cursor(&name, options)
-        .map_err(|source| BuildError::Cursor {
-            name: name.clone(),
-            source,
-        })?;
-    if let Some(state) = cursor.state()
-        && let Err(error) = sink.restore(&state)
-    {
-        tracing::warn!(sink = name, %error, "the sink begins without what it remembered");
-    }
-    let path = context.data_dir.join("dead-letters").join(&name);
-    let dead_letters =
-        DeadLetters::new(path.clone(), common.dead_letters_max_size).map_err(|reason| {
-            BuildError::DeadLetters {
-                name: name.clone(),
-                path,
-                reason,
-            }
-        })?;
-    let pause = Pauses::new(&context.data_dir).read(&name);
-    if let Some(pause) = &pause {
-        tracing::warn!(
-            sink = name,
-            by = pause.by,
-            "the sink is paused; `cresset sink resume {name}` lets it go on"
-        );
-    }
-    let sink: Arc<dyn Sink> = sink.into();
-    let taps = Arc::new(Taps::default());
-    let health = Arc::new(Health::new(name, kind, cursor, dead_letters, pause));
-    let runway = Runway {
-        sink: Arc::clone(&sink),
-        dead_letters: Arc::clone(&health.dead_letters),
-        taps: Arc::clone(&taps),
-    };
-    let (orders, ordered) = orders::orders();
-    let post = Post {
-        health: Arc::clone(&health),
-        orders,
-        taps,
-        filter: common.filter.clone(),
-    };
-    let recent = Arc::clone(recent);
-    let task = Task::new(health, runway, common, journal.clone(), recent, ordered);
-    Ok((task, post, sink))
 }

@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use journal::Account;
 
@@ -35,6 +36,8 @@ pub(super) struct Progress {
     /// In order and without gaps; open events stand alone.
     runs: VecDeque<Run>,
     end: u64,
+    /// What was taken and is neither delivered nor filtered, until somebody asks.
+    lost: Vec<(Range<u64>, Fate)>,
 }
 
 impl Progress {
@@ -43,6 +46,7 @@ impl Progress {
         Progress {
             runs: VecDeque::new(),
             end: next,
+            lost: Vec::new(),
         }
     }
 
@@ -98,9 +102,17 @@ impl Progress {
             && run.fate != Fate::Open
         {
             run.fate.count(run.count, &mut account);
+            if matches!(run.fate, Fate::Expired | Fate::Corrupt) {
+                self.lost.push((run.first..run.first + run.count, run.fate));
+            }
             self.runs.pop_front();
         }
         (self.low(), account)
+    }
+
+    /// Stretches that could not be had among what was taken since the last call.
+    pub(super) fn lost(&mut self) -> Vec<(Range<u64>, Fate)> {
+        std::mem::take(&mut self.lost)
     }
 
     /// The event that the cursor stands at, once all that was taken is saved.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use exporters::{Encoded, Filter, Outcome, Step, Trial, Unavailable};
+use exporters::{Common, Encoded, Outcome, Sink, Step, Trial, Unavailable};
 use proto::Event;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -16,7 +16,7 @@ use super::dead_letters::{DeadLetters, Fate, Part};
 use super::health::Health;
 use super::orders::{Errand, Moved, Order};
 use super::pauses::{Pause, Pauses};
-use super::taps::{Onlooker, Taps};
+use super::taps::Onlooker;
 use crate::log::unix_nanoseconds;
 
 /// How long a task may take to obey: it waits for nothing but the disk.
@@ -40,8 +40,8 @@ pub(crate) enum SteerError {
 pub(super) struct Post {
     pub(super) health: Arc<Health>,
     pub(super) orders: mpsc::Sender<Order>,
-    pub(super) taps: Arc<Taps>,
-    pub(super) filter: Filter,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) common: Common,
 }
 
 /// What a move did.
@@ -67,18 +67,18 @@ impl Fanout {
     /// # Errors
     /// [`SteerError::Unknown`].
     pub(crate) fn steering(&self, name: &str) -> Result<Steering, SteerError> {
-        let post = self.posts.iter().find(|post| post.health.name() == name);
-        let Some(post) = post else {
-            let known: Vec<&str> = self.posts.iter().map(|post| post.health.name()).collect();
+        let units = self.inner.units.load();
+        let Some(unit) = units.iter().find(|unit| unit.name() == name) else {
+            let known: Vec<&str> = units.iter().map(|unit| unit.name()).collect();
             return Err(SteerError::Unknown {
                 name: name.to_owned(),
                 known: known.join(", "),
             });
         };
         Ok(Steering {
-            post: Arc::clone(post),
-            pauses: self.pauses.clone(),
-            journal: self.journal.clone(),
+            post: Arc::clone(&unit.post),
+            pauses: self.inner.pauses.clone(),
+            journal: self.inner.journal.clone(),
         })
     }
 }
@@ -192,7 +192,7 @@ impl Steering {
 
     /// Whether the sink's filter wants an event like this.
     pub(crate) fn wants(&self, event: &Event) -> bool {
-        self.post.filter.wants(event)
+        self.post.common.filter.wants(event)
     }
 
     /// Tries the destination with an event; the steps come out as they end. A paused sink is tried all the same.
@@ -213,6 +213,7 @@ impl Steering {
     /// Too many look on.
     pub(crate) fn tap(&self) -> Result<Onlooker, SteerError> {
         self.post
+            .health
             .taps
             .watch()
             .map_err(|reason| self.refused(reason))

@@ -24,6 +24,7 @@ use super::backoff;
 use super::flight::{Flown, Parcel, Runway, Trouble, fly};
 use super::health::{Health, State};
 use super::orders::{Errand, Orders};
+use super::passed::{Passed, Word};
 use super::progress::{Fate, Progress};
 use super::recent::{Piece, Recent, Run};
 use super::source::Source;
@@ -34,6 +35,37 @@ const SAVE_EVERY: Duration = Duration::from_millis(100);
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// Stretches of one fate that may stand between the cursor and the newest event read.
 const MAX_RUNS: usize = 1 << 18;
+
+/// For the last words of a sink whose settings changed: whatever it has is sent again by the next one.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How a task is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// What is committed by now is still sent, for so long.
+    Drain(Duration),
+    /// What is under way may land, for so long; another task goes on from there.
+    HandOver(Duration),
+}
+
+impl Stop {
+    fn grace(self) -> Duration {
+        let (Stop::Drain(grace) | Stop::HandOver(grace)) = self;
+        grace
+    }
+
+    fn close_within(self) -> Duration {
+        match self {
+            Stop::Drain(_) => CLOSE_WITHIN,
+            Stop::HandOver(_) => HAND_OVER_WITHIN,
+        }
+    }
+
+    /// All of it.
+    pub(super) fn at_most(self) -> Duration {
+        self.grace() + self.close_within()
+    }
+}
 
 /// Why [`Task::feed`] ended.
 enum End {
@@ -69,6 +101,9 @@ pub(super) struct Task {
     read_again: Option<Instant>,
     /// Draining: the last event that is still sent.
     until: Option<u64>,
+    /// Another task goes on when what is under way has landed.
+    handing_over: bool,
+    passed: Passed,
 }
 
 /// What comes back from a flight.
@@ -103,6 +138,7 @@ impl Task {
         journal: Journal,
         recent: Arc<Recent>,
         orders: Orders,
+        passed: Passed,
     ) -> Self {
         let next = health.cursor.position().0;
         Task {
@@ -125,6 +161,8 @@ impl Task {
             saved: Instant::now(),
             read_again: None,
             until: None,
+            handing_over: false,
+            passed,
         }
     }
 
@@ -133,18 +171,25 @@ impl Task {
     }
 
     /// Feeds the sink until told to stop, then drains it for as long as it was told.
-    pub(super) async fn run(mut self, mut told: watch::Receiver<Option<Duration>>) {
-        let grace = tokio::select! {
+    pub(super) async fn run(mut self, mut told: watch::Receiver<Option<Stop>>) {
+        let stop = tokio::select! {
             // Whoever would tell may be gone: then there is no time left.
-            told = told.wait_for(Option::is_some) => Some(told.ok().and_then(|grace| *grace).unwrap_or_default()),
+            told = told.wait_for(Option::is_some) => {
+                let told = told.ok().and_then(|stop| *stop);
+                Some(told.unwrap_or(Stop::Drain(Duration::ZERO)))
+            }
             _ = self.feed() => None,
         };
-        if let Some(grace) = grace {
-            self.until = Some(self.journal.committed().0);
+        if let Some(stop) = stop {
+            match stop {
+                Stop::Drain(_) => self.until = Some(self.journal.committed().0),
+                Stop::HandOver(_) => (self.until, self.handing_over) = (Some(0), true),
+            }
             // What is not done by then waits in the journal.
-            let _ = timeout(grace, self.feed()).await;
+            let _ = timeout(stop.grace(), self.feed()).await;
         }
-        if timeout(CLOSE_WITHIN, self.close()).await.is_err() {
+        let within = stop.map_or(CLOSE_WITHIN, Stop::close_within);
+        if timeout(within, self.close()).await.is_err() {
             tracing::warn!("the sink did not close in time; some events may be sent again");
         }
     }
@@ -251,7 +296,7 @@ impl Task {
         } else {
             self.common.concurrency
         };
-        self.flying.len() < most && !self.health.is_paused()
+        self.flying.len() < most && !self.health.is_paused() && !self.handing_over
     }
 
     /// What is refused in parts must not pile up behind ever new batches, and where one batch goes at a time nothing may
@@ -368,7 +413,9 @@ impl Task {
         let now = Instant::now();
         if self.may_save() && (now >= self.saved + SAVE_EVERY || self.until.is_some()) {
             self.saved = now;
+            let from = self.progress.start();
             let (to, account) = self.progress.take();
+            self.note_passed(from, to);
             let state = if self.stateful {
                 self.runway.sink.snapshot()
             } else {
@@ -377,6 +424,19 @@ impl Task {
             let health = Arc::clone(&self.health);
             let save = async move { health.cursor.advance(Seq(to), account, state).await };
             self.saving = Some(save.boxed());
+        }
+    }
+
+    /// For whoever asks later what became of an event.
+    fn note_passed(&mut self, from: u64, to: u64) {
+        let sink = self.health.name();
+        self.passed.note(sink, from, to, Word::Done);
+        for (range, fate) in self.progress.lost() {
+            let word = match fate {
+                Fate::Expired => Word::Expired,
+                _ => Word::Corrupt,
+            };
+            self.passed.note(sink, range.start, range.end, word);
         }
     }
 
@@ -401,6 +461,9 @@ impl Task {
         };
         if !self.flying.is_empty() {
             return false;
+        }
+        if self.handing_over {
+            return true;
         }
         let left =
             !self.open.events.is_empty() || self.piece.is_some() || self.source.next() <= until;

@@ -63,7 +63,7 @@ impl Place {
     /// Is something journaled at `time` (unix nanoseconds) older than a live reader may get it?
     pub(crate) fn is_late(&self, time: u64) -> bool {
         // Before `counted_from` nothing is known of what a jump would miss; it is a moment after the start.
-        self.position >= self.counted_from && age(time) > self.tail.config().max_lag
+        self.position >= self.counted_from && age(time) > self.tail.max_lag()
     }
 
     /// Has retention taken what this reader had still to read?
@@ -299,7 +299,7 @@ impl Feed {
             return None;
         }
         self.tail.count_missed(self.kind, missed);
-        let lag = self.tail.config().max_lag;
+        let lag = self.tail.max_lag();
         tracing::warn!(peer = ?self.peer, kind = class(self.kind), missed, ?lag, "a reader of the feed was too slow");
         // How much there is that a limited reader may not see is not for it to know.
         let told = self.filter.is_none().then_some(missed);
@@ -324,7 +324,7 @@ fn notice(tail: &Tail, kind: Kind, missed: Option<u64>) -> Bytes {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let reason = format!("more than {:?} behind", config.max_lag);
+    let reason = format!("more than {:?} behind", tail.max_lag());
     let message = feeder::Message {
         timestamp: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
         updated_time: proto::updated_time(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)),

@@ -12,6 +12,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -102,6 +103,8 @@ pub struct Tail {
 struct Inner {
     journal: Journal,
     config: Config,
+    /// Of the configuration in force, in nanoseconds.
+    max_lag: AtomicU64,
     metrics: Metrics,
     rings: Mutex<Rings>,
     /// One a lane: where its newest block ends. Readers of that lane wait on it.
@@ -164,6 +167,7 @@ impl Tail {
         };
         let inner = Arc::new(Inner {
             journal,
+            max_lag: AtomicU64::new(nanoseconds(config.max_lag)),
             config,
             metrics: Metrics::new(registry)?,
             rings: Mutex::new(rings),
@@ -213,6 +217,17 @@ impl Tail {
 
     pub(crate) fn journal(&self) -> &Journal {
         &self.inner.journal
+    }
+
+    /// A live reader that is further behind jumps.
+    pub(crate) fn max_lag(&self) -> Duration {
+        Duration::from_nanos(self.inner.max_lag.load(Ordering::Relaxed))
+    }
+
+    /// Changes that while readers read.
+    pub(crate) fn set_max_lag(&self, max_lag: Duration) {
+        let lag = nanoseconds(max_lag);
+        self.inner.max_lag.store(lag, Ordering::Relaxed);
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -299,6 +314,10 @@ impl Tail {
             let _ = sender.try_send(frame.clone()); // full: a reader that reads nothing at all
         }
     }
+}
+
+fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Rings {

@@ -27,6 +27,7 @@ use super::accounts::Entry;
 use super::budget::Share;
 use crate::log::Log;
 use crate::received::Reservation;
+use crate::traces::Journey;
 
 /// Batches that wait for the committer; the bytes are bounded by the budget.
 const QUEUE: usize = 64;
@@ -51,6 +52,8 @@ pub(super) struct Work {
     pub(super) reservation: Reservation,
     pub(super) share: Share,
     pub(super) entry: Entry,
+    /// Of a batch that is traced.
+    pub(super) journey: Option<Journey>,
 }
 
 /// Events could not be written.
@@ -155,12 +158,20 @@ async fn commit(log: Log, work: Work) -> Outcome {
         reservation,
         share,
         mut entry,
+        mut journey,
     } = work;
     let count = events.len();
     let written = if count == 0 {
         Ok(())
     } else {
-        log.append(events).await.map(drop)
+        if let Some(journey) = &mut journey {
+            journey.appends();
+        }
+        let written = log.append(events).await;
+        if let Some(journey) = journey {
+            journey.appended(&written);
+        }
+        written.map(drop)
     };
     if written.is_ok() {
         entry.acknowledged(count);

@@ -34,6 +34,7 @@ use tokio::sync::watch;
 
 use crate::distribute::Distributor;
 use crate::log::Log;
+use crate::traces::Traces;
 
 pub use accounts::{Accounts, Door, EndReason};
 pub use budget::{Budget, Lent};
@@ -85,6 +86,7 @@ struct Shared {
     accounts: Accounts,
     sensors: Sensors,
     distributor: Distributor,
+    traces: Traces,
     budget: Budget,
     /// True once the relay drains: sessions finish what they have and end.
     draining: watch::Sender<bool>,
@@ -95,6 +97,17 @@ struct Shared {
 impl Ingest {
     /// Puts the door in place. Nothing listens yet.
     pub fn new(config: Config, log: Log, distributor: Distributor, accounts: Accounts) -> Self {
+        Self::traced(config, log, distributor, accounts, Traces::default())
+    }
+
+    /// The same with some batches traced.
+    pub fn traced(
+        config: Config,
+        log: Log,
+        distributor: Distributor,
+        accounts: Accounts,
+        traces: Traces,
+    ) -> Self {
         let budget = Budget::new(config.budget);
         let (sensors, draining, live) = (
             Sensors::default(),
@@ -107,6 +120,7 @@ impl Ingest {
             accounts,
             sensors,
             distributor,
+            traces,
             budget,
             draining,
             live,

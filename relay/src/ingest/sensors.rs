@@ -4,15 +4,21 @@
 //! disk) would otherwise throw each other out for ever, and nobody would know.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use proto::{link, query};
+use proto::{StreamId, link, query};
 
 use super::hello::Hello;
 
 /// Sensors remembered. Beyond that the one that was not heard for the longest time is forgotten.
 const MAX_SENSORS: usize = 10_000;
+
+/// What sensors call their figures: events that wait, seconds that the oldest of them has waited, and losses by place.
+const SPOOLED: &str = "spooled";
+const SPOOL_LAG: &str = "spool_lag_seconds";
+const LOST: &str = "lost_";
 
 /// The registry; a cheap handle.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +31,17 @@ struct Sensor {
     /// What status tells of it.
     status: query::SensorStatus,
     peer: String,
+    /// What it said that it holds, by stream.
+    spooled: Vec<(StreamId, Range<u64>)>,
+}
+
+/// Who sends a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sender {
+    pub(crate) sensor: String,
+    pub(crate) connected: bool,
+    /// What it held of the stream when it connected.
+    pub(crate) spooled: Range<u64>,
 }
 
 /// A sensor id that is in use.
@@ -46,6 +63,20 @@ impl Sensors {
             .values()
             .map(|sensor| sensor.status.clone())
             .collect()
+    }
+
+    /// The sensor that announced a stream.
+    pub(crate) fn sender(&self, stream: StreamId) -> Option<Sender> {
+        let sensors = self.lock();
+        let of = |sensor: &Sensor| {
+            let spooled = sensor.spooled.iter().find(|(id, _)| *id == stream)?;
+            Some(Sender {
+                sensor: sensor.status.sensor.clone(),
+                connected: sensor.status.connected,
+                spooled: spooled.1.clone(),
+            })
+        };
+        sensors.values().find_map(of)
     }
 
     /// How many are connected.
@@ -81,6 +112,7 @@ impl Sensors {
             kernel: message.kernel.clone(),
             rules: message.rules.clone(),
             rules_applied: !message.rules.is_empty(),
+            streams: message.streams.iter().map(announced).collect(),
             ..query::SensorStatus::default()
         };
         sensors.insert(
@@ -88,6 +120,7 @@ impl Sensors {
             Sensor {
                 status,
                 peer: peer.to_owned(),
+                spooled: spooled(hello),
             },
         );
         Ok(Session {
@@ -100,6 +133,22 @@ impl Sensors {
         // Every change is one insert or a few assignments; a panic elsewhere leaves it whole.
         self.sensors.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn announced(stream: &link::SpooledStream) -> query::SensorStream {
+    query::SensorStream {
+        stream: stream.stream.clone(),
+        class: stream.class,
+        sequence: 0,
+    }
+}
+
+fn spooled(hello: &Hello) -> Vec<(StreamId, Range<u64>)> {
+    let ranges = hello.message.streams.iter().map(|stream| {
+        let range = stream.spooled.unwrap_or_default();
+        range.first..range.end
+    });
+    hello.streams.iter().copied().zip(ranges).collect()
 }
 
 fn forget_one(sensors: &mut BTreeMap<String, Sensor>) {
@@ -145,6 +194,14 @@ impl Session {
     /// It told how it is.
     pub(super) fn health(&self, health: link::Health) {
         self.change(|status| {
+            let of = |name: &str| health.counters.get(name).copied().unwrap_or_default();
+            status.spooled = of(SPOOLED);
+            status.lag_seconds = of(SPOOL_LAG);
+            let lost = health
+                .counters
+                .iter()
+                .filter(|(name, _)| name.starts_with(LOST));
+            status.lost = lost.map(|(_, count)| count).sum();
             status.counters = health.counters;
             status.workloads = health.workloads;
         });

@@ -317,7 +317,12 @@ impl Reader<'_> {
             let (stream, count) = (batch.stream, rejected.len());
             tracing::warn!(%stream, sequence, %why, count, "rejected what is no event");
         }
+        let journey = self
+            .shared
+            .traces
+            .batch(self.session.id(), batch.stream, &fresh);
         let work = Work {
+            journey,
             stream: batch.stream,
             up_to: range.end - 1,
             events: fresh,

@@ -81,7 +81,7 @@ type Stamp = Option<(u64, u64, i64, i64)>;
 /// Certificates of one listener; a cheap handle.
 #[derive(Debug, Clone)]
 pub(crate) struct Certificates {
-    inner: Arc<Inner>,
+    inner: Arc<ArcSwap<Inner>>,
 }
 
 #[derive(Debug)]
@@ -105,18 +105,23 @@ impl Certificates {
             stamps,
         };
         Ok(Self {
-            inner: Arc::new(inner),
+            inner: Arc::new(ArcSwap::from_pointee(inner)),
         })
+    }
+
+    /// Takes over the files of others, which were read already.
+    pub(crate) fn replace(&self, others: &Certificates) {
+        self.inner.store(others.inner.load_full());
     }
 
     /// Greets the next connection.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.inner.current.load_full())
+        TlsAcceptor::from(self.inner.load().current.load_full())
     }
 
     /// Are clients asked for certificates?
     pub(crate) fn asks(&self) -> bool {
-        self.inner.clients != Clients::Unasked
+        self.inner.load().clients != Clients::Unasked
     }
 
     /// Reads the files again if they changed. True: new ones are in force.
@@ -124,12 +129,13 @@ impl Certificates {
     /// # Errors
     /// They cannot be used, and the old ones stay; said once for each change of the files.
     pub(crate) fn refresh(&self) -> Result<bool, TlsError> {
+        let inner = self.inner.load_full();
         let Inner {
             files,
             clients,
             current,
             stamps,
-        } = &*self.inner;
+        } = &*inner;
         let now = files.stamps();
         let mut seen = stamps.lock().unwrap_or_else(PoisonError::into_inner);
         if *seen == now {
@@ -142,10 +148,8 @@ impl Certificates {
 
     /// Each certificate file and when what is in it expires first, in unix seconds.
     pub(crate) fn expiries(&self) -> Vec<(PathBuf, u64)> {
-        let files = [
-            Some(&self.inner.files.cert),
-            self.inner.files.client_ca.as_ref(),
-        ];
+        let inner = self.inner.load();
+        let files = [Some(&inner.files.cert), inner.files.client_ca.as_ref()];
         files
             .into_iter()
             .flatten()

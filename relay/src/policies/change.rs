@@ -109,7 +109,7 @@ impl Handle {
         let inner = &self.0;
         let mut state = inner.lock();
         let pause = (!length.is_zero()).then(|| Pause::starting(length, reason.to_owned()));
-        if let Some(file) = inner.config.kept("pause") {
+        if let Some(file) = inner.kept("pause") {
             pause::store(&file, pause.as_ref())
                 .map_err(|error| format!("cannot keep it in {}: {error}", file.display()))?;
         }
@@ -154,7 +154,7 @@ impl Handle {
 impl Inner {
     /// Keeps applied policies and puts them in force; what stands against it.
     fn put(&self, state: &mut State, next: Applied) -> Option<Problem> {
-        if self.config.data_dir.is_some()
+        if self.data_dir.is_some()
             && let Err(error) = next.save()
         {
             let message = format!("cannot keep it on disk, nothing was changed: {error}");

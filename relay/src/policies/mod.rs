@@ -154,30 +154,36 @@ pub fn build(config: Config, registry: &Registry) -> Result<Policies, BuildError
     let pause = config.kept("pause").and_then(|path| pause::load(&path));
     let (notices, told) = mpsc::channel(NOTICES);
     let inner = Inner {
-        config,
-        sources,
         metrics,
         state: Mutex::new(State {
+            sources,
+            postures: config.postures,
             good,
             applied,
             pause,
         }),
+        data_dir: config.data_dir,
         current: watch::channel(Arc::new(CurrentSet::default())).0,
         again: Notify::new(),
+        moved: Notify::new(),
         notices,
     };
     let policies = Policies {
         handle: Handle(Arc::new(inner)),
         notices: told,
     };
-    policies.handle.0.read();
+    policies.handle.0.read_all();
     Ok(policies)
 }
 
 impl Config {
     fn kept(&self, what: &str) -> Option<PathBuf> {
-        Some(self.data_dir.as_ref()?.join(format!("policies.{what}")))
+        kept(self.data_dir.as_ref(), what)
     }
+}
+
+fn kept(data_dir: Option<&PathBuf>, what: &str) -> Option<PathBuf> {
+    Some(data_dir?.join(format!("policies.{what}")))
 }
 
 /// The policies' side of the relay.
@@ -193,19 +199,22 @@ pub struct Handle(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    config: Config,
-    sources: Vec<Source>,
+    data_dir: Option<PathBuf>,
     metrics: Metrics,
     state: Mutex<State>,
     current: watch::Sender<Arc<CurrentSet>>,
     /// Somebody wants the sources to be read again.
     again: Notify,
+    /// The sources are others now, and changes have to be looked for elsewhere.
+    moved: Notify,
     /// What everybody who watches events should know.
     notices: mpsc::Sender<String>,
 }
 
 #[derive(Debug)]
 struct State {
+    sources: Vec<Source>,
+    postures: rules::Postures,
     /// Of each source, then of what is applied.
     good: Vec<Good>,
     applied: Applied,
@@ -229,13 +238,11 @@ impl Policies {
             handle,
             mut notices,
         } = self;
-        let folders: Vec<folder::Folder> =
-            handle.0.sources.iter().filter_map(Source::folder).collect();
-        let mut changes = folder::Changes::new(&folders);
+        let mut changes = handle.0.changes();
         loop {
             // At once too: a folder may have changed since it was first read.
             let reading = handle.clone();
-            let read = tokio::task::spawn_blocking(move || reading.0.read());
+            let read = tokio::task::spawn_blocking(move || reading.0.read_all());
             if let Err(error) = read.await {
                 tracing::error!(%error, "reading the policies was cut off");
             }
@@ -243,6 +250,10 @@ impl Policies {
                 tokio::select! {
                     () = changes.next() => break,
                     () = handle.0.again.notified() => break,
+                    () = handle.0.moved.notified() => {
+                        changes = handle.0.changes();
+                        break;
+                    }
                     () = handle.0.pause_is_over() => break,
                     Some(notice) = notices.recv() => tell(notice),
                 }
@@ -257,6 +268,32 @@ impl Handle {
         self.0.current.subscribe()
     }
 
+    /// Replaces where policies come from. A source that stays keeps its last good texts; what a new one says is in force when
+    /// this returns, if it is good. Reads files: not for an async task.
+    pub fn replace(&self, sources: Vec<SourceConfig>, postures: rules::Postures) {
+        let inner = &self.0;
+        let mut state = inner.lock();
+        let sources: Vec<Source> = sources.into_iter().map(Source::new).collect();
+        let State {
+            sources: before,
+            good: goods,
+            ..
+        } = &mut *state;
+        let applied = goods.pop();
+        let good_of = |source: &Source| {
+            let at = before
+                .iter()
+                .position(|known| known.name() == source.name());
+            at.and_then(|at| goods.get(at)).cloned().unwrap_or_default()
+        };
+        let mut good: Vec<Good> = sources.iter().map(good_of).collect();
+        good.extend(applied);
+        (state.sources, state.good, state.postures) = (sources, good, postures);
+        inner.read(&mut state);
+        drop(state);
+        inner.moved.notify_one();
+    }
+
     /// Has the sources read again soon.
     pub fn reread(&self) {
         self.0.again.notify_one();
@@ -269,11 +306,26 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn read_all(&self) {
+        self.read(&mut self.lock());
+    }
+
+    /// Looks for changes in every source that is a folder.
+    fn changes(&self) -> folder::Changes {
+        let state = self.lock();
+        let folders: Vec<folder::Folder> =
+            state.sources.iter().filter_map(Source::folder).collect();
+        folder::Changes::new(&folders)
+    }
+
+    fn kept(&self, what: &str) -> Option<PathBuf> {
+        kept(self.data_dir.as_ref(), what)
+    }
+
     /// Reads every source and puts what they say in force.
-    fn read(&self) {
-        let mut state = self.lock();
+    fn read(&self, state: &mut State) {
         let applied = state.applied.texts();
-        for (source, good) in self.sources.iter().zip(&mut state.good) {
+        for (source, good) in state.sources.iter().zip(&mut state.good) {
             good.take(source.read());
         }
         if let Some(good) = state.good.last_mut() {
@@ -282,7 +334,7 @@ impl Inner {
                 ..folder::Reading::default()
             });
         }
-        self.settle(&mut state);
+        self.settle(state);
     }
 
     /// Puts what is good in force, and tells.
@@ -320,7 +372,7 @@ impl Inner {
         if let Some(pause) = &state.pause {
             problems.push(paused(pause));
             return CurrentSet {
-                ruleset: policy::compile(&[], &self.config.postures),
+                ruleset: policy::compile(&[], &state.postures),
                 policies: Vec::new(),
                 models: Arc::default(),
                 problems,
@@ -339,7 +391,7 @@ impl Inner {
         let models: Vec<Policy> = good
             .flat_map(|good| good.policies.iter().cloned())
             .collect();
-        let ruleset = policy::compile(&models, &self.config.postures);
+        let ruleset = policy::compile(&models, &state.postures);
         CurrentSet {
             policies: statuses(&ruleset, &models),
             ruleset,
@@ -356,7 +408,7 @@ impl Inner {
             "" => source.name(),
             about => format!("{} {about}", source.name()),
         };
-        let mut all: Vec<String> = self.sources.iter().zip(&state.good).map(about).collect();
+        let mut all: Vec<String> = state.sources.iter().zip(&state.good).map(about).collect();
         match state.good.last().map_or(0, |good| good.policies.len()) {
             0 => {}
             1 => all.push(format!("1 {APPLIED} policy")),
@@ -387,10 +439,10 @@ impl Inner {
     }
 
     fn keep(&self, set: &CurrentSet, state: &State) {
-        let Some(path) = self.config.kept("last").filter(|_| set.current) else {
+        let Some(path) = self.kept("last").filter(|_| set.current) else {
             return;
         };
-        let sources = self.sources.iter().zip(&state.good);
+        let sources = state.sources.iter().zip(&state.good);
         let texts = sources.map(|(source, good)| (source.name(), &good.texts[..]));
         if let Err(error) = saved::store(&path, texts) {
             let path = path.display();

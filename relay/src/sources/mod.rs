@@ -21,16 +21,20 @@ mod deframe;
 mod tls;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures::future::join_all;
 use prometheus::Registry;
 use prost::Message as _;
 use proto::query::{LossStatus, SourceStatus};
 use proto::{Kind, feeder};
-use tokio::sync::watch as flag;
+use tokio::sync::{mpsc, oneshot, watch as flag};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use crate::feed::Nonces;
@@ -51,6 +55,9 @@ const AHEAD: usize = 32 << 20;
 /// The smallest and the largest window of a stream: what RFC 9113 starts with, and one event.
 const WINDOW: (usize, usize) = (65_535, 1 << 20);
 
+/// How long a source whose settings changed may take to journal what it has read.
+const HAND_OVER: Duration = Duration::from_secs(3);
+
 /// Between two looks at what is to be told.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -62,10 +69,65 @@ pub struct BuildError {
     why: String,
 }
 
-/// All daemons.
+/// All daemons, before anybody reads them.
 pub(crate) struct Sources {
-    daemons: Vec<Daemon>,
+    maker: Arc<Maker>,
+    first: BTreeMap<String, SourceConfig>,
+    accounts: Accounts,
+    orders: (mpsc::Sender<Order>, mpsc::Receiver<Order>),
     teller: Teller,
+}
+
+/// What is known of every daemon that is read; a cheap handle.
+type Accounts = Arc<ArcSwap<Vec<Account>>>;
+
+/// Other sources from now on; told what came of each that is not as it was.
+type Order = (
+    BTreeMap<String, SourceConfig>,
+    oneshot::Sender<Vec<(String, &'static str)>>,
+);
+
+/// Makes daemons of settings.
+struct Maker {
+    metrics: Metrics,
+    importer: Importer,
+    nonces: Nonces,
+}
+
+/// The way to change them; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Handle(mpsc::Sender<Order>);
+
+impl Handle {
+    /// Whether sources could be read with these settings.
+    ///
+    /// # Errors
+    /// A certificate or an address that cannot be used.
+    pub(crate) fn check(config: &BTreeMap<String, SourceConfig>) -> Result<(), BuildError> {
+        for (name, SourceConfig::KubeArmor(settings)) in config {
+            if let Some(files) = &settings.tls {
+                tls::connector(files).map_err(|why| of(name, why))?;
+            }
+            for text in &settings.addresses {
+                Address::read(text, settings.tls.is_some())
+                    .map_err(|why: BadAddress| of(name, why))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes these the sources, which were checked; tells which came, changed and went. Those that stay are read on.
+    pub(crate) async fn change(
+        &self,
+        config: BTreeMap<String, SourceConfig>,
+    ) -> Vec<(String, &'static str)> {
+        let (done, told) = oneshot::channel();
+        // Nobody reads them any more: the relay stops.
+        if self.0.send((config, done)).await.is_err() {
+            return Vec::new();
+        }
+        told.await.unwrap_or_default()
+    }
 }
 
 impl Sources {
@@ -80,58 +142,180 @@ impl Sources {
         origin: Origin,
         registry: &Registry,
     ) -> Result<Self, BuildError> {
+        Handle::check(config)?;
         let metrics = Metrics::new(registry).map_err(|why| of("metrics", why))?;
-        let count = config.values().map(|source| source.addresses().len()).sum();
-        let windows = windows(count);
-        let mut daemons = Vec::new();
-        for (name, source) in config {
-            let SourceConfig::KubeArmor(settings) = source;
-            if let Some(files) = &settings.tls {
-                tls::connector(files).map_err(|why| of(name, why))?;
-            }
-            let importer = ingest.importer(Door::Source);
-            for text in &settings.addresses {
-                let address = Address::read(text, settings.tls.is_some())
-                    .map_err(|why: BadAddress| of(name, why))?;
-                let account = Account::new(&metrics, name, source.kind(), &address.to_string());
-                daemons.push(Daemon {
-                    address,
-                    tls: settings.tls.clone(),
-                    windows,
-                    account,
-                    importer: importer.clone(),
-                    nonces: nonces.clone(),
-                });
-            }
-        }
-        let accounts = daemons
-            .iter()
-            .map(|daemon| daemon.account.clone())
-            .collect();
-        let teller = Teller {
-            accounts,
-            importer: ingest.importer(Door::Relay),
-            origin,
+        let accounts = Accounts::default();
+        let maker = Maker {
+            metrics,
+            importer: ingest.importer(Door::Source),
+            nonces: nonces.clone(),
         };
-        Ok(Self { daemons, teller })
+        Ok(Self {
+            maker: Arc::new(maker),
+            first: config.clone(),
+            orders: mpsc::channel(1),
+            teller: Teller {
+                accounts: accounts.clone(),
+                importer: ingest.importer(Door::Relay),
+                origin,
+            },
+            accounts,
+        })
+    }
+
+    /// The way to change them while they are read.
+    pub(crate) fn handle(&self) -> Handle {
+        Handle(self.orders.0.clone())
     }
 
     /// Reads the state of all daemons whenever it is asked.
     pub(crate) fn status(&self) -> impl Fn() -> Vec<SourceStatus> + Send + Sync + use<> {
-        let accounts = self.teller.accounts.clone();
-        move || accounts.iter().map(Account::status).collect()
+        let accounts = self.accounts.clone();
+        move || accounts.load().iter().map(Account::status).collect()
     }
 
     /// Reads all daemons until `stop` is true; ends once what was read is journaled.
-    pub(crate) async fn run(self, stop: flag::Receiver<bool>) {
-        let mut tasks = JoinSet::new();
-        for daemon in self.daemons {
-            let (source, address) = (daemon.account.source(), daemon.account.address());
-            let span = tracing::error_span!("source", name = source, address);
-            tasks.spawn(daemon.run(stop.clone()).instrument(span));
+    pub(crate) async fn run(self, mut stop: flag::Receiver<bool>) {
+        let Self {
+            maker,
+            first,
+            accounts,
+            orders: (_, mut orders),
+            teller,
+        } = self;
+        let telling = tokio::spawn(teller.run(stop.clone()));
+        let mut reading = Reading {
+            maker,
+            accounts,
+            read: BTreeMap::new(),
+        };
+        reading.change(first).await;
+        loop {
+            tokio::select! {
+                () = told(&mut stop) => break,
+                Some((config, done)) = orders.recv() => {
+                    // Whoever asked may have left.
+                    let _ = done.send(reading.change(config).await);
+                }
+            }
         }
-        tasks.spawn(self.teller.run(stop));
-        while tasks.join_next().await.is_some() {}
+        reading.end().await;
+        // It ends by the same word; a panic in it is in the log.
+        let _ = telling.await;
+    }
+}
+
+async fn told(stop: &mut flag::Receiver<bool>) {
+    // An error says that nobody is left to tell, which is the end as well.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// The sources that are read.
+struct Reading {
+    maker: Arc<Maker>,
+    accounts: Accounts,
+    read: BTreeMap<String, Read>,
+}
+
+/// One source that is read.
+struct Read {
+    config: SourceConfig,
+    accounts: Vec<Account>,
+    stop: flag::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Reading {
+    /// Makes these the sources: those that stay are read on.
+    async fn change(
+        &mut self,
+        config: BTreeMap<String, SourceConfig>,
+    ) -> Vec<(String, &'static str)> {
+        let mut changes = Vec::new();
+        let gone = self
+            .read
+            .iter()
+            .filter(|(name, read)| config.get(*name) != Some(&read.config));
+        let gone: Vec<String> = gone.map(|(name, _)| name.clone()).collect();
+        for name in gone {
+            if let Some(read) = self.read.remove(&name) {
+                read.end(HAND_OVER).await;
+            }
+            let how = if config.contains_key(&name) {
+                "changed"
+            } else {
+                "removed"
+            };
+            changes.push((name, how));
+        }
+        let windows = windows(config.values().map(|source| source.addresses().len()).sum());
+        for (name, config) in config {
+            if !self.read.contains_key(&name) {
+                if !changes.iter().any(|(known, _)| *known == name) {
+                    changes.push((name.clone(), "added"));
+                }
+                let read = self.maker.read(&name, config, windows);
+                self.read.insert(name, read);
+            }
+        }
+        let accounts = self.read.values().flat_map(|read| read.accounts.clone());
+        self.accounts.store(Arc::new(accounts.collect()));
+        changes
+    }
+
+    /// Ends all of them once what they had read is journaled.
+    async fn end(self) {
+        let all = self.read.into_values().map(|read| read.end(Duration::MAX));
+        join_all(all).await;
+    }
+}
+
+impl Read {
+    /// Ends once what was read is journaled, or is cut off.
+    async fn end(mut self, within: Duration) {
+        self.stop.send_replace(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(within, ended).await.is_err() {
+            tracing::warn!(
+                "a source did not end in time: what it had read and the journal had not taken is gone"
+            );
+        }
+    }
+}
+
+impl Maker {
+    /// Begins to read a source that was checked.
+    fn read(&self, name: &str, config: SourceConfig, windows: Windows) -> Read {
+        let SourceConfig::KubeArmor(settings) = &config;
+        let (stop, stopped) = flag::channel(false);
+        let (mut tasks, mut accounts) = (JoinSet::new(), Vec::new());
+        for text in &settings.addresses {
+            let address = match Address::read(text, settings.tls.is_some()) {
+                Ok(address) => address,
+                Err(why) => {
+                    tracing::error!(source = name, %why, "an address that was good is no more");
+                    continue;
+                }
+            };
+            let account = Account::new(&self.metrics, name, config.kind(), &address.to_string());
+            accounts.push(account.clone());
+            let span = tracing::error_span!("source", name, address = account.address());
+            let daemon = Daemon {
+                address,
+                tls: settings.tls.clone(),
+                windows,
+                account,
+                importer: self.importer.clone(),
+                nonces: self.nonces.clone(),
+            };
+            tasks.spawn(daemon.run(stopped.clone()).instrument(span));
+        }
+        Read {
+            config,
+            accounts,
+            stop,
+            tasks,
+        }
     }
 }
 
@@ -159,21 +343,24 @@ fn windows(daemons: usize) -> Windows {
 
 /// Tells of events that were rejected, as an event. What a daemon tells of itself comes as an event anyway.
 struct Teller {
-    accounts: Vec<Account>,
+    accounts: Accounts,
     importer: Importer,
     origin: Origin,
 }
 
 impl Teller {
     async fn run(self, mut stop: flag::Receiver<bool>) {
-        let mut told = vec![[0; 3]; self.accounts.len()];
+        // By source and address, whose counters go on when its settings change.
+        let mut told: HashMap<(String, String), [u64; 3]> = HashMap::new();
         let mut stopping = false;
         while !stopping {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
                 _ = stop.wait_for(|stop| *stop) => stopping = true,
             }
-            for (account, told) in self.accounts.iter().zip(&mut told) {
+            for account in self.accounts.load_full().iter() {
+                let key = (account.source().to_owned(), account.address().to_owned());
+                let told = told.entry(key).or_default();
                 for (kind, told) in Kind::ALL.into_iter().zip(told) {
                     let (rejected, why) = account.rejections(kind);
                     // What cannot be told now is told when the journal takes events again.

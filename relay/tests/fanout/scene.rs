@@ -123,6 +123,7 @@ impl Life {
             registry: self.registry.clone(),
             data_dir: self.folder.clone(),
             pages: None,
+            traces: Default::default(),
         }
     }
 
@@ -151,6 +152,7 @@ impl Life {
                 kind: "fake",
                 common,
                 sink: Box::new(fake),
+                figures: prometheus::Registry::new(),
             }
         });
         Fanout::over(self.journal.clone(), outlets.into(), self.context()).unwrap()

@@ -229,7 +229,7 @@ impl<'a> Session<'a> {
         let Some(status) = self.link.engine.status().await else {
             return Ok(());
         };
-        let health = health(&status, &self.link.losses);
+        let health = health(&status, &self.link.losses, &self.link.streams);
         self.send(from_sensor::Is::Health(health)).await?;
         if !status.digest.is_empty() && status.problems != self.told {
             // A workload has come or gone for which something cannot be enforced.
@@ -295,13 +295,20 @@ fn tell_problems(status: &RuleStatus) {
     }
 }
 
-fn health(status: &Status, losses: &Losses) -> Health {
+fn health(status: &Status, losses: &Losses, streams: &[Outbound]) -> Health {
     let lost = losses.totals().into_iter();
     let mut counters: std::collections::HashMap<String, u64> = lost
         .map(|((place, class), count)| (format!("lost_{}_{}", place.word(), class.word()), count))
         .collect();
     counters.insert("workloads".to_owned(), status.workloads.len() as u64);
     counters.insert("images".to_owned(), status.images);
+    let waiting = streams.iter().map(Outbound::waiting).sum();
+    let lag = streams.iter().filter_map(Outbound::lag).max();
+    counters.insert("spooled".to_owned(), waiting);
+    counters.insert(
+        "spool_lag_seconds".to_owned(),
+        lag.map_or(0, |lag| lag.as_secs()),
+    );
     let workloads = status
         .workloads
         .iter()

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use journal::{
     Account, Cursor, CursorOptions, Entry, Journal, Reader, RealDisk, Seq, Start, WhenFull,
@@ -78,7 +79,7 @@ impl Outbound {
         let config = journal::Config {
             segment_bytes: (bound / 8).clamp(1 << 20, 64 << 20),
             max_size: bound,
-            max_age: std::time::Duration::ZERO,
+            max_age: Duration::ZERO,
             ..journal::Config::default()
         };
         let (journal, _opened) = Journal::open(Arc::new(disk), config, Box::new(()))
@@ -132,6 +133,25 @@ impl Outbound {
     /// Has the relay everything that is on disk?
     pub fn is_drained(&self) -> bool {
         self.acked > self.journal.committed().0
+    }
+
+    /// How many events the relay has not acknowledged.
+    pub fn waiting(&self) -> u64 {
+        (self.journal.committed().0 + 1).saturating_sub(self.acked)
+    }
+
+    /// For how long the oldest of them has waited; none: nothing waits. Reads the disk.
+    pub fn lag(&self) -> Option<Duration> {
+        if self.is_drained() {
+            return None;
+        }
+        let block = self.journal.reader(Seq(self.acked)).next(1).ok()?;
+        let spooled = UNIX_EPOCH + Duration::from_nanos(block.entries.first()?.time);
+        Some(
+            SystemTime::now()
+                .duration_since(spooled)
+                .unwrap_or_default(),
+        )
     }
 
     /// For the greeting.

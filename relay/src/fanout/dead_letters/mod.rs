@@ -12,6 +12,7 @@ mod letter;
 mod settled;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ const KEPT: &str = "kept";
 /// One sink's dead letters.
 pub(super) struct DeadLetters {
     path: PathBuf,
-    max_size: u64,
+    max_size: AtomicU64,
     held: Mutex<Held>,
     /// Held by whoever settles: one at a time.
     settling: tokio::sync::Mutex<()>,
@@ -77,6 +78,15 @@ pub(crate) struct Kept {
     pub(crate) letter: Result<DeadLetter, BadDeadLetter>,
 }
 
+/// A letter that somebody looked for.
+pub(super) struct Found {
+    /// It is still to be seen to; false: it was sent again with success, or dropped.
+    pub(super) kept: bool,
+    /// When it was refused, in unix nanoseconds.
+    pub(super) time: u64,
+    pub(super) letter: DeadLetter,
+}
+
 /// Some of the letters that are kept, in order.
 #[derive(Default)]
 pub(crate) struct Part {
@@ -93,7 +103,7 @@ impl DeadLetters {
         let there = path.exists();
         let dead_letters = DeadLetters {
             path,
-            max_size,
+            max_size: AtomicU64::new(max_size),
             held: Mutex::new(Held::Nothing),
             settling: tokio::sync::Mutex::default(),
         };
@@ -123,7 +133,10 @@ impl DeadLetters {
             Held::Open(store) => return Ok(Arc::clone(store)),
             Held::Closed(_) => return Err("the relay is stopping".to_owned()),
         }
-        let store = Arc::new(Store::open(&self.path, self.max_size)?);
+        let store = Arc::new(Store::open(
+            &self.path,
+            self.max_size.load(Ordering::Relaxed),
+        )?);
         *held = Held::Open(Arc::clone(&store));
         Ok(store)
     }
@@ -179,6 +192,38 @@ impl DeadLetters {
             let journal = store.journal.clone();
             // Joins the journal's thread. A panic there is told by the journal.
             let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+        }
+    }
+
+    /// Gives them another bound. Whoever writes meanwhile is refused, and tries again.
+    pub(super) async fn resize(self: &Arc<Self>, max_size: u64) -> Result<(), String> {
+        if self.max_size.swap(max_size, Ordering::Relaxed) == max_size {
+            return Ok(());
+        }
+        let Some(store) = self.store() else {
+            return Ok(());
+        };
+        let here = Arc::clone(self);
+        let reopened = tokio::task::spawn_blocking(move || {
+            let mut held = here.held();
+            // Joins the journal's thread, which frees the folder.
+            store.journal.clone().close();
+            *held = Held::Nothing;
+            drop(held);
+            here.open().map(drop)
+        });
+        reopened.await.map_err(|e| e.to_string())?
+    }
+
+    /// The letter of an event, by its number among them, whether it is done with or not; the newest, if it came back. Blocks
+    /// the thread.
+    pub(super) fn find(
+        &self,
+        wanted: impl Fn(&DeadLetter) -> bool,
+    ) -> Result<Option<Found>, String> {
+        match self.store() {
+            Some(store) => store.find(wanted),
+            None => Ok(None),
         }
     }
 
@@ -250,6 +295,31 @@ impl Store {
             letters,
             next: more.then_some(block.next.0),
         })
+    }
+
+    fn find(&self, wanted: impl Fn(&DeadLetter) -> bool) -> Result<Option<Found>, String> {
+        let low = self.cursor.position().0;
+        let mut reader = self.journal.reader(self.journal.first());
+        let mut found = None;
+        loop {
+            let block = reader.next(READ_BYTES).map_err(|e| e.to_string())?;
+            if block.is_empty() {
+                return Ok(found);
+            }
+            for entry in &block.entries {
+                let Ok(letter) = DeadLetter::read(entry) else {
+                    continue;
+                };
+                if wanted(&letter) {
+                    let done = entry.seq.0 < low || self.settled().has(entry.seq.0);
+                    found = Some(Found {
+                        kept: !done,
+                        time: entry.time,
+                        letter,
+                    });
+                }
+            }
+        }
     }
 
     async fn settle(&self, letters: &[u64], fate: Fate) -> Result<(), String> {

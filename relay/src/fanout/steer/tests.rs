@@ -79,11 +79,13 @@ impl Life {
             kind: "fake",
             common: config.unwrap().common(),
             sink: Box::new(far.clone()),
+            figures: prometheus::Registry::new(),
         };
         let context = Context {
             registry: prometheus::Registry::new(),
             data_dir: folder.to_owned(),
             pages: None,
+            traces: Default::default(),
         };
         let fanout = Fanout::over(journal.clone(), vec![outlet], context).unwrap();
         Life {

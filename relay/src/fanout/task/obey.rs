@@ -7,6 +7,7 @@ use journal::{CursorError, Seq};
 
 use super::{Gathering, Hold, Task, settled};
 use crate::fanout::orders::{Moved, Order};
+use crate::fanout::passed::Word;
 use crate::fanout::progress::Progress;
 
 impl Task {
@@ -34,7 +35,9 @@ impl Task {
             ));
         }
         // What is finished so far is put down first: the account keeps it.
+        let start = self.progress.start();
         let (_, account) = self.progress.take();
+        self.note_passed(start, from);
         settled_or_later(self.health.cursor.advance(Seq(from), account, None).await)?;
         self.begin_at(to);
         let cursor = &self.health.cursor;
@@ -63,6 +66,8 @@ impl Task {
         let state = self.stateful.then(|| self.runway.sink.snapshot()).flatten();
         self.begin_at(to);
         settled_or_later(self.health.cursor.advance(Seq(to), account, state).await)?;
+        self.passed
+            .note(self.health.name(), from, to, Word::Skipped);
         Ok(Moved { from, to })
     }
 

@@ -1,0 +1,125 @@
+//! From the one configuration file to what each part wants.
+
+use journal::Opened;
+use proto::rules;
+
+use super::StartError;
+use crate::config::{self, Config};
+use crate::ingest::Budget;
+use crate::log::Log;
+use crate::{feed, ingest, policies};
+
+/// How hard closed segments are compressed: Zstandard's own default.
+const ZSTD_LEVEL: i32 = 3;
+
+pub(super) async fn open_log(config: &Config) -> Result<Log, StartError> {
+    let data_dir = config.relay.data_dir.clone();
+    let retention = &config.relay.retention;
+    let settings = journal::Config {
+        max_size: retention.max_size.0,
+        max_age: retention.max_age.0,
+        compression: match retention.compression {
+            config::Compression::None => journal::Compression::None,
+            config::Compression::Zstd => journal::Compression::Zstd { level: ZSTD_LEVEL },
+        },
+        // All that may come in at one time: a batch waits at the door or not at all, so a stream keeps its order.
+        queue_bytes: Budget::events(ingest_config(config).budget) as u64,
+        ..journal::Config::default()
+    };
+    // Recovery reads the disk.
+    let (log, opened) =
+        tokio::task::spawn_blocking(move || Log::open(&data_dir, settings)).await??;
+    tell_opened(&opened);
+    Ok(log)
+}
+
+fn tell_opened(opened: &Opened) {
+    let Opened {
+        created,
+        committed,
+        segments,
+        cut_bytes,
+        corrupt,
+        cursors,
+        ..
+    } = opened;
+    tracing::info!(created, %committed, segments, cut_bytes, cursors, "journal open");
+    if *corrupt > 0 {
+        tracing::error!(
+            corrupt,
+            "records of the journal are damaged; sinks that had not passed them count them as lost"
+        );
+    }
+    for name in &opened.cursors_lost {
+        tracing::error!(sink = %name, "the position of a sink could not be read; it goes on from the oldest event, so events come twice");
+    }
+}
+
+/// Where policies come from, and what holds where no rule does.
+pub(super) fn policies_config(config: &Config) -> policies::Config {
+    let posture = &config.policies.default_posture;
+    policies::Config {
+        sources: config.policies.sources.iter().map(policy_source).collect(),
+        postures: rules::Postures {
+            file: wire_posture(posture.file).into(),
+            network: wire_posture(posture.network).into(),
+            capabilities: wire_posture(posture.capabilities).into(),
+            ..rules::Postures::default()
+        },
+        data_dir: Some(config.relay.data_dir.clone()),
+    }
+}
+
+fn policy_source(source: &config::PolicySource) -> policies::SourceConfig {
+    let config::PolicySource { kind, path, branch } = source;
+    match kind {
+        config::PolicySourceKind::Git => policies::SourceConfig::Git {
+            path: path.clone(),
+            branch: branch.clone(),
+        },
+        // Custom resources are refused when the configuration is checked.
+        config::PolicySourceKind::Folder | config::PolicySourceKind::Crd => {
+            policies::SourceConfig::Folder(path.clone())
+        }
+    }
+}
+
+fn wire_posture(posture: config::Posture) -> rules::Posture {
+    match posture {
+        config::Posture::Allow => rules::Posture::Allow,
+        config::Posture::Audit => rules::Posture::Audit,
+        config::Posture::Block => rules::Posture::Block,
+    }
+}
+
+pub(super) fn ingest_config(config: &Config) -> ingest::Config {
+    ingest::Config {
+        // A machine that could not count so far could not hold it either.
+        budget: usize::try_from(config.relay.ingest.budget.0).unwrap_or(usize::MAX),
+        ..ingest::Config::default()
+    }
+}
+
+pub(super) fn feed_config(config: &Config) -> feed::Config {
+    feed::Config {
+        max_lag: config.relay.feeds.max_lag.0,
+        cluster: config.cluster.clone(),
+        host: host_name(),
+        ..feed::Config::default()
+    }
+}
+
+pub(super) fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The sinks in the order of their names, which is the order in which they are shown.
+pub(super) fn sinks_of(config: &Config) -> Vec<(String, exporters::SinkConfig)> {
+    let sinks = config.sinks.iter();
+    sinks
+        .map(|(name, sink)| (name.clone(), sink.clone()))
+        .collect()
+}

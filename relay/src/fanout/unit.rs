@@ -1,0 +1,230 @@
+//! One sink that is being fed: what it was made of, how it is reached, and its task.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use exporters::{Common, Sink, SinkConfig};
+use journal::CursorOptions;
+use prometheus::Registry;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::Instrument as _;
+
+use super::dead_letters::DeadLetters;
+use super::flight::Runway;
+use super::health::{Health, Lasting, StoppedOnDrop};
+use super::steer::Post;
+use super::task::{Stop, Task};
+use super::{BuildError, Inner, Outlet, orders};
+
+/// Beyond what a task may take by itself: it waits for nothing without a bound, so this is never reached.
+const BEYOND: Duration = Duration::from_secs(30);
+
+/// A sink that is being fed.
+pub(super) struct Unit {
+    /// None: somebody else made it.
+    pub(super) settings: Option<SinkConfig>,
+    pub(super) post: Arc<Post>,
+    stop: watch::Sender<Option<Stop>>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Unit {
+    pub(super) fn name(&self) -> &str {
+        self.post.health.name()
+    }
+
+    pub(super) fn reopen(&self) {
+        self.post.sink.reopen();
+    }
+
+    /// Ends its task in this way; its position is durable when this returns.
+    pub(super) async fn end(&self, stop: Stop) {
+        self.stop.send_replace(Some(stop));
+        let task = self
+            .task
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(mut task) = task else {
+            return;
+        };
+        match timeout(stop.at_most() + BEYOND, &mut task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(sink = self.name(), %error, "a sink's task died; its events wait in the journal for the next start");
+            }
+            Err(_) => {
+                task.abort();
+                tracing::error!(
+                    sink = self.name(),
+                    "a sink's task did not end; please report it"
+                );
+            }
+        }
+    }
+}
+
+/// A sink that has all it needs and is not fed yet.
+pub(super) struct Ready {
+    settings: Option<SinkConfig>,
+    post: Arc<Post>,
+    task: Task,
+}
+
+impl Ready {
+    pub(super) fn name(&self) -> &str {
+        self.post.health.name()
+    }
+
+    pub(super) fn start(self) -> Arc<Unit> {
+        let Ready {
+            settings,
+            post,
+            task,
+        } = self;
+        let (stop, told) = watch::channel(None);
+        let task = spawn(task, told);
+        Arc::new(Unit {
+            settings,
+            post,
+            stop,
+            task: Mutex::new(Some(task)),
+        })
+    }
+}
+
+fn spawn(task: Task, told: watch::Receiver<Option<Stop>>) -> JoinHandle<()> {
+    let health = Arc::clone(task.health());
+    // As grave as the gravest line in it, so that a log of warnings says whose they are.
+    let span = tracing::error_span!("sink", name = health.name());
+    let life = async move {
+        // However the task ends, in a panic too.
+        let _stopped = StoppedOnDrop(&health);
+        task.run(told).await;
+    };
+    tokio::spawn(life.instrument(span))
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// Makes a sink of its settings.
+    pub(super) fn outlet(&self, name: String, config: &SinkConfig) -> Result<Outlet, BuildError> {
+        let figures = Registry::new();
+        let context = exporters::Context {
+            registry: figures.clone(),
+            pages: self.pages.clone(),
+        };
+        Ok(Outlet {
+            sink: exporters::build(&name, config, &context)?,
+            kind: config.kind(),
+            common: config.common(),
+            figures,
+            name,
+        })
+    }
+
+    /// Opens what outlives a sink's settings. Blocks for a sync of a new cursor.
+    pub(super) fn lasting(&self, name: &str, common: &Common) -> Result<Lasting, BuildError> {
+        let options = CursorOptions {
+            start: match common.start {
+                exporters::Start::End => journal::Start::End,
+                exporters::Start::Beginning => journal::Start::Beginning,
+            },
+            when_full: when_full(common),
+        };
+        let cursor = self
+            .journal
+            .cursor(name, options)
+            .map_err(|source| BuildError::Cursor {
+                name: name.to_owned(),
+                source,
+            })?;
+        let path: PathBuf = self.data_dir.join("dead-letters").join(name);
+        let dead_letters = DeadLetters::new(path.clone(), common.dead_letters_max_size);
+        let dead_letters = dead_letters.map_err(|reason| BuildError::DeadLetters {
+            name: name.to_owned(),
+            path,
+            reason,
+        })?;
+        let pause = self.pauses.read(name);
+        if let Some(pause) = &pause {
+            tracing::warn!(
+                sink = name,
+                by = pause.by,
+                "the sink is paused; `cresset sink resume {name}` lets it go on"
+            );
+        }
+        Ok(Lasting::new(cursor, dead_letters, pause))
+    }
+
+    /// Puts a sink behind its cursor.
+    pub(super) fn ready(
+        &self,
+        settings: Option<SinkConfig>,
+        outlet: Outlet,
+        lasting: Lasting,
+    ) -> Ready {
+        let Outlet {
+            name,
+            kind,
+            common,
+            sink,
+            figures,
+        } = outlet;
+        if let Some(state) = lasting.cursor.state()
+            && let Err(error) = sink.restore(&state)
+        {
+            tracing::warn!(sink = name, %error, "the sink begins without what it remembered");
+        }
+        let sink: Arc<dyn Sink> = sink.into();
+        let health = Arc::new(Health::new(name, kind, lasting, figures));
+        let runway = Runway {
+            sink: Arc::clone(&sink),
+            dead_letters: Arc::clone(&health.dead_letters),
+            taps: Arc::clone(&health.taps),
+            health: Arc::clone(&health),
+            traces: self.traces.clone(),
+        };
+        let (orders, ordered) = orders::orders();
+        let post = Post {
+            health: Arc::clone(&health),
+            orders,
+            sink,
+            common: common.clone(),
+        };
+        let (recent, passed) = (Arc::clone(&self.recent), self.passed.clone());
+        let task = Task::new(
+            health,
+            runway,
+            common,
+            self.journal.clone(),
+            recent,
+            ordered,
+            passed,
+        );
+        Ready {
+            settings,
+            post: Arc::new(post),
+            task,
+        }
+    }
+
+    /// From here on these are the sinks.
+    pub(super) fn install(&self, units: Vec<Arc<Unit>>) {
+        let healths = units.iter().map(|unit| Arc::clone(&unit.post.health));
+        self.board.show(healths.collect());
+        self.units.store(Arc::new(units));
+    }
+}
+
+/// What a full journal does to a sink that lags.
+pub(super) fn when_full(common: &Common) -> journal::WhenFull {
+    match common.when_full {
+        exporters::WhenFull::Expire => journal::WhenFull::Expire,
+        exporters::WhenFull::Refuse => journal::WhenFull::Refuse,
+    }
+}
