@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "sinks.proto",
         "policies.proto",
         "operate.proto",
+        "enrolment.proto",
     ];
     for file in files {
         println!("cargo:rerun-if-changed=proto/{file}");
@@ -27,6 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".cresset.sinks.v1")
         .bytes(".cresset.policies.v1")
         .bytes(".cresset.operate.v1")
+        .bytes(".cresset.enrolment.v1")
         .compile_fds(set)?;
     Ok(())
 }

@@ -15,6 +15,8 @@ mod status;
 mod support;
 mod table;
 mod tap;
+mod tls;
+mod token;
 mod top;
 mod trace;
 mod up;
@@ -85,6 +87,10 @@ enum Command {
     Tap(tap::TapArgs),
     /// Check, explain, test and compare policies
     Policy(policy::PolicyArgs),
+    /// Make, list or revoke tokens with which sensors join
+    Token(token::TokenArgs),
+    /// Show certificates and when they end
+    Tls(tls::TlsArgs),
     /// Check, show or explain the configuration file
     Config(config::ConfigArgs),
 }
@@ -95,6 +101,7 @@ fn main() -> ExitCode {
         // Before any thread is started: it makes its child by hand.
         Command::Run(args) => run::run(args),
         Command::Journal(args) => ended(journal::run(args)),
+        Command::Tls(args) => ended(tls::run(&args)),
         Command::Up(args) => within(up::up(args)),
         Command::Logs(args) => within(logs::logs(args)),
         Command::Status(args) => within(status::status(args)),
@@ -106,6 +113,7 @@ fn main() -> ExitCode {
         Command::Sink(args) => within(sink::sink(args)),
         Command::Dlq(args) => within(dlq::dlq(args)),
         Command::Tap(args) => within(tap::tap(args)),
+        Command::Token(args) => within(token::token(args)),
         Command::Policy(args) => within(policy::policy(args)),
     }
 }

@@ -185,7 +185,7 @@ pub(crate) fn tell(line: &str) {
 
 /// The sensor of this process dials the relay of this process, unless certificates say that it dials another.
 fn joined(mut sensor: sensor_bpf::Config, addresses: &Addresses) -> sensor_bpf::Config {
-    if sensor.sensor.tls.is_none() {
+    if !sensor.sensor.has_certificates() {
         sensor.sensor.relay = vec![format!("http://{}", addresses.link)];
     }
     sensor

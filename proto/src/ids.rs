@@ -199,11 +199,11 @@ fn digit(letter: u8) -> Option<u8> {
     char::from(letter).to_digit(16).map(|digit| digit as u8)
 }
 
-fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub(crate) fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
-fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], BadId> {
+pub(crate) fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], BadId> {
     read_hex(text)
         .and_then(|bytes| bytes.try_into().ok())
         .ok_or_else(|| BadId {

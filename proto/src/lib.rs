@@ -17,6 +17,7 @@ mod decimal;
 mod event;
 mod eventdata;
 mod ids;
+mod join;
 mod plain;
 mod slots;
 mod time;
@@ -37,6 +38,7 @@ pub use event::{Event, Kind, UnknownKind};
 pub use eventdata::event_data;
 pub use fields::FieldSet;
 pub use ids::{BadId, Digest, EventId, RuleId, StreamId};
+pub use join::{BadToken, JoinToken, RELAY_NAME};
 pub use time::updated_time;
 pub use values::{FieldValue, values};
 pub use view::View;
@@ -101,10 +103,15 @@ mod cresset {
             tonic::include_proto!("cresset.operate.v1");
         }
     }
+    pub mod enrolment {
+        pub mod v1 {
+            tonic::include_proto!("cresset.enrolment.v1");
+        }
+    }
 }
 pub use cresset::{
-    link::v1 as link, operate::v1 as operate, policies::v1 as policies, query::v1 as query,
-    rules::v1 as rules, sinks::v1 as sinks,
+    enrolment::v1 as enrolment, link::v1 as link, operate::v1 as operate, policies::v1 as policies,
+    query::v1 as query, rules::v1 as rules, sinks::v1 as sinks,
 };
 
 /// The descriptors of all packages, for gRPC reflection.

@@ -15,6 +15,7 @@ mod settings;
 mod shown;
 mod trust;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -31,10 +32,11 @@ use crate::audit::Audit;
 use crate::conditions::Conditions;
 use crate::config::{Address, Config};
 use crate::distribute::Distributor;
+use crate::enrolment;
 use crate::fanout::{self, Fanout};
 use crate::feed::{LogService, Nonces, Tail};
 use crate::http::{self, Readiness};
-use crate::ingest::{Accounts, Door, Ingest};
+use crate::ingest::{self, Accounts, Door, Ingest, Owners};
 use crate::listen::{self, Connections, Grpc};
 use crate::log::{Log, OpenError};
 use crate::losses::Origin;
@@ -72,6 +74,17 @@ pub enum StartError {
     /// A file with tokens.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// The file of streams and their sensors.
+    #[error(
+        "{}: {source}; it says which sensor's streams are whose: restore it, or remove it, and they belong to who comes first",
+        path.display()
+    )]
+    Owners {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be used.
+        source: std::io::Error,
+    },
     /// A sink.
     #[error(transparent)]
     Sinks(#[from] fanout::BuildError),
@@ -171,7 +184,10 @@ impl App {
         let distributor = Distributor::new(policies.current());
         let accounts = Accounts::new(&registry)?;
         let ingest = Ingest::traced(
-            ingest_config(&config),
+            ingest::Config {
+                owners: owners(&config)?,
+                ..ingest_config(&config)
+            },
             log.clone(),
             distributor,
             accounts.clone(),
@@ -228,12 +244,14 @@ impl App {
         );
         let serving_all = Serving {
             log_service,
-            sinks: steering::Sinks::new(fanout.clone(), audit, origin.clone()),
+            sinks: steering::Sinks::new(fanout.clone(), audit.clone(), origin.clone()),
             operate,
             policies: policies.handle(),
             kubearmor: config.policies.policy_service,
         };
-        let services = services(&log, &tail, &ingest, &parts, serving_all).await?;
+        let mut services = services(&log, &tail, &ingest, &parts, serving_all).await?;
+        let given = enrolment::Counters::new(&registry)?;
+        services.enrol(&trust, given, audit);
         let (listeners, http) = bound.serve(
             services,
             &trust,
@@ -417,4 +435,10 @@ async fn reopen(mut signals: tokio::signal::unix::Signal, fanout: Fanout) {
         tracing::info!("reopening the files of sinks");
         fanout.reopen();
     }
+}
+
+/// Whose streams are whose, as the data folder knows it.
+fn owners(config: &Config) -> Result<Owners, StartError> {
+    let path = config.relay.data_dir.join("streams");
+    Owners::open(&path).map_err(|source| StartError::Owners { path, source })
 }

@@ -4,6 +4,7 @@
 //! act never waits for its event: it is logged at once, and written as soon as the journal takes events again.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,11 +29,13 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How long the one who acts waits to hear that the event is on disk.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Who acts: the process at the other end of the administrator's socket, as the kernel names it.
+/// Who acts: the process at the other end of the administrator's socket, as the kernel names it, or an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Actor {
     uid: Option<u32>,
     pid: Option<i32>,
+    /// Of somebody on the network.
+    address: Option<IpAddr>,
 }
 
 impl Actor {
@@ -45,16 +48,18 @@ impl Actor {
         Actor {
             uid: peer.map(|peer| peer.uid()),
             pid: peer.and_then(|peer| peer.pid()),
+            address: request.remote_addr().map(|address| address.ip()),
         }
     }
 }
 
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.uid, self.pid) {
-            (Some(uid), Some(pid)) => write!(f, "uid {uid}, pid {pid}"),
-            (Some(uid), None) => write!(f, "uid {uid}"),
-            (None, _) => f.write_str("somebody unknown"),
+        match (self.uid, self.pid, self.address) {
+            (Some(uid), Some(pid), _) => write!(f, "uid {uid}, pid {pid}"),
+            (Some(uid), None, _) => write!(f, "uid {uid}"),
+            (None, _, Some(address)) => write!(f, "whoever is at {address}"),
+            (None, _, None) => f.write_str("somebody unknown"),
         }
     }
 }

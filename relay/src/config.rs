@@ -333,12 +333,23 @@ pub struct Tls {
     /// Who signs the certificates of sensors and readers. The link listener needs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ca_file: Option<PathBuf>,
+    /// The relay has an authority of its own (made in the data folder when there is none) and gives certificates to
+    /// machines that show a token of `cresset token create`. The link listener is then encrypted without any file here.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub enrolment: bool,
+    /// Names and addresses of this relay, for its certificate of its own authority. Sensors need none: they know it by the
+    /// authority.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// How long the certificates of those who joined are good; they renew them at two thirds of it. Default: 24h.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifetime: Option<yaml::Span>,
 }
 
 impl Tls {
     /// Can clients be known by their certificates?
     pub(crate) fn knows_clients(&self) -> bool {
-        self.dir.is_some() || self.client_ca_file.is_some()
+        self.enrolment || self.dir.is_some() || self.client_ca_file.is_some()
     }
 }
 

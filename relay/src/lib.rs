@@ -17,6 +17,7 @@ mod audit;
 mod conditions;
 mod config;
 pub mod distribute;
+mod enrolment;
 pub mod fanout;
 pub mod feed;
 pub mod filter;
@@ -46,6 +47,7 @@ pub use config::{
     LogConfig, LogKind, LogLines, PeerLimits, Policies, PolicySource, PolicySourceKind, Posture,
     Relay, Retention, Settings, Telemetry, Tls, Traces, default_data_dir, schema,
 };
+pub use enrolment::AuthorityError;
 pub use listen::{BindError, TlsError};
 pub use log::OpenError;
 pub use sources::{KubeArmor, SourceConfig, SourceTls};

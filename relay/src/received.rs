@@ -120,6 +120,18 @@ impl Received {
         }
     }
 
+    /// A reservation of nothing, for what is not to be taken.
+    #[must_use]
+    pub fn nothing(&self, stream: StreamId) -> Reservation {
+        Reservation {
+            received: self.clone(),
+            stream,
+            range: 0..0,
+            fresh: Vec::new(),
+            held: false,
+        }
+    }
+
     fn try_reserve(&self, stream: StreamId, range: &Range<u64>) -> Option<Reservation> {
         let mut state = self.lock();
         let entry = state.stream(stream);

@@ -25,10 +25,14 @@ pub enum AddressError {
     #[error("{0:?} has an unknown scheme; write https://HOST:PORT")]
     Scheme(String),
     /// Plaintext to another machine.
-    #[error("{0:?} is plaintext off this machine; use https and give sensor.tls")]
+    #[error(
+        "{0:?} is plaintext off this machine; use https and give sensor.tls or sensor.join_token_file"
+    )]
     Plaintext(String),
     /// https without certificates.
-    #[error("{0:?} needs certificates; give sensor.tls")]
+    #[error(
+        "{0:?} needs certificates; give sensor.tls, or sensor.join_token_file to get them from the relay"
+    )]
     NoCertificates(String),
 }
 

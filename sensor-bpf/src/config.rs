@@ -40,6 +40,10 @@ pub struct SensorConfig {
     pub relay: Vec<String>,
     /// Files for mutual TLS with the relay.
     pub tls: Option<TlsConfig>,
+    /// In place of `tls`: a file with a token of `cresset token create`. With it the sensor joins the relay's own authority
+    /// and gets its certificate, once; it renews that by itself, and the file is not needed any more. A new token there
+    /// makes it join anew.
+    pub join_token_file: Option<PathBuf>,
     /// Unix socket where workloads are registered: `unix:PATH` or `PATH`. It is made with mode 0600.
     pub control: String,
     /// Name of this node in every event (`HostName`). Default: the host name.
@@ -71,6 +75,7 @@ impl Default for SensorConfig {
         Self {
             relay: vec!["http://127.0.0.1:9481".to_owned()],
             tls: None,
+            join_token_file: None,
             control: "unix:/run/cresset/sensor.sock".to_owned(),
             node: None,
             labels: BTreeMap::new(),
@@ -227,9 +232,16 @@ impl SensorConfig {
         let mut say =
             |path: String, message: String| problems.push(ConfigProblem { path, message });
         for (index, relay) in self.relay.iter().enumerate() {
-            if let Err(why) = crate::address::Relay::parse(relay, self.tls.is_some()) {
+            if let Err(why) = crate::address::Relay::parse(relay, self.has_certificates()) {
                 say(format!("sensor.relay[{index}]"), why.to_string());
             }
+        }
+        if self.tls.is_some() && self.join_token_file.is_some() {
+            say(
+                "sensor.join_token_file".to_owned(),
+                "stands beside sensor.tls; give certificates or a token to get one, not both"
+                    .to_owned(),
+            );
         }
         for (index, redaction) in self.redact.iter().enumerate() {
             if let Err(why) = regex::Regex::new(&redaction.pattern) {
@@ -252,6 +264,11 @@ impl SensorConfig {
             );
         }
         problems
+    }
+
+    /// Has it certificates for encrypted connections, or will it have?
+    pub fn has_certificates(&self) -> bool {
+        self.tls.is_some() || self.join_token_file.is_some()
     }
 
     /// The control socket's path.

@@ -33,6 +33,7 @@ mod shortfall;
 pub mod spool;
 pub mod teller;
 pub mod throttle;
+pub mod trust;
 pub mod users;
 pub mod workload;
 

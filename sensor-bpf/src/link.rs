@@ -22,12 +22,13 @@ use proto::link::{FromRelay, FromSensor, Hello, KernelFacts, Welcome, from_relay
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 
 use crate::address::Relay;
 use crate::engine::{Handle, Status};
 use crate::lost::Losses;
 use crate::spool::Outbound;
+use crate::trust::{Trust, TrustError};
 use session::Session;
 
 /// The protocol's version.
@@ -69,7 +70,7 @@ pub enum Stage {
 #[derive(Debug)]
 pub struct Link {
     relays: Vec<Relay>,
-    tls: Option<ClientTlsConfig>,
+    trust: Trust,
     introduction: Introduction,
     engine: Handle,
     losses: Losses,
@@ -83,6 +84,8 @@ pub struct Link {
 enum LinkError {
     #[error("cannot connect: {}", causes(.0))]
     Connect(#[from] tonic::transport::Error),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("no greeting within {} s", GREETING.as_secs())]
     Silent,
     #[error("{}: {}", .0.code(), .0.message())]
@@ -94,7 +97,7 @@ enum LinkError {
 }
 
 /// The error with all that is behind it: tonic's own text is only "transport error".
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -109,7 +112,7 @@ impl Link {
     /// `streams` are those of the spool.
     pub fn new(
         relays: Vec<Relay>,
-        tls: Option<ClientTlsConfig>,
+        trust: Trust,
         introduction: Introduction,
         engine: Handle,
         losses: Losses,
@@ -117,7 +120,7 @@ impl Link {
     ) -> Self {
         Self {
             relays,
-            tls,
+            trust,
             introduction,
             engine,
             losses,
@@ -198,7 +201,7 @@ impl Link {
         &self,
         relay: &Relay,
     ) -> Result<(mpsc::Sender<FromSensor>, tonic::Streaming<FromRelay>), LinkError> {
-        let channel = self.endpoint(relay)?.connect().await?;
+        let channel = self.endpoint(relay).await?.connect().await?;
         let mut client = LinkClient::new(channel).max_decoding_message_size(MAX_RULES);
         let (out, queue) = mpsc::channel(QUEUE);
         let hello = self.hello().await;
@@ -210,15 +213,15 @@ impl Link {
         Ok((out, reply.into_inner()))
     }
 
-    fn endpoint(&self, relay: &Relay) -> Result<Endpoint, LinkError> {
+    async fn endpoint(&self, relay: &Relay) -> Result<Endpoint, LinkError> {
         let mut endpoint = Channel::builder(relay.uri().clone())
             .connect_timeout(GREETING)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(20))
             .keep_alive_while_idle(true);
-        if let Some(tls) = self.tls.as_ref().filter(|_| relay.is_tls()) {
-            endpoint = endpoint.tls_config(tls.clone().domain_name(relay.host()))?;
+        if let Some(tls) = self.trust.tls(relay).await? {
+            endpoint = endpoint.tls_config(tls)?;
         }
         Ok(endpoint)
     }

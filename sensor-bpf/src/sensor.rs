@@ -18,11 +18,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prost::Message;
 use proto::Kind;
 use tokio::sync::{mpsc, watch};
-use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::address::{AddressError, Relay};
 use crate::cgroup::{self, CgroupError, Nursery};
-use crate::config::{Config, ConfigProblem, SensorConfig, TlsConfig};
+use crate::config::{Config, ConfigProblem, SensorConfig};
 use crate::control::{Control, ControlError};
 use crate::enforcer::{Enforcer, Native};
 use crate::engine::{self, Handle, Parts, Queues};
@@ -35,6 +34,7 @@ use crate::rules_file::RulesFile;
 use crate::spool::{Outbound, Spool, SpoolError, Writer};
 use crate::teller::{Outgoing, Teller};
 use crate::throttle::Throttle;
+use crate::trust::{Membership, Trust, TrustError};
 
 /// Events between the engine and the spool, for each class.
 const QUEUE: usize = 16_384;
@@ -52,6 +52,9 @@ pub enum StartError {
     /// A relay's address.
     #[error("sensor.relay: {0}")]
     Relay(#[from] AddressError),
+    /// Certificates.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// A redaction.
     #[error(transparent)]
     Redact(#[from] RedactError),
@@ -101,6 +104,8 @@ pub struct Sensor {
     thread: JoinHandle<()>,
     control: Control,
     link: Link,
+    /// What renews certificates, and with whom.
+    renewal: Option<(Membership, Vec<Relay>)>,
     patience: Duration,
     losses: Losses,
     verdicts: (mpsc::Sender<Outgoing>, mpsc::Receiver<Outgoing>, Writer),
@@ -143,7 +148,8 @@ impl Sensor {
         let name = settings.node.clone().unwrap_or_else(crate::node::host_name);
         let introduction = introduction(&settings, &name)?;
         let relays = relays(&settings)?;
-        let tls = settings.tls.as_ref().map(tls).transpose()?;
+        let trust = Trust::build(&settings, &introduction.sensor)?;
+        let renewal = renewal(&trust, &relays);
         let redact = Redact::new(&settings.redact)?;
         let nursery = Nursery::new(&mount)?;
         let control = Control::bind(settings.control_path())?;
@@ -200,7 +206,7 @@ impl Sensor {
         };
         let link = Link::new(
             relays,
-            tls,
+            trust,
             introduction,
             engine.clone(),
             losses.clone(),
@@ -215,6 +221,7 @@ impl Sensor {
             thread,
             control,
             link,
+            renewal,
             patience,
             losses,
             verdicts: (verdict_sender, verdict_queue, verdicts),
@@ -256,6 +263,7 @@ impl Sensor {
         } = self;
         let Self {
             losses,
+            renewal,
             verdicts,
             telemetry,
             _lock,
@@ -275,6 +283,10 @@ impl Sensor {
         let link = tokio::spawn(link.run(staged));
         let root = PathBuf::from("/");
         let served = tokio::spawn(control.serve(engine.clone(), root, patience, stopped.clone()));
+        if let Some((membership, relays)) = renewal {
+            // Ends with the sensor; nobody has to wait for it.
+            tokio::spawn(membership.renew(relays, stopped.clone()));
+        }
         let teller = tokio::spawn(tell_losses(node, losses, verdict_sender, stopped));
 
         shutdown.await;
@@ -376,22 +388,13 @@ fn relays(settings: &SensorConfig) -> Result<Vec<Relay>, AddressError> {
     settings
         .relay
         .iter()
-        .map(|relay| Relay::parse(relay, settings.tls.is_some()))
+        .map(|relay| Relay::parse(relay, settings.has_certificates()))
         .collect()
 }
 
-fn tls(files: &TlsConfig) -> Result<ClientTlsConfig, StartError> {
-    let read = |what, path: &Path| {
-        std::fs::read(path).map_err(|source| StartError::File {
-            what,
-            path: path.to_owned(),
-            source,
-        })
-    };
-    let certificate = read("certificate", &files.cert_file)?;
-    let key = read("key", &files.key_file)?;
-    let authorities = read("certificate authorities", &files.ca_file)?;
-    Ok(ClientTlsConfig::new()
-        .identity(Identity::from_pem(certificate, key))
-        .ca_certificate(Certificate::from_pem(authorities)))
+fn renewal(trust: &Trust, relays: &[Relay]) -> Option<(Membership, Vec<Relay>)> {
+    match trust {
+        Trust::Membership(membership) => Some((membership.clone(), relays.to_vec())),
+        Trust::Plain | Trust::Files(_) => None,
+    }
 }

@@ -37,6 +37,12 @@ impl Caller {
             .unwrap_or_else(|| Self::guest(role))
     }
 
+    /// Is it one sensor, and has shown which?
+    #[must_use]
+    pub fn is_one_sensor(&self) -> bool {
+        self.role == Role::Sensor && self.id.is_some()
+    }
+
     /// May this caller speak in the name of a sensor? Relays forward what others say.
     #[must_use]
     pub fn may_speak_for(&self, sensor: &str) -> bool {

@@ -80,6 +80,10 @@ pub(crate) enum Denied {
         "the certificate's name `{0}` says no role; it has to be spiffe://DOMAIN/ROLE/ID with one of sensor, relay, reader, admin"
     )]
     Certificate(String),
+    #[error(
+        "the certificate `{0}` was revoked, or replaced by another; join again with a new token (`cresset token create`)"
+    )]
+    Void(String),
     #[error("{who} has the role {role}; this door needs {}", .door.needs())]
     Role { who: String, role: Role, door: Door },
 }
@@ -92,6 +96,7 @@ impl Denied {
             Self::Token => "token",
             Self::Form => "form",
             Self::Certificate(_) => "certificate",
+            Self::Void(_) => "revoked",
             Self::Role { .. } => "role",
         }
     }
@@ -100,7 +105,7 @@ impl Denied {
 impl From<&Denied> for Status {
     fn from(denied: &Denied) -> Self {
         match denied {
-            Denied::Nobody | Denied::Token | Denied::Form => {
+            Denied::Nobody | Denied::Token | Denied::Form | Denied::Void(_) => {
                 Status::unauthenticated(denied.to_string())
             }
             Denied::Certificate(_) | Denied::Role { .. } => {

@@ -1,5 +1,6 @@
 //! A client's certificate, after the handshake has found it good.
 
+use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -13,6 +14,8 @@ pub(crate) struct Presented {
     common_name: String,
     /// Unix seconds.
     pub(crate) expires: u64,
+    /// SHA-256 of its key (SubjectPublicKeyInfo).
+    pub(crate) key: [u8; 32],
 }
 
 impl Presented {
@@ -41,17 +44,33 @@ impl Presented {
             uri,
             common_name: common_name.unwrap_or_default().to_owned(),
             expires: u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0),
+            key: Sha256::digest(certificate.public_key().raw).into(),
         }
     }
 
     /// The name by which `relay.access` can mean it.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.uri.as_deref().unwrap_or(&self.common_name)
+    }
+
+    /// Role and id, if its URI is of our form.
+    pub(crate) fn named(&self) -> Option<(Role, &str)> {
+        self.uri.as_deref().and_then(spiffe)
     }
 
     /// The id, if its URI is of our form.
     pub(super) fn id(&self) -> Option<&str> {
-        self.uri.as_deref().and_then(spiffe).map(|(_, id)| id)
+        self.named().map(|(_, id)| id)
+    }
+
+    /// Is its name of this trust domain?
+    pub(crate) fn is_of(&self, domain: &str) -> bool {
+        let rest = self
+            .uri
+            .as_deref()
+            .and_then(|uri| uri.strip_prefix("spiffe://"));
+        rest.and_then(|rest| rest.split_once('/'))
+            .is_some_and(|(own, _)| own == domain)
     }
 
     /// What it is by itself.

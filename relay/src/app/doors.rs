@@ -11,7 +11,9 @@ use tonic::service::Routes;
 use super::StartError;
 use super::trust::Trust;
 use crate::access::Door;
+use crate::audit::Audit;
 use crate::config::{self, Address};
+use crate::enrolment;
 use crate::ingest::Budget;
 use crate::listen::{self, BindError, Bound, Connections, Grpc, Limits};
 
@@ -81,6 +83,18 @@ pub(super) struct Services {
     pub(super) admin: Routes,
 }
 
+impl Services {
+    /// Adds what gives certificates, and who may have them.
+    pub(super) fn enrol(&mut self, trust: &Trust, counters: enrolment::Counters, audit: Audit) {
+        let tokens = enrolment::tokens_server(trust.enrolment.clone(), audit.clone());
+        self.admin = std::mem::take(&mut self.admin).add_service(tokens);
+        if let Some(enrolment) = trust.enrolment.clone() {
+            let server = enrolment.into_server(counters, audit);
+            self.link = std::mem::take(&mut self.link).add_service(server);
+        }
+    }
+}
+
 /// All addresses, taken.
 pub(super) struct Bindings {
     feed: Bound,
@@ -142,6 +156,7 @@ impl Bindings {
             access: trust.access.clone(),
             bound,
             tls,
+            enrolment: trust.enrolment.clone(),
             limits: of(limits),
             budget: None,
             routes,

@@ -8,7 +8,8 @@ use arc_swap::ArcSwap;
 
 use crate::access::{Access, AccessEntry, Door};
 use crate::config::{self, Config, Listen};
-use crate::listen::{Certificates, Clients, TlsError, TlsFiles};
+use crate::enrolment::{self, Enrolment};
+use crate::listen::{Certificates, Clients, Material, TlsError, TlsFiles};
 
 use super::StartError;
 
@@ -22,6 +23,8 @@ pub(super) struct Trust {
     pub(super) feed: Option<Certificates>,
     pub(super) link: Option<Certificates>,
     pub(super) access: Access,
+    /// None: no certificates are given.
+    pub(super) enrolment: Option<Enrolment>,
     entries: Arc<ArcSwap<Vec<AccessEntry>>>,
 }
 
@@ -30,21 +33,26 @@ impl Trust {
     pub(super) fn build(config: &Config) -> Result<Self, StartError> {
         let access = Access::load(&config.relay.access)?;
         let files = files(config);
+        let enrolment = enrolment(config)?;
         let listen = &config.relay.listen;
         let load = |listen: &Listen, door| -> Result<Option<Certificates>, TlsError> {
-            let files = files.clone().filter(|_| !listen.insecure);
-            files
-                .map(|files| {
-                    let clients = clients(&files, &access, door);
-                    Certificates::load(files, clients)
-                })
-                .transpose()
+            let (files, own) = (files.clone(), enrolment.clone());
+            // The feed of this machine stays as it is where only sensors are to have certificates.
+            let plain = files.is_none()
+                && (own.is_none() || door == Door::Feed && listen.address.is_local());
+            if listen.insecure || plain {
+                return Ok(None);
+            }
+            let material = Material { files, own };
+            let clients = clients(&material, &access, door);
+            Certificates::load(material, clients).map(Some)
         };
         Ok(Self {
             feed: load(&listen.feed, Door::Feed)?,
             link: load(&listen.link, Door::Link)?,
             entries: Arc::new(ArcSwap::from_pointee(config.relay.access.clone())),
             access,
+            enrolment,
         })
     }
 
@@ -54,6 +62,9 @@ impl Trust {
             if let (Some(mine), Some(others)) = (mine, others) {
                 mine.replace(others);
             }
+        }
+        if let (Some(mine), Some(other)) = (&self.enrolment, &other.enrolment) {
+            mine.replace(other);
         }
         self.access.replace(&other.access);
         self.entries.store(other.entries.load_full());
@@ -116,13 +127,34 @@ fn files(config: &Config) -> Option<TlsFiles> {
     })
 }
 
-/// Who can be known by a token, or may say nothing, is not asked for a certificate it need not have.
-fn clients(files: &TlsFiles, access: &Access, door: Door) -> Clients {
-    match files.client_ca {
-        None => Clients::Unasked,
-        Some(_) if access.knows_without_certificate(door) => Clients::May,
-        Some(_) => Clients::Must,
+/// Who can be known by a token, or may say nothing, is not asked for a certificate it need not have; nor is whoever comes
+/// for one.
+fn clients(material: &Material, access: &Access, door: Door) -> Clients {
+    let Material { files, own } = material;
+    let known = files
+        .as_ref()
+        .is_some_and(|files| files.client_ca.is_some());
+    if !known && own.is_none() {
+        Clients::Unasked
+    } else if own.is_some() && door == Door::Link || access.knows_without_certificate(door) {
+        Clients::May
+    } else {
+        Clients::Must
     }
+}
+
+/// The relay's own authority, if the settings want one.
+fn enrolment(config: &Config) -> Result<Option<Enrolment>, TlsError> {
+    let Some(tls) = config.relay.tls.as_ref().filter(|tls| tls.enrolment) else {
+        return Ok(None);
+    };
+    let settings = enrolment::Settings {
+        names: tls.names.clone(),
+        lifetime: tls
+            .lifetime
+            .map_or(enrolment::LIFETIME, |lifetime| lifetime.0),
+    };
+    Ok(Some(Enrolment::open(&config.relay.data_dir, settings)?))
 }
 
 fn stamps(entries: &[AccessEntry]) -> Vec<Option<(std::time::SystemTime, u64)>> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use yaml::{Node, Problem};
 
-use super::{Address, Config, Listen, LogKind, PolicySourceKind, telemetry};
+use super::{Address, Config, Listen, LogKind, PolicySourceKind, Tls, telemetry};
 use crate::access;
 
 /// Kinds of sink that the file's language has and a build may lack (feature `kafka`).
@@ -18,6 +18,9 @@ const MIN_INGEST: u64 = 64 << 20;
 
 /// Most: the journal's queue takes an eighth, and that at most 1 GiB.
 const MAX_INGEST: u64 = 8 << 30;
+
+/// Shortest life of a certificate: what tests can wait for.
+const MIN_LIFETIME: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What stands behind a key that cannot be used yet.
 const LATER: &str = "not available in this version; take it out";
@@ -132,12 +135,36 @@ impl Checker<'_> {
     /// A listener shows a certificate and has its key.
     fn tls(&mut self, config: &Config) {
         let lacks = config.relay.tls.as_ref().is_some_and(|tls| {
-            tls.dir.is_none() && !(tls.cert_file.is_some() && tls.key_file.is_some())
+            let files = [&tls.cert_file, &tls.key_file];
+            let none = files.iter().all(|file| file.is_none());
+            let both = files.iter().all(|file| file.is_some());
+            tls.dir.is_none() && !both && !(tls.enrolment && none)
         });
         if lacks {
             self.say(
                 "relay.tls",
-                "give cert_file and key_file, or dir: FOLDER with server.crt and server.key",
+                "give cert_file and key_file, or dir: FOLDER with server.crt and server.key, or enrolment: true for an authority of the relay's own",
+            );
+        }
+        if let Some(tls) = &config.relay.tls {
+            self.enrolment(tls);
+        }
+    }
+
+    fn enrolment(&mut self, tls: &Tls) {
+        if !tls.enrolment && (tls.lifetime.is_some() || !tls.names.is_empty()) {
+            self.say(
+                "relay.tls",
+                "names and lifetime are those of certificates that the relay gives; add enrolment: true, or take them out",
+            );
+        }
+        if tls
+            .lifetime
+            .is_some_and(|lifetime| lifetime.0 < MIN_LIFETIME)
+        {
+            self.say(
+                "relay.tls.lifetime",
+                "less than 10s; sensors would do nothing but renew: give 1h to 30d",
             );
         }
     }

@@ -106,6 +106,7 @@ pub struct Accounts {
 struct Inner {
     doors: [Mutex<Books>; Door::ALL.len()],
     ended: IntCounterVec,
+    foreign: IntCounter,
     bytes: IntCounter,
     acks: IntCounter,
 }
@@ -134,12 +135,17 @@ impl Accounts {
             ),
             &["reason"],
         )?;
+        let foreign = IntCounter::new(
+            "cresset_link_foreign_streams_total",
+            "Streams that sensors announced or sent and that are another's.",
+        )?;
         let bytes = IntCounter::new(
             "cresset_ingest_bytes_total",
             "Bytes of events that arrived.",
         )?;
         let acks = IntCounter::new("cresset_link_acks_total", "Answers to batches sent.")?;
         registry.register(Box::new(ended.clone()))?;
+        registry.register(Box::new(foreign.clone()))?;
         registry.register(Box::new(bytes.clone()))?;
         registry.register(Box::new(acks.clone()))?;
         for reason in EndReason::ALL {
@@ -148,6 +154,7 @@ impl Accounts {
         let inner = Arc::new(Inner {
             doors: Default::default(),
             ended,
+            foreign,
             bytes,
             acks,
         });
@@ -175,6 +182,11 @@ impl Accounts {
     /// A session ended.
     pub(super) fn ended(&self, reason: EndReason) {
         self.inner.ended.with_label_values(&[reason.word()]).inc();
+    }
+
+    /// A sensor named streams of another.
+    pub(super) fn foreign(&self, streams: usize) {
+        self.inner.foreign.inc_by(streams as u64);
     }
 
     /// An answer went out.

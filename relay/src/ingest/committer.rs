@@ -16,15 +16,15 @@ use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 use journal::AppendError;
 use proto::link::from_relay::Is as Reply;
-use proto::{Event, Malformed, StreamId, link};
+use proto::{Event, StreamId, link};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Status};
 
-use super::Accounts;
 use super::accounts::Entry;
 use super::budget::Share;
+use super::{Accounts, Rejection};
 use crate::log::Log;
 use crate::received::Reservation;
 use crate::traces::Journey;
@@ -48,7 +48,7 @@ pub(super) struct Work {
     pub(super) up_to: u64,
     /// What is new in it.
     pub(super) events: Vec<Event>,
-    pub(super) rejected: Vec<(u64, Malformed)>,
+    pub(super) rejected: Vec<(u64, Rejection)>,
     pub(super) reservation: Reservation,
     pub(super) share: Share,
     pub(super) entry: Entry,
@@ -145,7 +145,7 @@ impl Committer {
 struct Outcome {
     stream: StreamId,
     up_to: u64,
-    rejected: Vec<(u64, Malformed)>,
+    rejected: Vec<(u64, Rejection)>,
     written: Result<(), AppendError>,
 }
 
@@ -297,7 +297,7 @@ struct Acks {
 
 struct Joined {
     up_to: u64,
-    rejected: VecDeque<(u64, Malformed)>,
+    rejected: VecDeque<(u64, Rejection)>,
 }
 
 impl Acks {
@@ -305,7 +305,7 @@ impl Acks {
         self.order.is_empty()
     }
 
-    fn add(&mut self, stream: StreamId, up_to: u64, rejected: Vec<(u64, Malformed)>) {
+    fn add(&mut self, stream: StreamId, up_to: u64, rejected: Vec<(u64, Rejection)>) {
         self.rejected += rejected.len();
         let joined = self.streams.entry(stream).or_insert_with(|| {
             self.order.push_back(stream);
@@ -321,7 +321,7 @@ impl Acks {
     fn next(&mut self) -> Option<link::Ack> {
         let stream = *self.order.front()?;
         let joined = self.streams.get_mut(&stream)?;
-        let part: Vec<(u64, Malformed)> = joined
+        let part: Vec<(u64, Rejection)> = joined
             .rejected
             .drain(..joined.rejected.len().min(MAX_REJECTED))
             .collect();
@@ -364,7 +364,7 @@ mod tests {
         let mut acks = Acks::default();
         acks.add(A, 5, Vec::new());
         acks.add(B, 9, Vec::new());
-        acks.add(A, 8, vec![(7, Malformed::Reserved)]);
+        acks.add(A, 8, vec![(7, proto::Malformed::Reserved.into())]);
         let first = acks.next().unwrap();
         assert_eq!(
             (
@@ -384,7 +384,9 @@ mod tests {
         acks.add(
             A,
             3000,
-            (1..=2500).map(|n| (n, Malformed::Reserved)).collect(),
+            (1..=2500)
+                .map(|n| (n, Rejection::from(proto::Malformed::Reserved)))
+                .collect(),
         );
         let parts: Vec<(u64, usize)> = std::iter::from_fn(|| acks.next())
             .map(|ack| (ack.up_to, ack.rejected.len()))

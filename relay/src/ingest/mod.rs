@@ -20,6 +20,7 @@ mod committer;
 mod gate;
 mod hello;
 mod importer;
+mod owners;
 mod sensors;
 mod service;
 mod session;
@@ -29,7 +30,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::MAX_BATCH;
+use proto::{MAX_BATCH, Malformed};
 use tokio::sync::watch;
 
 use crate::distribute::Distributor;
@@ -39,6 +40,7 @@ use crate::traces::Traces;
 pub use accounts::{Accounts, Door, EndReason};
 pub use budget::{Budget, Lent};
 pub use importer::{Imported, Importer};
+pub use owners::Owners;
 pub use sensors::Sensors;
 pub use service::LinkService;
 
@@ -47,6 +49,17 @@ const MAX_MESSAGE: usize = MAX_BATCH + (512 << 10);
 
 /// Events of one batch: more than fit one by their size, were they real ones.
 const MAX_EVENTS: usize = 16_384;
+
+/// Why an event is not taken, now or later.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Rejection {
+    /// It is no event.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// It is numbered in another's name.
+    #[error("its stream belongs to another sensor")]
+    Foreign,
+}
 
 /// What the sensors' door needs.
 #[derive(Debug, Clone)]
@@ -60,6 +73,8 @@ pub struct Config {
     pub arrival: Duration,
     /// How long a sensor is asked to wait when events cannot be taken.
     pub pause: Duration,
+    /// Whose stream is whose.
+    pub owners: Owners,
 }
 
 impl Default for Config {
@@ -69,6 +84,7 @@ impl Default for Config {
             hello: Duration::from_secs(10),
             arrival: Duration::from_secs(20),
             pause: Duration::from_secs(2),
+            owners: Owners::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One connection of one sensor, from its Hello to its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +17,15 @@ use tonic::{Code, Status, Streaming};
 use super::budget::{Share, cost};
 use super::committer::{Committer, Failure, Work};
 use super::hello::{BadHello, Hello, VERSION};
+use super::owners::Owners;
 use super::sensors::Session;
 use super::service::Inbound;
-use super::{Door, EndReason, Live, Shared};
+use super::{Door, EndReason, Live, Rejection, Shared};
 use crate::access::Caller;
 use crate::received::Open;
 
 /// Streams that one session may send.
-const MAX_STREAMS: usize = 512;
+pub(super) const MAX_STREAMS: usize = 512;
 
 /// How long the last word to a sensor may take.
 const LAST_WORD: Duration = Duration::from_secs(5);
@@ -54,7 +55,8 @@ pub(super) async fn run(shared: Arc<Shared>, peer: Peer, mut inbound: Stream, re
     let end = match open(&shared, &peer, &mut inbound).await {
         Ok((hello, session)) => {
             tracing::Span::current().record("sensor", session.id());
-            serve(&shared, &hello, session, &mut inbound, &replies).await
+            let claim = Claim::of(&shared, &peer, session.id());
+            serve(&shared, &hello, session, claim, &mut inbound, &replies).await
         }
         Err(end) => end,
     };
@@ -118,6 +120,7 @@ async fn serve(
     shared: &Arc<Shared>,
     hello: &Hello,
     session: Session,
+    claim: Claim,
     inbound: &mut Stream,
     replies: &Replies,
 ) -> End {
@@ -127,11 +130,9 @@ async fn serve(
     let mut reader = Reader {
         shared,
         session,
-        streams: hello
-            .streams
-            .iter()
-            .map(|stream| (*stream, shared.log.received().open(*stream)))
-            .collect(),
+        claim,
+        foreign: BTreeSet::new(),
+        streams: BTreeMap::new(),
         committer: Committer::start(
             shared.log.clone(),
             shared.accounts.clone(),
@@ -139,11 +140,12 @@ async fn serve(
             shared.config.arrival,
         ),
     };
+    if let Err(end) = reader.open(&hello.streams).await {
+        return end;
+    }
     // The streams are open: what the ranges say now is not forgotten while this session lasts.
-    if say(replies, Reply::Welcome(welcome(shared, hello)))
-        .await
-        .is_err()
-    {
+    let welcome = welcome(shared, hello, &reader.foreign);
+    if say(replies, Reply::Welcome(welcome)).await.is_err() {
         return broken("the connection ended before the Welcome");
     }
     let rules = Forward::start(shared, hello, replies.clone());
@@ -193,9 +195,10 @@ async fn refused(shared: &Shared, replies: &Replies, failure: Failure) -> End {
     )
 }
 
-fn welcome(shared: &Shared, hello: &Hello) -> link::Welcome {
+fn welcome(shared: &Shared, hello: &Hello, foreign: &BTreeSet<StreamId>) -> link::Welcome {
     let state = |stream: &StreamId| {
-        let is = match shared.log.received().ranges(*stream) {
+        let ranges = shared.log.received().ranges(*stream);
+        let is = match ranges.filter(|_| !foreign.contains(stream)) {
             Some(ranges) => {
                 let ranges = ranges
                     .iter()
@@ -231,6 +234,9 @@ async fn say(replies: &Replies, reply: Reply) -> Result<(), ()> {
 struct Reader<'a> {
     shared: &'a Arc<Shared>,
     session: Session,
+    claim: Claim,
+    /// Streams of others, of which nothing is taken.
+    foreign: BTreeSet<StreamId>,
     streams: BTreeMap<StreamId, Open>,
     committer: Committer,
 }
@@ -283,19 +289,23 @@ impl Reader<'_> {
             return Err(bad_batch("an empty message with events in it"));
         };
         share.shrink(cost(bytes, events));
-        self.stream(batch.stream)?;
+        self.stream(batch.stream).await?;
         let mut entry = self.shared.accounts.received(Door::Link, events, bytes);
         let range = batch.first..batch.first + events as u64;
         // The earlier reservation that this one may have to wait for has its part of the budget, so it comes to an end.
-        let reservation = self
-            .shared
-            .log
-            .received()
-            .reserve(batch.stream, range.clone())
-            .await;
+        let (received, foreign) = (
+            self.shared.log.received(),
+            self.foreign.contains(&batch.stream),
+        );
+        let reservation = if foreign {
+            received.nothing(batch.stream)
+        } else {
+            received.reserve(batch.stream, range.clone()).await
+        };
         let (mut fresh, mut rejected, mut duplicates) = (Vec::with_capacity(events), Vec::new(), 0);
         for (sequence, event) in range.clone().zip(batch.events) {
             match event {
+                _ if foreign => rejected.push((sequence, Rejection::Foreign)),
                 _ if !reservation.is_fresh(sequence) => duplicates += 1,
                 Ok(event) => {
                     let id = EventId {
@@ -308,14 +318,14 @@ impl Reader<'_> {
                         payload: event.payload,
                     });
                 }
-                Err(why) => rejected.push((sequence, why)),
+                Err(why) => rejected.push((sequence, why.into())),
             }
         }
         entry.duplicate(duplicates);
         entry.rejected(rejected.len());
         if let Some((sequence, why)) = rejected.first() {
             let (stream, count) = (batch.stream, rejected.len());
-            tracing::warn!(%stream, sequence, %why, count, "rejected what is no event");
+            tracing::warn!(%stream, sequence, %why, count, "rejected events");
         }
         let journey = self
             .shared
@@ -336,17 +346,64 @@ impl Reader<'_> {
     }
 
     /// A stream that the Hello did not name is taken too, up to a number that keeps the memory bounded.
-    fn stream(&mut self, stream: StreamId) -> Result<(), End> {
-        if !self.streams.contains_key(&stream) {
-            if self.streams.len() >= MAX_STREAMS {
-                return Err(bad_batch(format!(
-                    "more than {MAX_STREAMS} streams in one session"
-                )));
-            }
-            self.streams
-                .insert(stream, self.shared.log.received().open(stream));
+    async fn stream(&mut self, stream: StreamId) -> Result<(), End> {
+        if self.streams.contains_key(&stream) || self.foreign.contains(&stream) {
+            return Ok(());
         }
+        if self.streams.len() + self.foreign.len() >= MAX_STREAMS {
+            return Err(bad_batch(format!(
+                "more than {MAX_STREAMS} streams in one session"
+            )));
+        }
+        self.open(&[stream]).await
+    }
+
+    /// Opens what is this sensor's, or nobody's yet, and remembers what is another's.
+    async fn open(&mut self, streams: &[StreamId]) -> Result<(), End> {
+        let foreign = self.claim.streams(streams).await?;
+        for stream in streams.iter().filter(|stream| !foreign.contains(stream)) {
+            let opened = self.shared.log.received().open(*stream);
+            self.streams.insert(*stream, opened);
+        }
+        if let Some(stream) = foreign.first() {
+            let count = foreign.len();
+            tracing::warn!(%stream, count, "streams of another sensor; nothing is taken of them");
+        }
+        self.shared.accounts.foreign(foreign.len());
+        self.foreign.extend(foreign);
         Ok(())
+    }
+}
+
+/// Whose streams a session may send.
+struct Claim {
+    owners: Owners,
+    /// None: it forwards what others say, or is nobody in particular.
+    sensor: Option<String>,
+}
+
+impl Claim {
+    fn of(shared: &Shared, peer: &Peer, sensor: &str) -> Self {
+        Self {
+            owners: shared.config.owners.clone(),
+            sensor: peer.caller.is_one_sensor().then(|| sensor.to_owned()),
+        }
+    }
+
+    /// Those of them that are another's.
+    async fn streams(&self, streams: &[StreamId]) -> Result<Vec<StreamId>, End> {
+        let Some(sensor) = self.sensor.clone() else {
+            return Ok(Vec::new());
+        };
+        let (owners, streams) = (self.owners.clone(), streams.to_vec());
+        // It waits for the disk.
+        let claimed = tokio::task::spawn_blocking(move || owners.claim(&sensor, &streams)).await;
+        let why = match claimed {
+            Ok(Ok(foreign)) => return Ok(foreign),
+            Ok(Err(why)) => format!("whose streams these are cannot be written down: {why}"),
+            Err(_) => "the relay is stopping".to_owned(),
+        };
+        Err(End::Because(EndReason::Refused, Status::unavailable(why)))
     }
 }
 

@@ -87,6 +87,7 @@ async fn relay_with(config: Config) -> Relay {
         access: crate::access::Access::default(),
         bound: Bound::Tcp(listener),
         tls: None,
+        enrolment: None,
         limits,
         budget: Some(ingest.budget().clone()),
         routes: Routes::new(ingest.service()),

@@ -10,7 +10,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// What was said last; a cheap handle. Reasons are words of this program, so there are few.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Complaints {
+pub(crate) struct Complaints {
     said: Arc<Mutex<HashMap<&'static str, Said>>>,
 }
 
@@ -22,7 +22,7 @@ struct Said {
 
 impl Complaints {
     /// Whether a line may be written now, and how many were left out since the last.
-    pub(super) fn may(&self, reason: &'static str) -> Option<u64> {
+    pub(crate) fn may(&self, reason: &'static str) -> Option<u64> {
         self.may_at(reason, Instant::now())
     }
 

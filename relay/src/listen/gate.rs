@@ -19,7 +19,8 @@ use tower::Service;
 
 use super::Connections;
 use super::grpc::Peer;
-use crate::access::{Access, Caller, Door, Presented, Shown};
+use crate::access::{Access, Caller, Denied, Door, Presented, Role, Shown};
+use crate::enrolment::{self, Enrolment};
 use crate::ingest::Lent;
 
 /// What is asked of every call of one connection.
@@ -31,12 +32,25 @@ pub(super) struct Gate {
     /// Clients of this listener may have certificates.
     pub(super) asked: bool,
     pub(super) certificate: Option<Presented>,
+    /// Where certificates are given here: who joined, and the methods for it.
+    pub(super) enrolment: Option<Enrolment>,
     pub(super) connections: Connections,
     pub(super) calls: Arc<Calls>,
 }
 
 impl Gate {
-    fn admit(&self, headers: &HeaderMap) -> Result<Caller, Status> {
+    fn admit(&self, path: &str, headers: &HeaderMap) -> Result<Caller, Status> {
+        if self.enrolment.is_some() && enrolment::OPEN.contains(&path) {
+            // The service judges by the token or the certificate itself.
+            return Ok(Caller::guest(Role::Sensor));
+        }
+        self.judge(headers).map_err(|denied| {
+            self.connections.deny(self.listener, &denied);
+            Status::from(&denied)
+        })
+    }
+
+    fn judge(&self, headers: &HeaderMap) -> Result<Caller, Denied> {
         // A value that is no text is not of the form, and is refused as that.
         let authorization = headers
             .get(AUTHORIZATION)
@@ -46,10 +60,17 @@ impl Gate {
             certificate: self.certificate.as_ref(),
             authorization,
         };
-        self.access.admit(self.door, shown).map_err(|denied| {
-            self.connections.deny(self.listener, &denied);
-            Status::from(&denied)
-        })
+        let void = |presented: &&Presented| {
+            let enrolment = self.enrolment.as_ref();
+            enrolment.is_some_and(|enrolment| enrolment.is_void(presented))
+        };
+        // A token decides before a certificate.
+        match self.certificate.as_ref().filter(void) {
+            Some(presented) if authorization.is_none() => {
+                Err(Denied::Void(presented.name().to_owned()))
+            }
+            _ => self.access.admit(self.door, shown),
+        }
     }
 }
 
@@ -125,7 +146,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let caller = match self.gate.admit(request.headers()) {
+        let caller = match self.gate.admit(request.uri().path(), request.headers()) {
             Ok(caller) => caller,
             Err(status) => return Either::Left(std::future::ready(Ok(status.into_http()))),
         };
@@ -135,6 +156,9 @@ where
         extensions.insert(tcp);
         if let Some(unix) = unix {
             extensions.insert(unix);
+        }
+        if let Some(certificate) = &self.gate.certificate {
+            extensions.insert(certificate.clone());
         }
         if let Some(lent) = &self.lent {
             extensions.insert(lent.clone());

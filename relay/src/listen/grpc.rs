@@ -28,6 +28,7 @@ use super::gate::{Calls, Gate, Gated};
 use super::peers::Peers;
 use super::{Bound, Certificates};
 use crate::access::{Access, Denied, Door, Presented};
+use crate::enrolment::Enrolment;
 use crate::ingest::Budget;
 
 #[cfg(test)]
@@ -84,14 +85,14 @@ impl Connections {
         let failed = IntCounterVec::new(
             Opts::new(
                 "cresset_connection_failures_total",
-                "Connections that were closed: tls (no handshake), silent (said nothing), protocol (no HTTP/2), crowded (their address has as many as it may), idle (no call for a long time).",
+                "Connections that were closed: tls (no handshake), silent (said nothing), protocol (no HTTP/2), crowded (their address has as many as it may), idle (no call for a long time), revoked (its certificate was revoked or replaced).",
             ),
             &["listener", "reason"],
         )?;
         let denied = IntCounterVec::new(
             Opts::new(
                 "cresset_calls_denied_total",
-                "Calls refused for who made them: nobody (no certificate and no token), token (not known), form (of the header), certificate (its name says no role), role (not for this door).",
+                "Calls refused for who made them: nobody (no certificate and no token), token (not known), form (of the header), certificate (its name says no role), role (not for this door), revoked (its certificate was revoked or replaced).",
             ),
             &["listener", "reason"],
         )?;
@@ -139,6 +140,8 @@ enum Failure {
     Crowded(usize),
     #[error("no call for {0:?}")]
     Idle(Duration),
+    #[error("its certificate was revoked or replaced")]
+    Revoked,
 }
 
 impl Failure {
@@ -149,6 +152,7 @@ impl Failure {
             Self::Protocol(_) => "protocol",
             Self::Crowded(_) => "crowded",
             Self::Idle(_) => "idle",
+            Self::Revoked => "revoked",
         }
     }
 }
@@ -160,6 +164,8 @@ pub(crate) struct Grpc {
     pub(crate) door: Door,
     pub(crate) access: Access,
     pub(crate) tls: Option<Certificates>,
+    /// Gives certificates, and knows those that it gave.
+    pub(crate) enrolment: Option<Enrolment>,
     pub(crate) limits: Limits,
     /// Lends every connection what its peer may send ahead.
     pub(crate) budget: Option<Budget>,
@@ -176,6 +182,7 @@ impl Grpc {
             door,
             access,
             tls,
+            enrolment,
             limits,
             budget,
             routes,
@@ -187,6 +194,7 @@ impl Grpc {
             door,
             access,
             tls,
+            enrolment,
             limits,
             budget,
             routes: routes.prepare(),
@@ -313,6 +321,7 @@ struct Server {
     door: Door,
     access: Access,
     tls: Option<Certificates>,
+    enrolment: Option<Enrolment>,
     limits: Limits,
     budget: Option<Budget>,
     routes: Routes,
@@ -371,12 +380,14 @@ impl Server {
             .as_ref()
             .map_or(self.limits.window, |lent| lent.window());
         let calls = Arc::new(Calls::new());
+        let mut void = pin!(voided(self.enrolment.clone(), certificate.clone()));
         let gate = Gate {
             listener: self.name,
             door: self.door,
             access: self.access.clone(),
             asked: self.tls.as_ref().is_some_and(Certificates::asks),
             certificate,
+            enrolment: self.enrolment.clone(),
             connections: self.connections.clone(),
             calls: calls.clone(),
         };
@@ -405,6 +416,7 @@ impl Server {
                         connection.as_mut().graceful_shutdown();
                     }
                 }
+                () = &mut void => return Err(Failure::Revoked),
                 () = &mut greeting, if !greeted => {
                     greeted = heard.load(Ordering::Relaxed) >= PREFACE;
                     if !greeted {
@@ -417,6 +429,16 @@ impl Server {
                 }
             }
         }
+    }
+}
+
+/// Ends when a connection's certificate is revoked or replaced; calls are refused from the start with one that is.
+async fn voided(enrolment: Option<Enrolment>, certificate: Option<Presented>) {
+    match (enrolment, certificate) {
+        (Some(enrolment), Some(certificate)) if !enrolment.is_void(&certificate) => {
+            enrolment.until_void(&certificate).await;
+        }
+        _ => std::future::pending().await,
     }
 }
 

@@ -20,9 +20,10 @@ mod tls;
 
 pub(crate) use bind::{Bound, bind};
 pub(crate) use bounded::Bounded;
+pub(crate) use complaints::Complaints;
 pub(crate) use files::raise_limit;
 pub(crate) use grpc::{Connections, Grpc, Limits};
-pub(crate) use tls::{Certificates, Clients, TlsFiles};
+pub(crate) use tls::{Certificates, Clients, Material, TlsFiles};
 
 pub use bind::BindError;
 pub use tls::TlsError;

@@ -31,6 +31,7 @@ async fn listening(ping: Duration, pong: Duration) -> (SocketAddr, watch::Sender
         access: Access::default(),
         bound: Bound::Tcp(listener),
         tls: None,
+        enrolment: None,
         limits: Limits {
             connections: 10,
             streams: 4,

@@ -1,17 +1,12 @@
 //! Who may speak: roles, tokens, namespaces, certificates that change, and peers that take too much.
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod support;
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::support::authority::{Authority, Pair, connect};
+use crate::support::{Relay, SOON, channel, hello, settings};
 use proto::feeder::log_service_client::LogServiceClient;
 use proto::feeder::{self, NonceMessage, RequestMessage};
 use proto::link::from_relay::Is as Reply;
@@ -24,11 +19,11 @@ use proto::query::query_client::QueryClient;
 use proto::query::watch_reply::Is;
 use proto::query::{Filter, StatusRequest, WatchReply, WatchRequest};
 use relay::Config;
-use support::authority::{Authority, Pair, connect};
-use support::{Relay, SOON, channel, hello, settings};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
@@ -37,7 +32,7 @@ const SIEM: &str = "0123456789abcdef-siem";
 const ALL: &str = "0123456789abcdef-all";
 
 /// A request of somebody with this token.
-fn with<T>(token: &str, message: T) -> Request<T> {
+pub(crate) fn with<T>(token: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     let value: MetadataValue<_> = format!("Bearer {token}").parse().expect("a header");
     request.metadata_mut().insert("authorization", value);
@@ -45,7 +40,7 @@ fn with<T>(token: &str, message: T) -> Request<T> {
 }
 
 /// A relay on plaintext ports whose readers need tokens.
-fn with_tokens(folder: &Path) -> Config {
+pub(crate) fn with_tokens(folder: &Path) -> Config {
     fs::write(folder.join("siem"), SIEM).expect("written");
     fs::write(folder.join("all"), format!("# everything\n{ALL}\n")).expect("written");
     let text = format!(
@@ -57,7 +52,7 @@ fn with_tokens(folder: &Path) -> Config {
 }
 
 /// A relay with certificates of `authority`.
-fn with_certificates(folder: &Path, authority: &Authority) -> Config {
+pub(crate) fn with_certificates(folder: &Path, authority: &Authority) -> Config {
     write_certificates(folder, authority);
     let mut config = settings(folder, "");
     config.relay.tls = Some(relay::Tls {
@@ -79,19 +74,27 @@ fn write_certificates(folder: &Path, authority: &Authority) {
     }
 }
 
-async fn greet(channel: Channel, id: &str) -> Result<Streaming<link::FromRelay>, Status> {
+/// A session that was welcomed; it ends when dropped.
+pub(crate) struct Greeted {
+    pub(crate) heard: Streaming<link::FromRelay>,
+    _say: mpsc::Sender<link::FromSensor>,
+}
+
+pub(crate) async fn greet(channel: Channel, id: &str) -> Result<Greeted, Status> {
+    let (say, said) = mpsc::channel(1);
     let first = link::FromSensor {
         is: Some(Say::Hello(hello(id))),
     };
-    let say = futures::StreamExt::chain(futures::stream::iter([first]), futures::stream::pending());
-    let exchange = LinkClient::new(channel).exchange(say).await?;
+    say.send(first).await.expect("room");
+    let mut client = LinkClient::new(channel);
+    let exchange = client.exchange(ReceiverStream::new(said)).await?;
     let mut heard = exchange.into_inner();
     let first = timeout(SOON, heard.message()).await.expect("in time")?;
     assert!(matches!(
         first.and_then(|first| first.is),
         Some(Reply::Welcome(_))
     ));
-    Ok(heard)
+    Ok(Greeted { heard, _say: say })
 }
 
 /// What becomes of a Hello with this certificate; a handshake that fails has no code.
