@@ -329,6 +329,11 @@ fn tell_sinks(changes: Changes, outcome: &mut Outcome) {
     }
 }
 
+/// Does it give certificates?
+fn gives(relay: &crate::config::Relay) -> bool {
+    relay.tls.as_ref().is_some_and(|tls| tls.enrolment)
+}
+
 /// The keys that differ and are read at the start only.
 fn waits_for_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let (was, is) = (&old.relay, &new.relay);
@@ -340,6 +345,7 @@ fn waits_for_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             "relay.tls (whether there is any)",
             was.tls.is_some() != is.tls.is_some(),
         ),
+        ("relay.tls.enrolment", gives(was) != gives(is)),
         ("relay.limits", was.limits != is.limits),
         ("relay.log", was.log != is.log),
         (
