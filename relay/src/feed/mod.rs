@@ -12,6 +12,7 @@
 
 mod frames;
 mod nonces;
+mod past;
 mod reader;
 mod ring;
 mod services;

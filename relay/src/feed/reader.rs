@@ -10,6 +10,7 @@
 //! the pump has counted every event, the reader those it has passed, and the difference is what lies between.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use crate::access::Namespaces;
 use crate::filter::Filter;
 
 use super::frames::{Frames, frame};
+use super::past::Stretch;
 use super::ring::Counts;
 use super::tail::{Admission, Lane, READ, Tail, class, count, kind_index};
 
@@ -41,7 +43,8 @@ pub(crate) struct Place {
     /// What lies before was not counted by the pump either.
     counted_from: Seq,
     seen: Counts,
-    own: Option<JournalReader>,
+    /// What it read behind the rings last.
+    behind: Option<Arc<Stretch>>,
 }
 
 impl Place {
@@ -56,7 +59,7 @@ impl Place {
             from,
             counted_from: start.pump,
             seen: start.totals,
-            own: None,
+            behind: None,
         }
     }
 
@@ -96,20 +99,18 @@ impl Place {
         self.position = next;
     }
 
-    /// Reads the journal at the reader's own expense, off the threads that serve everybody.
-    pub(crate) async fn read_own(&mut self) -> Result<journal::Block, ReadError> {
-        let reader = match self.own.take() {
-            Some(reader) if reader.position() == self.position => reader,
-            _ => self.tail.journal().reader(self.position),
-        };
-        let (reader, block) = read_patiently(reader).await;
-        self.own = Some(reader);
-        block
+    /// Reads the journal behind the rings, off the threads that serve everybody; shared with who reads there, too.
+    pub(crate) async fn read_past(&mut self) -> Result<Arc<Stretch>, ReadError> {
+        let (tail, before) = (&self.tail, self.behind.as_deref());
+        let read = tail.past().read(tail.journal(), self.position, before);
+        let stretch = read.await?;
+        self.behind = Some(stretch.clone());
+        Ok(stretch)
     }
 
     /// The reader is back among the shared blocks.
     pub(crate) fn caught_up(&mut self) {
-        self.own = None;
+        self.behind = None;
     }
 }
 
@@ -203,7 +204,7 @@ impl Feed {
             self.end.borrow_and_update(); // before looking: what comes after the look wakes the wait
             let taken = match self.shared() {
                 Ok(taken) => taken,
-                Err(None) => self.take_own().await?,
+                Err(None) => self.take_past().await?,
                 Err(Some(end)) => {
                     self.place.position = end;
                     self.wait().await
@@ -278,18 +279,22 @@ impl Feed {
         Some(frames.from(position)).filter(|bytes| !bytes.is_empty())
     }
 
-    async fn take_own(&mut self) -> Result<Option<Bytes>, Status> {
+    async fn take_past(&mut self) -> Result<Option<Bytes>, Status> {
         if self.place.is_expired() {
             return Ok(self.jump());
         }
         let position = self.place.position;
-        let block = self.place.read_own().await.map_err(unreadable)?;
+        let stretch = self.place.read_past().await.map_err(unreadable)?;
+        let block = &stretch.block;
         if block.next <= position {
             // The pump is ahead of what is committed for this reader: it cannot be, but must not spin if it is.
             tokio::time::sleep(Duration::from_millis(10)).await;
             return Ok(None);
         }
-        Ok(self.take_records(&block.entries, block.next))
+        Ok(match self.filter {
+            Some(_) => self.take_records(&block.entries, block.next),
+            None => self.take(stretch.frames(self.kind), block.next),
+        })
     }
 
     /// Goes to fresh events and tells the connection's `WatchMessages` streams.

@@ -8,7 +8,8 @@
 //! ```
 //! One task reads what was committed while there is at least one reader, encodes for the lanes that have readers and
 //! wakes them. A reader is only a position: it takes the block it is in and goes on behind it. One that is too slow
-//! for the rings reads the journal itself, at nobody's expense but its own. There are no queues and nothing to drop.
+//! for the rings reads the journal itself (`past`: what another one just read there is shared). There are no queues and
+//! nothing to drop.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use super::frames::Frames;
+use super::past::Past;
 use super::ring::{Counts, Found, Ring};
 
 /// How much of the journal is read at a time, in bytes. A client that stops reading holds on to one block, so this
@@ -37,7 +39,7 @@ const NOTICES: usize = 16;
 pub struct Config {
     /// A live reader that is further behind jumps to fresh events and is told how many it missed.
     pub max_lag: Duration,
-    /// Memory of each of the four rings, in bytes.
+    /// Memory of each of the four rings, and of what is shared behind them, in bytes.
     pub ring: usize,
     /// Readers at one time; more are refused.
     pub max_clients: usize,
@@ -107,6 +109,8 @@ struct Inner {
     max_lag: AtomicU64,
     metrics: Metrics,
     rings: Mutex<Rings>,
+    /// What readers behind the rings have read.
+    past: Past,
     /// One a lane: where its newest block ends. Readers of that lane wait on it.
     ends: [watch::Sender<Seq>; Lane::COUNT],
     /// Tells the pump that the first reader came or the last one went.
@@ -171,6 +175,7 @@ impl Tail {
             config,
             metrics: Metrics::new(registry)?,
             rings: Mutex::new(rings),
+            past: Past::new(ring),
             ends: std::array::from_fn(|_| watch::Sender::new(Seq(0))),
             readers: watch::Sender::new(()),
             stopped: watch::Sender::new(false),
@@ -257,6 +262,9 @@ impl Tail {
     pub(crate) fn leave(&self, lane: Lane) {
         let mut rings = self.inner.lock();
         rings.readers[lane.index()] -= 1;
+        if rings.readers.iter().all(|readers| *readers == 0) {
+            self.inner.past.clear();
+        }
         self.inner.readers.send_replace(());
     }
 
@@ -267,6 +275,11 @@ impl Tail {
 
     pub(crate) fn frames(&self, kind: Kind, position: Seq) -> Found<Frames> {
         self.inner.lock().frames[kind_index(kind)].find(position)
+    }
+
+    /// What readers behind the rings share.
+    pub(crate) fn past(&self) -> &Past {
+        &self.inner.past
     }
 
     pub(crate) fn records(&self, position: Seq) -> Found<Vec<Entry>> {

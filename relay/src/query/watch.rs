@@ -353,12 +353,13 @@ impl Replies {
             }
             Found::TooOld => {
                 let position = place.position;
-                let block = place.read_own().await.map_err(unreadable)?;
+                let stretch = place.read_past().await.map_err(unreadable)?;
+                let block = &stretch.block;
                 if block.next <= position {
                     // The pump is ahead of what can be read: it cannot be, but must not spin if it is.
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
-                self.push_losses(&block);
+                self.push_losses(block);
                 self.take(&mut place, &block.entries, block.next)
             }
         };
