@@ -292,14 +292,12 @@ async fn has_rules(feed: &str) -> Result<bool, Trouble> {
     let relay = Relay::connect(feed).await?;
     let status = relay.query().status(StatusRequest {}).await;
     let status = status.map_err(|why| relay.trouble(why))?.into_inner();
-    let digest = status
-        .policies
-        .map(|policies| policies.digest)
-        .unwrap_or_default();
+    let policies = status.policies.unwrap_or_default();
+    let in_place = |rules: &[u8]| policies.place(rules) != proto::Place::Other;
     Ok(status
         .sensors
         .iter()
-        .any(|sensor| sensor.rules_applied && sensor.rules == digest))
+        .any(|sensor| sensor.rules_applied && in_place(&sensor.rules)))
 }
 
 /// Looks whether anything of the sensor is left attached or in place.

@@ -1,4 +1,5 @@
-//! `cresset policy simulate` against what enforcement then does to the same workload, on this kernel.
+//! Policies tried before they are in force: `simulate` against what enforcement then does to the same workload, and a
+//! rollout that stops by what its canary tells, on this kernel.
 #![allow(clippy::expect_used, clippy::panic)] // reason: a test that cannot go on has failed
 
 mod support;
@@ -165,4 +166,113 @@ fn what_is_simulated_is_what_enforcement_does() {
         !String::from_utf8_lossy(&held.stdout).contains("id=0"),
         "{held:?}"
     );
+}
+
+const ROLLOUT: &str = "
+version: 1
+policies:
+  rollout: {canary: {stage: canary}, hold: 1h, stop_on: {blocked_rate: 0}}
+sensor:
+  labels: {stage: canary}
+  visibility: {workloads: [], host: []}
+";
+
+/// Runs `cresset policy …`, gives its exit code and what it printed.
+fn policy(args: &[&str], node: &Node) -> (Option<i32>, String) {
+    let at = match args[0] {
+        "apply" | "rollout" => ["--data".into(), node.path("data").into_os_string()],
+        _ => ["--relay".into(), node.feed.clone().into()],
+    };
+    let mut command = program("cresset");
+    command.arg("policy").args(args).args(at);
+    command.current_dir(node.dir.path());
+    let output = command.output().expect("cresset policy");
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+/// Waits until the status says all this.
+fn says(node: &Node, words: &[&str]) -> (Option<i32>, String) {
+    let what = format!("the status says {words:?}");
+    eventually(&what, Duration::from_secs(60), || {
+        let (code, text) = policy(&["status"], node);
+        words
+            .iter()
+            .all(|word| text.contains(word))
+            .then_some((code, text))
+    })
+}
+
+#[test]
+fn a_rollout_stops_by_what_its_canary_would_have_stopped() {
+    if !can_watch("rollout") {
+        return;
+    }
+    let node = Node::start(&[], ROLLOUT, &[]);
+    let first = POLICY
+        .replace("no-id", "first")
+        .replace("/usr/bin/id", "/usr/bin/tty");
+    std::fs::write(node.path("first.yaml"), first).expect("a policy");
+    std::fs::write(node.path("new.yaml"), POLICY).expect("a policy");
+
+    // The first policy is tried, and let through by hand.
+    let (code, text) = policy(&["apply", "-f", "first.yaml"], &node);
+    assert_eq!((code, &*text), (Some(0), "shop/first created\n"));
+    let (code, text) = says(
+        &node,
+        &["rollout holding", "1 new or changed policy", "canary"],
+    );
+    assert_eq!(code, Some(0), "a trial is no fault: {text}");
+    let (code, text) = policy(&["rollout", "go", "--reason", "a test"], &node);
+    assert_eq!(code, Some(0), "{text}");
+    says(&node, &["current"]);
+
+    // What the second one would change is seen beforehand.
+    let (code, text) = policy(&["diff", "-f", "new.yaml"], &node);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("+ policy shop/no-id"), "{text}");
+    assert!(
+        text.contains("/usr/bin/id: pass -> block by no-id"),
+        "{text}"
+    );
+
+    policy(&["apply", "-f", "new.yaml"], &node);
+    says(&node, &["rollout holding", "on 1 sensor with stage=canary"]);
+    let script = "/usr/bin/id; echo id=$?; /usr/bin/tty; echo tty=$?";
+    let ran = node.run("shop", "cart", "app=cart", &["/bin/sh", "-c", script]);
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(said.contains("id=0"), "what is tried stops nothing: {said}");
+    assert!(
+        !said.contains("tty=0") && !said.contains("tty=1\n"),
+        "what is in force does: {said}"
+    );
+    node.told(
+        "policy",
+        &[
+            ("PolicyName", "no-id"),
+            ("Action", "Audit (Block)"),
+            ("Result", "Passed"),
+        ],
+    );
+    let words = [
+        "rollout stopped",
+        "would have stopped 1 operation",
+        "shop/no-id",
+        "held",
+    ];
+    let (code, text) = says(&node, &words);
+    assert_eq!(code, Some(1), "somebody has to look: {text}");
+    let (code, text) = policy(&["diff", "-f", "new.yaml"], &node);
+    assert_eq!(code, Some(0), "it is what the relay has: {text}");
+
+    policy(&["rollout", "go"], &node);
+    says(&node, &["current"]);
+    let ran = node.run("shop", "cart", "app=cart", &["/bin/sh", "-c", script]);
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(!said.contains("id=0"), "now it is in force: {said}");
+    let (code, text) = policy(&["rollout", "stop"], &node);
+    assert_ne!(code, Some(0), "there is none: {text}");
 }

@@ -17,6 +17,10 @@ pub mod cursor;
 mod disk;
 #[cfg(feature = "doors")]
 pub mod filter;
+#[cfg(feature = "doors")]
+pub mod policy;
+#[cfg(feature = "doors")]
+pub mod rules;
 pub mod segment;
 
 /// A target.
@@ -59,5 +63,17 @@ pub const TARGETS: &[Target] = &[
         name: "filter",
         run: filter::run,
         seeds: filter::seeds,
+    },
+    #[cfg(feature = "doors")]
+    Target {
+        name: "policy",
+        run: policy::run,
+        seeds: policy::seeds,
+    },
+    #[cfg(feature = "doors")]
+    Target {
+        name: "rules",
+        run: rules::run,
+        seeds: rules::seeds,
     },
 ];

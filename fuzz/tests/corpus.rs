@@ -97,3 +97,15 @@ fn config() {
 fn filter() {
     over_its_corpus("filter");
 }
+
+#[cfg(feature = "doors")]
+#[test]
+fn policy() {
+    over_its_corpus("policy");
+}
+
+#[cfg(feature = "doors")]
+#[test]
+fn rules() {
+    over_its_corpus("rules");
+}

@@ -118,6 +118,23 @@ impl RuleSet {
         RuleSet { manifest, blobs }
     }
 
+    /// Other policies under the same postures.
+    pub(crate) fn with_blobs(&self, blobs: BTreeMap<Digest, Bytes>) -> RuleSet {
+        let mut manifest = Manifest {
+            digest: Default::default(),
+            blobs: blobs.keys().map(|digest| digest.0.to_vec()).collect(),
+            ..self.manifest.clone()
+        };
+        manifest.digest = manifest_digest(&manifest).0.to_vec();
+        RuleSet { manifest, blobs }
+    }
+
+    /// The set's name.
+    pub fn digest(&self) -> Digest {
+        // A compiled manifest always carries its 32 bytes; one that does not is named by zeroes and never equals a real one.
+        Digest(<[u8; 32]>::try_from(&self.manifest.digest[..]).unwrap_or_default())
+    }
+
     /// The same set with default postures for nodes.
     #[must_use]
     pub fn with_host(mut self, postures: rules::Postures) -> RuleSet {

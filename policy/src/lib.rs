@@ -12,6 +12,7 @@
 //! [`decide()`] is the meaning, to be read; [`Flat::decide`] is what the kernel does; tests hold them equal.
 
 mod aliases;
+mod change;
 #[cfg(feature = "yaml")]
 mod check;
 #[cfg(feature = "yaml")]
@@ -52,9 +53,12 @@ mod standing;
 mod syscalls;
 mod tree;
 #[cfg(feature = "yaml")]
+mod trial;
+#[cfg(feature = "yaml")]
 mod values;
 mod wire;
 
+pub use change::{change_between, changed};
 #[cfg(feature = "yaml")]
 pub use check::{Found, Root, Started, Surroundings, check};
 #[cfg(feature = "yaml")]
@@ -81,7 +85,7 @@ pub use model::{Kind, Policy};
 pub use names::{CAPABILITIES, Protocol, capability};
 pub use operation::{Act, Actor, Operation};
 #[cfg(feature = "yaml")]
-pub use parse::{API_VERSION, Unknown, load, load_with, parse, parse_bytes};
+pub use parse::{API_VERSION, Loader, Unknown, load, load_with, parse, parse_bytes};
 pub use path::{MAX_COMPONENT, MAX_COMPONENTS};
 pub use preset::Preset;
 pub use rule::{Action, Object, Rule, Section};
@@ -90,5 +94,7 @@ pub use set::{MAX_BLOB, Refused, Set, blob_digest};
 pub use socket::SocketKey;
 pub use standing::{Modes, Rules};
 pub use syscalls::{SYSCALLS, syscall};
+#[cfg(feature = "yaml")]
+pub use trial::Trial;
 #[cfg(feature = "yaml")]
 pub use yaml::{Problem, Severity};

@@ -4,13 +4,15 @@
 //! decides what to do with the rest: the relay keeps its last good set). Unknown fields are warnings, so that a file
 //! written for a newer version is still read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use proto::Digest;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use yaml::{Node, Problem, Severity};
 
 use crate::model::{Kind, Policy, Spec};
+use crate::set::blob_digest;
 use crate::values::check;
 
 /// The only version there is.
@@ -36,9 +38,9 @@ pub fn parse(file: &str, text: &str) -> (Vec<Policy>, Vec<Problem>) {
 
 /// [`parse`] for bytes of unknown origin; what is not UTF-8 is a problem.
 pub fn parse_bytes(file: &str, bytes: &[u8]) -> (Vec<Policy>, Vec<Problem>) {
-    let mut reading = Reading::default();
-    reading.file(yaml::parse_bytes(file, bytes));
-    (reading.policies, reading.problems)
+    let mut whole = Whole::default();
+    whole.add(Reading::of(yaml::parse_bytes(file, bytes), Unknown::Warn));
+    (whole.policies, whole.problems)
 }
 
 /// Reads many files, names and texts; also finds policies that are there twice.
@@ -53,22 +55,117 @@ pub fn load_with<'a>(
     files: impl IntoIterator<Item = (&'a str, &'a str)>,
     unknown: Unknown,
 ) -> (Vec<Policy>, Vec<Problem>) {
-    let mut reading = Reading {
-        unknown,
-        ..Reading::default()
-    };
+    let mut whole = Whole::default();
     for (file, text) in files {
-        reading.file(yaml::parse(file, text));
+        whole.add(Reading::of(yaml::parse(file, text), unknown));
     }
-    (reading.policies, reading.problems)
+    (whole.policies, whole.problems)
 }
 
+/// [`load`] again and again: only files that changed since the last time are read. What is not there any more is forgotten.
+#[derive(Clone, Debug, Default)]
+pub struct Loader {
+    read: HashMap<String, (Digest, Reading)>,
+}
+
+impl Loader {
+    /// What [`load`] gives.
+    pub fn load<'a>(
+        &mut self,
+        files: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> (Vec<Policy>, Vec<Problem>) {
+        let mut before = std::mem::take(&mut self.read);
+        let mut whole = Whole::default();
+        for (file, text) in files {
+            let digest = blob_digest(text.as_bytes());
+            let reading = match before.remove(file) {
+                Some((known, reading)) if known == digest => reading,
+                _ => Reading::of(yaml::parse(file, text), Unknown::Warn),
+            };
+            whole.add(reading.clone());
+            self.read.insert(file.to_owned(), (digest, reading));
+        }
+        (whole.policies, whole.problems)
+    }
+}
+
+/// Many files together.
 #[derive(Default)]
+struct Whole {
+    policies: Vec<Policy>,
+    problems: Vec<Problem>,
+    seen: HashMap<Key, String>,
+}
+
+impl Whole {
+    fn add(&mut self, reading: Reading) {
+        let Reading {
+            policies,
+            mut problems,
+            named,
+            ..
+        } = reading;
+        let (mut twice, mut again) = (HashSet::new(), Vec::new());
+        for Named {
+            key,
+            at,
+            index,
+            problem,
+        } in named
+        {
+            match self.seen.get(&key) {
+                Some(first) => {
+                    again.push(twin(&key, first, problem));
+                    twice.extend(index);
+                }
+                None => drop(self.seen.insert(key, at)),
+            }
+        }
+        if !again.is_empty() {
+            problems.extend(again);
+            problems.sort_by_key(|problem| (problem.line, problem.column));
+        }
+        let once = policies.into_iter().enumerate();
+        let once = once.filter(|(index, _)| !twice.contains(index));
+        self.policies.extend(once.map(|(_, policy)| policy));
+        self.problems.extend(problems);
+    }
+}
+
+/// What a policy is known by: kind, namespace, name.
+type Key = (Kind, String, String);
+
+/// Somebody has this name.
+#[derive(Clone, Debug)]
+struct Named {
+    key: Key,
+    /// `file:line`.
+    at: String,
+    /// Among the policies of the file; none: it has errors.
+    index: Option<usize>,
+    /// Where to say so if somebody else has it too.
+    problem: Problem,
+}
+
+fn twin((_, namespace, name): &Key, first: &str, problem: Problem) -> Problem {
+    let place = match namespace.as_str() {
+        "" => String::new(),
+        namespace => format!(" in namespace `{namespace}`"),
+    };
+    Problem {
+        message: format!("the policy `{name}`{place} is also at {first}; rename or remove one"),
+        ..problem
+    }
+}
+
+/// One file.
+#[derive(Clone, Debug, Default)]
 struct Reading {
     unknown: Unknown,
     policies: Vec<Policy>,
     problems: Vec<Problem>,
-    seen: BTreeMap<(Kind, String, String), String>,
+    /// All that say who they are, good or not.
+    named: Vec<Named>,
 }
 
 /// What stands around a spec. Everything that Kubernetes itself writes there may stay.
@@ -137,19 +234,24 @@ enum Said {
 }
 
 impl Reading {
-    fn file(&mut self, (documents, problems): (Vec<Node>, Vec<Problem>)) {
-        let first = self.problems.len();
-        let whole = self.policies.len();
+    fn of((documents, problems): (Vec<Node>, Vec<Problem>), unknown: Unknown) -> Reading {
         let broken = problems.iter().any(Problem::is_error);
-        self.problems.extend(problems);
+        let mut reading = Reading {
+            unknown,
+            problems,
+            ..Reading::default()
+        };
         for document in &documents {
-            self.document(document, None);
+            reading.document(document, None);
         }
         if broken {
             // A key that is there twice, a document that breaks off: what was read may not be what was meant.
-            self.policies.truncate(whole);
+            reading.policies.clear();
         }
-        self.problems[first..].sort_by_key(|problem| (problem.line, problem.column));
+        reading
+            .problems
+            .sort_by_key(|problem| (problem.line, problem.column));
+        reading
     }
 
     fn document(&mut self, node: &Node, expected: Option<Kind>) {
@@ -254,8 +356,14 @@ impl Reading {
         };
         self.name(node, &policy);
         policy.lines = check(node, &policy, &mut self.problems);
-        self.once(node, &policy);
-        if !self.problems[before..].iter().any(Problem::is_error) {
+        let fine = !self.problems[before..].iter().any(Problem::is_error);
+        self.named.push(Named {
+            key: (policy.kind, policy.namespace.clone(), policy.name.clone()),
+            at: format!("{}:{}", policy.file, policy.line),
+            index: fine.then_some(self.policies.len()),
+            problem: node.problem_at("metadata.name", String::new()),
+        });
+        if fine {
             self.policies.push(policy);
         }
     }
@@ -304,25 +412,6 @@ impl Reading {
                 );
                 self.problems.push(node.problem_at(path, message));
             }
-        }
-    }
-
-    fn once(&mut self, node: &Node, policy: &Policy) {
-        let key = (policy.kind, policy.namespace.clone(), policy.name.clone());
-        let here = format!("{}:{}", policy.file, policy.line);
-        if let Some(first) = self.seen.get(&key) {
-            let place = match policy.namespace.as_str() {
-                "" => String::new(),
-                namespace => format!(" in namespace `{namespace}`"),
-            };
-            let message = format!(
-                "the policy `{}`{place} is also at {first}; rename or remove one",
-                policy.name
-            );
-            self.problems
-                .push(node.problem_at("metadata.name", message));
-        } else {
-            self.seen.insert(key, here);
         }
     }
 }

@@ -96,6 +96,7 @@ impl Effective {
     pub fn policies(&self) -> Vec<String> {
         let mut titles: Vec<String> = self.policies.iter().map(|policy| policy.title()).collect();
         titles.sort_unstable();
+        titles.dedup();
         titles
     }
 

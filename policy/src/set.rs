@@ -4,7 +4,7 @@
 //! one that the compiler could have made and must carry the id that its content has. A set is taken whole or refused
 //! whole, with every reason.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -146,6 +146,18 @@ impl Set {
     /// # Errors
     /// [`Refused`] when anything about them is not as the compiler makes it.
     pub fn from_wire(manifest: &Manifest, blobs: &BTreeMap<Digest, Bytes>) -> Result<Set, Refused> {
+        Set::default().followed_by(manifest, blobs)
+    }
+
+    /// [`Set::from_wire`] for the set that comes after this one: policies that both have are not checked again.
+    ///
+    /// # Errors
+    /// As [`Set::from_wire`].
+    pub fn followed_by(
+        &self,
+        manifest: &Manifest,
+        blobs: &BTreeMap<Digest, Bytes>,
+    ) -> Result<Set, Refused> {
         let mut reasons = Reasons::default();
         if manifest.digest[..] != manifest_digest(manifest).0 {
             reasons.add("the manifest's digest does not fit its content".to_owned());
@@ -156,7 +168,7 @@ impl Set {
             ..Set::default()
         };
         namespaces(manifest, &mut set, &mut reasons);
-        policies(manifest, blobs, &mut set, &mut reasons);
+        set.policies = policies(manifest, blobs, &self.policies, &mut reasons);
         if reasons.0.is_empty() {
             Ok(set)
         } else {
@@ -227,32 +239,39 @@ fn namespaces(manifest: &Manifest, set: &mut Set, reasons: &mut Reasons) {
     }
 }
 
+/// The policies that a manifest names; those in `known` have been checked.
 fn policies(
     manifest: &Manifest,
     blobs: &BTreeMap<Digest, Bytes>,
-    set: &mut Set,
+    known: &[Arc<CompiledPolicy>],
     reasons: &mut Reasons,
-) {
+) -> Vec<Arc<CompiledPolicy>> {
     if !manifest.blobs.is_sorted_by(|a, b| a < b) {
         reasons.add("the manifest's policies are not sorted and unique".to_owned());
     }
-    let mut titles = BTreeSet::new();
+    let known: HashMap<&[u8], &Arc<CompiledPolicy>> = known
+        .iter()
+        .map(|policy| (&policy.digest.0[..], policy))
+        .collect();
+    let mut all = Vec::with_capacity(manifest.blobs.len());
     for name in &manifest.blobs {
-        match policy(name, blobs) {
-            Ok(policy) => {
-                let title = (
-                    policy.kind.clone(),
-                    policy.namespace.clone(),
-                    policy.name.clone(),
-                );
-                if !titles.insert(title) {
-                    reasons.add(format!("policy {} is there twice", policy.title()));
-                }
-                set.policies.push(Arc::new(policy));
-            }
-            Err(why) => why.into_iter().for_each(|reason| reasons.add(reason)),
+        match known.get(&name[..]) {
+            Some(policy) => all.push(Arc::clone(policy)),
+            None => match policy(name, blobs) {
+                Ok(policy) => all.push(Arc::new(policy)),
+                Err(why) => why.into_iter().for_each(|reason| reasons.add(reason)),
+            },
         }
     }
+    // One that decides and one in mode audit may share a name: that is how a changed policy is tried.
+    let mut titles = HashSet::new();
+    for policy in &all {
+        let title = (&policy.kind, &policy.namespace, &policy.name, policy.shadow);
+        if !titles.insert(title) {
+            reasons.add(format!("policy {} is there twice", policy.title()));
+        }
+    }
+    all
 }
 
 fn policy(name: &[u8], blobs: &BTreeMap<Digest, Bytes>) -> Result<CompiledPolicy, Vec<String>> {

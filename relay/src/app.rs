@@ -9,6 +9,7 @@
 
 mod doors;
 mod drain;
+mod policy;
 mod reload;
 mod services;
 mod settings;
@@ -50,6 +51,7 @@ use crate::{losses, metrics, steering, supervisor};
 
 use self::doors::Bindings;
 use self::drain::Drain;
+use self::policy::Rolling;
 use self::reload::Reloader;
 use self::services::{Serving, notices, services};
 use self::settings::{feed_config, host_name, ingest_config, open_log, policies_config, sinks_of};
@@ -139,6 +141,7 @@ pub struct App {
     fanout: Fanout,
     tail: Tail,
     policies: Policies,
+    rolling: Rolling,
     listeners: [Grpc; 3],
     http: TcpListener,
     trust: Trust,
@@ -181,7 +184,8 @@ impl App {
         let traces = Traces::build(config.relay.telemetry.traces.as_ref(), &origin)?;
         let fanout = build_sinks(&config, &log, &registry, &traces)?;
         let tail = Tail::start(log.journal.clone(), feed_config(&config), &registry)?;
-        let distributor = Distributor::new(policies.current());
+        let rollout = policy::rollout(&config, &policies, &log, &registry)?;
+        let distributor = Distributor::new(rollout.offered());
         let accounts = Accounts::new(&registry)?;
         let ingest = Ingest::traced(
             ingest::Config {
@@ -189,7 +193,7 @@ impl App {
                 ..ingest_config(&config)
             },
             log.clone(),
-            distributor,
+            distributor.clone(),
             accounts.clone(),
             traces.clone(),
         );
@@ -212,6 +216,7 @@ impl App {
             .with(move |reply| about.fill(reply))
             .with_log(&log)
             .with_policies(policies.current())
+            .with(policy::trial(&rollout))
             .with_feeds(tail.clone())
             .with(shown::sensors(&ingest, &log))
             .with(shown::sinks(&fanout))
@@ -247,11 +252,12 @@ impl App {
             sinks: steering::Sinks::new(fanout.clone(), audit.clone(), origin.clone()),
             operate,
             policies: policies.handle(),
+            rollout: rollout.handle(),
             kubearmor: config.policies.policy_service,
         };
         let mut services = services(&log, &tail, &ingest, &parts, serving_all).await?;
         let given = enrolment::Counters::new(&registry)?;
-        services.enrol(&trust, given, audit);
+        services.enrol(&trust, given, audit.clone());
         let (listeners, http) = bound.serve(
             services,
             &trust,
@@ -272,6 +278,11 @@ impl App {
             fanout,
             tail,
             policies,
+            rolling: Rolling {
+                rollout,
+                distributor,
+                audit,
+            },
             listeners,
             http,
             trust,
@@ -334,6 +345,7 @@ impl App {
             fanout,
             tail,
             policies,
+            rolling,
             listeners,
             http,
             trust,
@@ -343,6 +355,7 @@ impl App {
         } = self;
         let mut background = JoinSet::new();
         background.spawn(policies.run(notices(ingest.importer(Door::Relay), origin.clone())));
+        background.spawn(rolling.run());
         background.spawn(trust.watch());
         background.spawn(telling.run());
         let own = ingest.importer(Door::Relay);

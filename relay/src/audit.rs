@@ -29,13 +29,18 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How long the one who acts waits to hear that the event is on disk.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Who acts: the process at the other end of the administrator's socket, as the kernel names it, or an address.
+/// Who acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Actor {
-    uid: Option<u32>,
-    pid: Option<i32>,
-    /// Of somebody on the network.
-    address: Option<IpAddr>,
+pub(crate) enum Actor {
+    /// The process at the other end of the administrator's socket, as the kernel names it.
+    Process { uid: u32, pid: Option<i32> },
+    /// Somebody on the network.
+    Address(IpAddr),
+    /// The relay itself.
+    Relay,
+    /// The kernel does not say.
+    #[default]
+    Unknown,
 }
 
 impl Actor {
@@ -45,21 +50,28 @@ impl Actor {
             .extensions()
             .get::<UdsConnectInfo>()
             .and_then(|info| info.peer_cred);
-        Actor {
-            uid: peer.map(|peer| peer.uid()),
-            pid: peer.and_then(|peer| peer.pid()),
-            address: request.remote_addr().map(|address| address.ip()),
+        if let Some(peer) = peer {
+            return Actor::Process {
+                uid: peer.uid(),
+                pid: peer.pid(),
+            };
         }
+        let address = request.remote_addr().map(|address| address.ip());
+        address.map_or(Actor::Unknown, Actor::Address)
     }
 }
 
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.uid, self.pid, self.address) {
-            (Some(uid), Some(pid), _) => write!(f, "uid {uid}, pid {pid}"),
-            (Some(uid), None, _) => write!(f, "uid {uid}"),
-            (None, _, Some(address)) => write!(f, "whoever is at {address}"),
-            (None, _, None) => f.write_str("somebody unknown"),
+        match self {
+            Actor::Process {
+                uid,
+                pid: Some(pid),
+            } => write!(f, "uid {uid}, pid {pid}"),
+            Actor::Process { uid, pid: None } => write!(f, "uid {uid}"),
+            Actor::Address(address) => write!(f, "whoever is at {address}"),
+            Actor::Relay => f.write_str("the relay"),
+            Actor::Unknown => f.write_str("somebody unknown"),
         }
     }
 }

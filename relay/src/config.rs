@@ -12,6 +12,7 @@
 mod check;
 mod environment;
 mod read;
+mod rollout;
 mod telemetry;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use crate::access::AccessEntry;
 use crate::sources::SourceConfig;
 
 pub use self::read::Settings;
+pub use self::rollout::{Rollout, StopOn};
 pub use self::telemetry::{Format, LogLines, Telemetry, Traces};
 
 /// The whole file, except for the `sensor` section, which belongs to the sensor.
@@ -477,6 +479,9 @@ pub struct Policies {
     pub sources: Vec<PolicySource>,
     /// What happens to an operation that no rule names where an Allow rule makes the class an allow list.
     pub default_posture: DefaultPosture,
+    /// How a new set reaches the sensors. Not given: all of them at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
     /// KubeArmor's PolicyService and ProbeService on the feed listener, which must then be on loopback: `karmor vm policy add`.
     pub policy_service: bool,
 }

@@ -4,7 +4,7 @@
 //! ```text
 //! events   sensors ══link══▶ ingest ─▶ log (journal) ─▶ fanout ─▶ exporters, one durable cursor each
 //!                                          └──────────▶ feed   ─▶ readers
-//! policy   sensors ◀═link══ distribute ◀─ policies ◀─ folder
+//! policy   sensors ◀═link══ distribute ◀─ rollout ◀─ policies ◀─ folder
 //! ```
 //!
 //! The rule of the house: an `Ack` is sent after the events up to it are on disk, never before.
@@ -31,6 +31,7 @@ mod operate;
 pub mod policies;
 pub mod query;
 pub mod received;
+mod rollout;
 mod sources;
 pub mod standing;
 pub mod status;
@@ -45,7 +46,7 @@ pub use conditions::Conditions;
 pub use config::{
     Address, Compression, Config, DefaultPosture, Feeds, Intake, Later, Listen, Listeners,
     LogConfig, LogKind, LogLines, PeerLimits, Policies, PolicySource, PolicySourceKind, Posture,
-    Relay, Retention, Settings, Telemetry, Tls, Traces, default_data_dir, schema,
+    Relay, Retention, Rollout, Settings, StopOn, Telemetry, Tls, Traces, default_data_dir, schema,
 };
 pub use enrolment::AuthorityError;
 pub use listen::{BindError, TlsError};

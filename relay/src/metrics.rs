@@ -7,6 +7,7 @@ use std::time::Duration;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Error, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use proto::Place;
 use proto::query::StatusReply;
 
 use crate::log::Log;
@@ -98,10 +99,13 @@ impl Figures {
 
     fn fill(&self, status: &StatusReply) {
         let connected = status.sensors.iter().filter(|sensor| sensor.connected);
-        let current = status.policies.as_ref().map(|policies| &policies.digest);
+        let place = |rules: &[u8]| match &status.policies {
+            Some(policies) => policies.place(rules),
+            None => Place::Other,
+        };
         let behind = connected
             .clone()
-            .filter(|sensor| Some(&sensor.rules) != current)
+            .filter(|sensor| place(&sensor.rules) == Place::Other)
             .count();
         let connected = connected.count();
         self.sensors

@@ -186,9 +186,13 @@ impl Handle {
         let _ = self.ask(|reply| Command::Unregister(index, reply)).await;
     }
 
-    /// Applies a rule set whole or refuses it whole. None: the engine is stopping.
-    pub async fn rules(&self, rules: Rules) -> Option<RuleStatus> {
-        self.ask(|reply| Command::Rules(rules, reply)).await
+    /// Applies a rule set whole or refuses it whole, in the order of the calls, whoever waits for the answer when. None:
+    /// the engine is stopping.
+    pub fn rules(&self, rules: Rules) -> impl Future<Output = Option<RuleStatus>> + use<> {
+        let (reply, answer) = oneshot::channel();
+        // An engine that is gone drops the reply, and the answer says so.
+        let _ = self.commands.send(Command::Rules(rules, reply));
+        async move { answer.await.ok() }
     }
 
     /// How things are. None: the engine is stopping.

@@ -238,6 +238,7 @@ impl Link {
             streams: self.streams.iter().map(Outbound::describe).collect(),
             rules: status.digest,
             blobs: status.held,
+            changes: true,
         }
     }
 

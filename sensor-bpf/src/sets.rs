@@ -117,6 +117,7 @@ impl Sets {
             manifest: Some(accepted.manifest.clone()),
             blobs: accepted.blobs.values().cloned().collect(),
             commit: true,
+            change: None,
         })
     }
 
@@ -209,17 +210,13 @@ impl Sets {
         rules: Rules,
         now: Instant,
     ) -> RuleStatus {
-        let digest = rules
-            .manifest
-            .as_ref()
-            .map(|m| m.digest.clone())
-            .unwrap_or_default();
+        let digest = named(&rules);
         let (applied, problems) = match self.try_apply(kernel, workloads, rules, now) {
             Ok(()) => (true, self.problems(kernel)),
             Err(problems) => (false, problems),
         };
         RuleStatus {
-            digest: digest.to_vec().into(),
+            digest,
             applied,
             problems,
         }
@@ -310,7 +307,7 @@ impl Sets {
 
     /// Completes the blobs from those that are held and checks the whole.
     fn read(&self, rules: Rules) -> Result<Accepted, String> {
-        let manifest = rules.manifest.ok_or("a rule set without a manifest")?;
+        let manifest = self.manifest(&rules)?;
         let digest = Digest::try_from(&manifest.digest[..])
             .map_err(|_| "a manifest whose digest is not 32 bytes".to_owned())?;
         let sent: BTreeMap<Digest, Bytes> = rules
@@ -332,13 +329,28 @@ impl Sets {
                 .ok_or_else(|| format!("policy {name} was not sent"))?;
             blobs.insert(name, blob.clone());
         }
-        let set = policy::Set::from_wire(&manifest, &blobs).map_err(|why| why.to_string())?;
+        let set = match &self.current {
+            Some(current) => current.set.followed_by(&manifest, &blobs),
+            None => policy::Set::from_wire(&manifest, &blobs),
+        };
+        let set = set.map_err(|why| why.to_string())?;
         Ok(Accepted {
             digest,
             manifest,
             blobs,
             set,
         })
+    }
+
+    /// The manifest that was sent, or that the sent change makes of the one in force.
+    fn manifest(&self, rules: &Rules) -> Result<Manifest, String> {
+        match (&rules.manifest, &rules.change, &self.current) {
+            (Some(manifest), None, _) => Ok(manifest.clone()),
+            (None, Some(change), Some(current)) => policy::changed(&current.manifest, change),
+            (None, Some(_), None) => Err("a change of a rule set, and none is in force".to_owned()),
+            (None, None, _) => Err("a rule set without a manifest".to_owned()),
+            (Some(_), Some(_), _) => Err("a rule set with a manifest and a change".to_owned()),
+        }
     }
 
     /// The kernel set of a flat: an equal one that is there, or a new one.
@@ -431,6 +443,15 @@ impl Sets {
                 self.tables.remove(&key);
             }
         }
+    }
+}
+
+/// The name of the set that was sent.
+fn named(rules: &Rules) -> Bytes {
+    match (&rules.manifest, &rules.change) {
+        (Some(manifest), _) => manifest.digest.clone().into(),
+        (None, Some(change)) => change.digest.clone(),
+        (None, None) => Bytes::new(),
     }
 }
 

@@ -6,12 +6,14 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
+use policy::{Enforced, Operation, RuleSet, Trial, change_between};
 use proto::Kind;
 use proto::feeder::{Alert, Log};
 use proto::link::{RuleStatus, Rules};
 use sensor_bpf::Config;
+use sensor_bpf::observe::{Action, Outcome};
 use serde_json::json;
-use support::kernel::{FakeKernel, exec, killed, open};
+use support::kernel::{FakeKernel, decided, exec, killed, open};
 use support::relay::{FakeRelay, Memory};
 use support::{Client, Running, eventually, settings};
 
@@ -48,19 +50,27 @@ spec:
   action: Allow
 ";
 
-/// What the relay sends for these documents.
-fn rules(texts: &[&str]) -> Rules {
+fn set(texts: &[&str]) -> RuleSet {
     let mut policies = Vec::new();
     for text in texts {
         let (found, problems) = policy::parse("test.yaml", text);
         assert!(problems.is_empty(), "{problems:?}");
         policies.extend(found);
     }
-    let set = policy::compile(&policies, &proto::rules::Postures::default());
+    policy::compile(&policies, &proto::rules::Postures::default())
+}
+
+/// What the relay sends for these documents.
+fn rules(texts: &[&str]) -> Rules {
+    whole(set(texts))
+}
+
+fn whole(set: RuleSet) -> Rules {
     Rules {
         manifest: Some(set.manifest),
         blobs: set.blobs.into_values().collect(),
         commit: true,
+        change: None,
     }
 }
 
@@ -257,7 +267,7 @@ async fn a_set_comes_in_parts_and_counts_from_its_last() {
         parts.push(Rules {
             manifest: whole.manifest.clone(),
             blobs: vec![blob.clone()],
-            commit: false,
+            ..Rules::default()
         });
     }
     // A part of an older set that was never finished.
@@ -292,6 +302,162 @@ async fn a_set_comes_in_parts_and_counts_from_its_last() {
             "multiubuntu/ksp-group-1-proc-path-block"
         ]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_comes_as_a_change_of_the_set_in_force_and_of_no_other() {
+    let (old, new) = (set(&[SEED]), set(&[SEED, FILES]));
+    let change = |from: &RuleSet, to: &RuleSet| Rules {
+        change: change_between(&from.manifest, &to.manifest),
+        blobs: to.blobs.values().cloned().collect(),
+        commit: true,
+        manifest: None,
+    };
+    let wrong = change(&set(&[FILES]), &set(&[ALLOW]));
+    let sets = vec![rules(&[SEED]), change(&old, &new), wrong];
+    let setup = Setup::new(sets).await;
+    assert!(setup.memory.ledger().hellos[0].changes);
+    let refused = eventually("the wrong change is refused", || {
+        let statuses = setup.memory.ledger().statuses.clone();
+        statuses.into_iter().find(|status| !status.applied)
+    })
+    .await;
+    assert!(
+        refused.problems[0].message.contains("not in force here"),
+        "{refused:?}"
+    );
+    let statuses = setup.memory.ledger().statuses.clone();
+    let applied = statuses.iter().rfind(|status| status.applied);
+    assert_eq!(applied.unwrap().digest, new.manifest.digest);
+    let (_client, _, policies) = setup.client("group-1").await;
+    assert_eq!(
+        policies,
+        [
+            "multiubuntu/files",
+            "multiubuntu/ksp-group-1-proc-path-block"
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_ends_at_its_time_without_a_relay() {
+    let in_five = std::time::SystemTime::now() + Duration::from_secs(5);
+    let since = in_five.duration_since(std::time::UNIX_EPOCH).unwrap();
+    let at = proto::updated_time(u64::try_from(since.as_nanos()).unwrap());
+    let passing = SEED.replace("spec:", &format!("spec:\n  expires: {at}"));
+    let setup = Setup::new(vec![rules(&[&passing, FILES])]).await;
+    let (client, index, policies) = setup.client("group-1").await;
+    assert_eq!(policies.len(), 2, "registered before its time");
+    setup.relay.kill();
+    let sleep = Operation::exec("/usr/bin/sleep");
+    let kernel = &setup.running.kernel;
+    assert!(kernel.decides(index, &sleep).enforced.denies());
+    eventually("it is out of force", || {
+        let verdict = kernel.decides(index, &sleep);
+        (verdict.enforced == Enforced::Nothing).then_some(())
+    })
+    .await;
+    let shadow = Operation::write("/etc/shadow");
+    assert!(
+        kernel.decides(index, &shadow).enforced.denies(),
+        "the other stays"
+    );
+    let (_other, _, policies) = setup.client("group-1").await;
+    assert_eq!(policies, ["multiubuntu/files"]);
+    drop(client);
+}
+
+/// The alert of a Block that the kernel was told to tell of only.
+async fn told_as(setup: &Setup, index: u32, slot: u32) -> Alert {
+    let kernel = &setup.running.kernel;
+    let sleeps = exec(index, 9, "/usr/bin/sleep 5");
+    kernel.report(decided(
+        kernel,
+        sleeps,
+        slot,
+        Action::Audit,
+        Outcome::Passed,
+    ));
+    eventually("the alert", || setup.memory.ledger().of(Kind::Alert).pop()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_in_mode_audit_stops_nothing_and_tells_what_it_would_have_stopped() {
+    let tried = SEED.replace("spec:", "spec:\n  mode: audit");
+    let setup = Setup::new(vec![rules(&[&tried])]).await;
+    let (_client, index, policies) = setup.client("group-1").await;
+    assert_eq!(policies, ["multiubuntu/ksp-group-1-proc-path-block"]);
+    let verdict = (setup.running.kernel).decides(index, &Operation::exec("/usr/bin/sleep"));
+    assert_eq!(
+        (verdict.enforced, verdict.audit),
+        (Enforced::Nothing, Some(0))
+    );
+    let alert = told_as(&setup, index, 0).await;
+    assert_eq!(
+        (&*alert.action, &*alert.result, &*alert.enforcer),
+        ("Audit (Block)", "Passed", "eBPF Monitor")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_on_trial_stands_beside_what_is_in_force() {
+    let changed = SEED.replace("{path: /bin/sleep}", "{path: /bin/sleep}, {path: /bin/id}");
+    let (old, new) = (set(&[SEED, FILES]), set(&[&changed, FILES]));
+    let trial = Trial::of(&new, &old).unwrap();
+    assert_eq!(trial.policies, ["multiubuntu/ksp-group-1-proc-path-block"]);
+    let setup = Setup::new(vec![whole(old), whole(trial.set.clone())]).await;
+    let status = setup.status(2).await;
+    assert!(status.applied, "{status:?}");
+    let (_client, index, policies) = setup.client("group-1").await;
+    assert_eq!(policies.len(), 2, "each name once: {policies:?}");
+    let kernel = &setup.running.kernel;
+    let sleep = kernel.decides(index, &Operation::exec("/usr/bin/sleep"));
+    assert!(sleep.enforced.denies(), "what was stopped is stopped");
+    let id = kernel.decides(index, &Operation::exec("/usr/bin/id"));
+    assert_eq!(id.enforced, Enforced::Nothing);
+    let alert = told_as(&setup, index, id.audit.unwrap()).await;
+    assert_eq!(alert.action, "Audit (Block)");
+    assert!(trial.rules.contains(&proto::RuleId(alert.rule_id)));
+    assert_eq!(
+        trial.rules.len(),
+        1,
+        "the rule that both have is no difference"
+    );
+    assert_eq!(alert.policy_digest, trial.set.manifest.digest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_whose_exception_is_not_judged_here_is_told_and_said_to_be() {
+    // The exception asks for the owner of the file, which this kernel half does not look at.
+    let except = ALLOW.replace(
+        "dir: /usr/bin/, recursive: true",
+        "dir: /usr/bin/, ownerOnly: true",
+    );
+    let wide = SEED.replace(
+        "matchPaths: [{path: /bin/sleep}]",
+        "matchDirectories: [{dir: /usr/, recursive: true}]",
+    );
+    let setup = Setup::new(vec![rules(&[&wide, &except])]).await;
+    let (_client, index, _) = setup.client("group-1").await;
+    let verdict = (setup.running.kernel).decides(index, &Operation::exec("/usr/bin/sleep"));
+    assert!(!verdict.enforced.denies(), "never more than was written");
+    let alert = told_as(&setup, index, verdict.audit.unwrap()).await;
+    assert_eq!(
+        (&*alert.action, &*alert.policy_name),
+        ("Audit (Block)", "ksp-group-1-proc-path-block")
+    );
+    let told = |words: &str| {
+        let ledger = setup.memory.ledger();
+        let mut problems = ledger.statuses.iter().flat_map(|status| &status.problems);
+        problems
+            .any(|problem| problem.message.contains(words))
+            .then_some(())
+    };
+    eventually("both are reported", || {
+        told("ownerOnly is not judged on this node")?;
+        told("told instead of blocked: the Allow on `/usr/bin/`")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

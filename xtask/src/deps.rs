@@ -30,7 +30,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "relay",
         ],
     ),
-    ("fuzz", &["proto", "journal", "relay"]),
+    ("fuzz", &["proto", "journal", "policy", "relay"]),
     (
         "xtask",
         &[

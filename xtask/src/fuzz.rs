@@ -16,12 +16,14 @@ const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-saniti
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-simplifycfg-branch-fold-threshold=0";
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
-const TARGETS: [&str; 5] = ["segment", "cursor", "batch", "config", "filter"];
+const TARGETS: [&str; 7] = [
+    "segment", "cursor", "batch", "config", "filter", "policy", "rules",
+];
 
 /// What to feed, and how long.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// These targets: segment, cursor, batch, config, filter [default: all, one after the other]
+    /// These targets: segment, cursor, batch, config, filter, policy, rules [default: all, one after the other]
     targets: Vec<String>,
     /// How long each
     #[arg(long, default_value_t = 300)]

@@ -15,24 +15,43 @@ use serde_json::{Value, json};
 use super::asked::{Answer, Asked, Judge, Outcome};
 use super::check::counted;
 use super::loaded::{Compiled, Loaded, title};
-use super::probes;
-use crate::connect::{Trouble, say};
+use super::{probes, remote};
+use crate::connect::{RelayArgs, Trouble, say};
 
-/// Compare two sets of policies by what they do; exits 1 when they differ
+/// Compare two sets of policies by what they do
 #[derive(Args)]
 pub(crate) struct DiffArgs {
-    /// The set before: a file or folder
-    #[arg(value_name = "A")]
-    before: PathBuf,
+    /// The set before and the set after: two files or folders
+    #[arg(value_names = ["A", "B"], num_args = 2, required_unless_present = "files", conflicts_with = "files")]
+    sets: Vec<PathBuf>,
 
-    /// The set after
-    #[arg(value_name = "B")]
-    after: PathBuf,
+    /// What is in force at the relay, and what it would be with these files applied: files, folders, or -
+    #[arg(short, long = "file", value_name = "FILE|DIR")]
+    files: Vec<PathBuf>,
+
+    /// With -f: nothing but these files, not on top of what is in force
+    #[arg(long, requires = "files")]
+    alone: bool,
 
     /// How differences are told
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
+
+    #[command(flatten)]
+    relay: RelayArgs,
+
+    /// Ask the relay whose data folder this is, through DIR/admin.sock
+    #[arg(long, value_name = "DIR", conflicts_with = "relay")]
+    data: Option<PathBuf>,
 }
+
+pub(super) const HELP: &str = "\
+Exits with 1 when they differ, 3 when no relay answers.
+
+Examples:
+  cresset policy diff old/ new/
+  cresset policy diff -f new.yaml                  what applying it would change
+  cresset policy diff -f policies/ --alone         a checkout against what is in force";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -46,10 +65,12 @@ enum Format {
 ///
 /// # Errors
 /// A file that cannot be read or has errors; an output that cannot be written.
-pub(super) fn run(args: &DiffArgs) -> Result<ExitCode, Trouble> {
-    let set =
-        |path: &PathBuf| Loaded::sound(std::slice::from_ref(path))?.compile(&Postures::default());
-    let difference = Difference::between(&set(&args.before)?, &set(&args.after)?);
+pub(super) async fn run(args: &DiffArgs) -> Result<ExitCode, Trouble> {
+    let (before, after) = match &args.sets[..] {
+        [before, after] => (set(before)?, set(after)?),
+        _ => in_force(args).await?,
+    };
+    let difference = Difference::between(&before, &after);
     say(&match args.output {
         Format::Text => difference.text(),
         Format::Json => format!("{:#}\n", difference.json()),
@@ -59,6 +80,23 @@ pub(super) fn run(args: &DiffArgs) -> Result<ExitCode, Trouble> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn set(path: &PathBuf) -> Result<Compiled, Trouble> {
+    Loaded::sound(std::slice::from_ref(path))?.compile(&Postures::default())
+}
+
+/// What the relay has, and what it would have.
+async fn in_force(args: &DiffArgs) -> Result<(Compiled, Compiled), Trouble> {
+    let files = Loaded::sound(&args.files)?;
+    let relay = remote::reading(&args.relay, args.data.as_deref()).await?;
+    let now = remote::set(&relay).await?;
+    let policies = match args.alone {
+        true => files.policies,
+        false => remote::on_top(remote::models(&relay).await?, files.policies),
+    };
+    let next = remote::beside(&now, &policies)?;
+    Ok((now, next))
 }
 
 /// What differs.

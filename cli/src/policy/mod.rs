@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! without a relay   check  fmt  convert  explain  diff  test      files ─▶ policy crate ─▶ words
-//! with a relay      simulate  apply  delete  get  status  disable   relay's policies and journal
+//! with a relay      simulate  diff -f  apply  delete  get  status  rollout  disable   relay's policies and journal
 //! ```
 //! Everything that says what a policy does asks `policy::decide`, which is what the kernel is tested against: there is no
 //! second opinion on the meaning anywhere in this folder.
@@ -22,6 +22,7 @@ mod loaded;
 mod probes;
 mod remote;
 mod report;
+mod rollout;
 mod simulate;
 mod status;
 mod test;
@@ -50,7 +51,8 @@ enum Command {
     Convert(convert::ConvertArgs),
     /// Say in words what policies do: for whom, what is stopped, told and left open, and where it can be enforced
     Explain(explain::ExplainArgs),
-    /// Compare two sets of policies by what they do; exits 1 when they differ
+    /// Compare two sets of policies, or files and what is in force, by what they do; exits 1 when they differ
+    #[command(after_help = diff::HELP)]
     Diff(diff::DiffArgs),
     /// Run the test cases beside policies; exits 1 when one fails
     #[command(after_help = test::HELP)]
@@ -65,6 +67,8 @@ enum Command {
     Get(get::GetArgs),
     /// Show which node runs which policies, and what it cannot enforce of them
     Status(status::StatusArgs),
+    /// End the trial of a new set: it goes to every sensor, or to none
+    Rollout(rollout::RolloutArgs),
     /// Put all policies out of force for a while: break the glass
     Disable(disable::DisableArgs),
     /// Put them back in force before their time
@@ -81,13 +85,14 @@ pub(crate) async fn policy(args: PolicyArgs) -> Result<ExitCode, Trouble> {
         Command::Fmt(args) => fmt::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Explain(args) => explain::run(&args),
-        Command::Diff(args) => diff::run(&args),
+        Command::Diff(args) => diff::run(&args).await,
         Command::Test(args) => test::run(&args),
         Command::Simulate(args) => simulate::run(&args).await,
         Command::Apply(args) => apply::apply(&args).await,
         Command::Delete(args) => apply::delete(&args).await,
         Command::Get(args) => get::run(&args).await,
         Command::Status(args) => status::run(&args).await,
+        Command::Rollout(args) => rollout::run(&args).await,
         Command::Disable(args) => disable::disable(&args).await,
         Command::Enable(args) => disable::enable(&args).await,
     }

@@ -1,6 +1,6 @@
 //! The relay's policies, from the command line: whom to ask, and what comes back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::connect::Authorized;
@@ -112,4 +112,22 @@ pub(super) async fn set(relay: &Relay) -> Result<Compiled, Trouble> {
         manifest: manifest.unwrap_or_default(),
         blobs,
     })
+}
+
+/// The policies in force with those of files: one of the same name is replaced.
+pub(super) fn on_top(in_force: Vec<Policy>, files: Vec<Policy>) -> Vec<Policy> {
+    let key = |policy: &Policy| (policy.kind, policy.namespace.clone(), policy.name.clone());
+    let replaced: HashSet<_> = files.iter().map(key).collect();
+    let kept = in_force.into_iter();
+    let kept = kept.filter(|policy| !replaced.contains(&key(policy)));
+    kept.chain(files).collect()
+}
+
+/// Policies compiled as the relay would, which has this set in force.
+///
+/// # Errors
+/// A set that a sensor would refuse.
+pub(super) fn beside(now: &Compiled, policies: &[Policy]) -> Result<Compiled, Trouble> {
+    let postures = now.ruleset.manifest.postures.unwrap_or_default();
+    Compiled::new(policy::compile(policies, &postures))
 }

@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
+use proto::Place;
 use proto::query::{PoliciesStatus, SensorStatus, StatusRequest};
 use proto::visible::text as visible;
 use serde_json::{Value, json};
 
 use super::get::columns;
-use super::remote;
+use super::{remote, rollout};
 use crate::connect::{RelayArgs, Trouble, say};
 
 /// Show which node runs which policies; exits 1 when one does not run the current ones
@@ -53,7 +55,11 @@ pub(super) async fn run(args: &StatusArgs) -> Result<ExitCode, Trouble> {
         Format::Text => text(&policies, &nodes),
         Format::Json => format!("{:#}\n", json(&policies, &nodes)),
     })?;
-    let fine = policies.current && nodes.iter().all(|node| node.state.is_fine());
+    let stopped = policies
+        .rollout
+        .as_ref()
+        .is_some_and(|rollout| rollout.state == "stopped");
+    let fine = policies.current && !stopped && nodes.iter().all(|node| node.state.is_fine());
     Ok(if fine {
         ExitCode::SUCCESS
     } else {
@@ -65,6 +71,10 @@ pub(super) async fn run(args: &StatusArgs) -> Result<ExitCode, Trouble> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Current,
+    /// It tries them.
+    Canary,
+    /// It is to keep the ones before until the trial is over.
+    Held,
     /// It runs older ones, and has not answered yet.
     Behind,
     /// It said no.
@@ -74,12 +84,14 @@ enum State {
 
 impl State {
     fn is_fine(self) -> bool {
-        matches!(self, State::Current | State::Away)
+        !matches!(self, State::Behind | State::Refused)
     }
 
     fn word(self) -> &'static str {
         match self {
             State::Current => "current",
+            State::Canary => "canary",
+            State::Held => "held",
             State::Behind => "behind",
             State::Refused => "refused",
             State::Away => "away",
@@ -94,14 +106,21 @@ struct Node {
 
 impl Node {
     fn new(sensor: SensorStatus, policies: &PoliciesStatus) -> Node {
-        let state = match (sensor.rules == policies.digest, sensor.connected) {
-            (_, false) => State::Away,
-            (_, true) if sensor.problems.iter().any(|problem| problem.refused) => State::Refused,
-            (true, true) => State::Current,
-            (false, true) => State::Behind,
+        let state = match policies.place(&sensor.rules) {
+            _ if !sensor.connected => State::Away,
+            _ if sensor.problems.iter().any(|problem| problem.refused) => State::Refused,
+            Place::Current => State::Current,
+            Place::Canary => State::Canary,
+            Place::Held => State::Held,
+            Place::Other => State::Behind,
         };
         Node { sensor, state }
     }
+}
+
+fn unix_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
 }
 
 /// How much of a digest tells it from others at a glance.
@@ -145,6 +164,9 @@ fn text(policies: &PoliciesStatus, nodes: &[Node]) -> String {
             visible(&problem.file),
             visible(&problem.message)
         );
+    }
+    if let Some(trial) = &policies.rollout {
+        text += &rollout::text(trial, unix_seconds());
     }
     let head = [
         "NODE",
@@ -217,6 +239,20 @@ fn json(policies: &PoliciesStatus, nodes: &[Node]) -> Value {
         "digest": hex(&policies.digest),
         "source": policies.source,
         "current": policies.current,
+        "rollout": policies.rollout.as_ref().map(|rollout| json!({
+            "state": rollout.state,
+            "why": rollout.why,
+            "stable": hex(&rollout.stable),
+            "trial": hex(&rollout.trial),
+            "canary": rollout.canary,
+            "policies": rollout.policies,
+            "canaries": rollout.canaries,
+            "since_unix": rollout.since_unix,
+            "hold_seconds": rollout.hold_seconds,
+            "would_block": rollout.would_block,
+            "by_policy": rollout.by_policy,
+            "blocked_rate": rollout.blocked_rate,
+        })),
         "policies": policies.policies.len(),
         "nodes": nodes.iter().map(node).collect::<Vec<_>>(),
     })

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use proto::Place;
 use proto::link::KernelFacts;
 use proto::query::{
     CertificateStatus, JournalStatus, PoliciesStatus, PolicyStatus, RelayStatus, SensorStatus,
@@ -170,6 +171,16 @@ impl Page {
                 "! the newest reading is broken: the set above stays in force until this is mended",
             );
         }
+        if let Some(rollout) = &policies.rollout {
+            let mark = if rollout.state == "stopped" { "! " } else { "" };
+            self.line(
+                1,
+                &format!(
+                    "{mark}rollout {}: `cresset policy status` tells more",
+                    rollout.state
+                ),
+            );
+        }
         for problem in &policies.problems {
             let mark = if problem.warning {
                 "warning"
@@ -222,27 +233,25 @@ impl Page {
             0 => self.section("sensors", "none has been seen"),
             all => self.section("sensors", &format!("{connected} of {all} connected")),
         }
-        let current = reply
-            .policies
-            .as_ref()
-            .map(|policies| policies.digest.clone())
-            .unwrap_or_default();
+        let policies = reply.policies.clone().unwrap_or_default();
         for sensor in &reply.sensors {
-            self.sensor(sensor, &current);
+            self.sensor(sensor, policies.place(&sensor.rules));
         }
     }
 
-    fn sensor(&mut self, sensor: &SensorStatus, current: &[u8]) {
+    fn sensor(&mut self, sensor: &SensorStatus, place: Place) {
         let seen = match (sensor.connected, sensor.last_seen_unix) {
             (true, _) => "connected".to_string(),
             (false, 0) => "! away".to_string(),
             (false, time) => format!("! away for {}", ago(time)),
         };
-        let rules = match (&sensor.rules[..], sensor.rules_applied) {
-            ([], _) => "no rules yet".to_string(),
-            (rules, true) if rules == current => "rules current".to_string(),
-            (rules, true) => format!("older rules {}", short(rules)),
-            (rules, false) => format!("! refused the rules {}", short(rules)),
+        let rules = match (&sensor.rules[..], sensor.rules_applied, place) {
+            ([], _, _) => "no rules yet".to_string(),
+            (rules, false, _) => format!("! refused the rules {}", short(rules)),
+            (_, _, Place::Current) => "rules current".to_string(),
+            (_, _, Place::Canary) => "tries the new rules".to_string(),
+            (_, _, Place::Held) => "keeps the rules before the trial".to_string(),
+            (rules, _, Place::Other) => format!("older rules {}", short(rules)),
         };
         let workloads = sensor.workloads.len();
         self.line(
@@ -601,6 +610,7 @@ mod tests {
                 }],
                 current: false,
                 source: "folder /p".into(),
+                rollout: None,
             }),
             sinks: vec![SinkStatus {
                 name: "console".into(),

@@ -365,6 +365,10 @@ fn waits_for_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             "policies.policy_service",
             old.policies.policy_service != new.policies.policy_service,
         ),
+        (
+            "policies.rollout",
+            old.policies.rollout != new.policies.rollout,
+        ),
     ];
     let keys = differs.into_iter().filter(|(_, differs)| *differs);
     keys.map(|(key, _)| key).collect()
@@ -388,5 +392,6 @@ fn in_force(old: Config, mut new: Config) -> Config {
     is.telemetry.traces = was.telemetry.traces;
     new.cluster = old.cluster;
     new.policies.policy_service = old.policies.policy_service;
+    new.policies.rollout = old.policies.rollout;
     new
 }

@@ -18,6 +18,7 @@ use crate::losses::Origin;
 use crate::operate::Operate;
 use crate::policies::{self, KubeArmor, PoliciesService};
 use crate::query::{self, Import, QueryService};
+use crate::rollout;
 use crate::status::Parts;
 use crate::steering;
 
@@ -82,6 +83,7 @@ pub(super) struct Serving {
     pub(super) sinks: steering::Sinks,
     pub(super) operate: Operate,
     pub(super) policies: policies::Handle,
+    pub(super) rollout: rollout::Handle,
     /// KubeArmor's services for policies, too.
     pub(super) kubearmor: bool,
 }
@@ -95,7 +97,7 @@ pub(super) async fn services(
 ) -> Result<Services, StartError> {
     let query = || QueryService::new(tail.clone(), log.relay_id(), log.secret(), parts.clone());
     let admin = query().with_import(Arc::new(ingest.importer(Door::Import)));
-    let reading = PoliciesService::new(serving.policies.clone());
+    let reading = PoliciesService::new(serving.policies.clone(), serving.rollout);
     let changing = reading.clone().with_changes();
     let mut feed = feed::services(serving.log_service, query())
         .await?

@@ -1,10 +1,11 @@
 //! What the types let through: listeners that would tell everybody everything, and keys of later versions.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use yaml::{Node, Problem};
 
-use super::{Address, Config, Listen, LogKind, PolicySourceKind, Tls, telemetry};
+use super::{Address, Config, Listen, LogKind, PolicySourceKind, Rollout, Tls, telemetry};
 use crate::access;
 
 /// Kinds of sink that the file's language has and a build may lack (feature `kafka`).
@@ -20,7 +21,10 @@ const MIN_INGEST: u64 = 64 << 20;
 const MAX_INGEST: u64 = 8 << 30;
 
 /// Shortest life of a certificate: what tests can wait for.
-const MIN_LIFETIME: std::time::Duration = std::time::Duration::from_secs(10);
+const MIN_LIFETIME: Duration = Duration::from_secs(10);
+
+/// Nobody watches canaries for longer.
+const LONGEST_HOLD: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What stands behind a key that cannot be used yet.
 const LATER: &str = "not available in this version; take it out";
@@ -220,10 +224,36 @@ impl Checker<'_> {
                 PolicySourceKind::Folder | PolicySourceKind::Git => {}
             }
         }
+        if let Some(rollout) = &config.policies.rollout {
+            self.rollout(rollout);
+        }
         if config.policies.policy_service && !config.relay.listen.feed.address.is_local() {
             self.say(
                 "policies.policy_service",
                 "whoever reaches the feed could change policies: put relay.listen.feed on 127.0.0.1, or leave this out",
+            );
+        }
+    }
+
+    fn rollout(&mut self, rollout: &Rollout) {
+        let Rollout {
+            canary,
+            hold,
+            stop_on,
+        } = rollout;
+        if canary.is_empty() {
+            self.say(
+                "policies.rollout.canary",
+                "no labels are those of every sensor; write the labels of those that try a set first",
+            );
+        }
+        if hold.0 < Duration::from_secs(1) || hold.0 > LONGEST_HOLD {
+            self.say("policies.rollout.hold", "between 1s and 30d");
+        }
+        if !(stop_on.blocked_rate.is_finite() && stop_on.blocked_rate >= 0.0) {
+            self.say(
+                "policies.rollout.stop_on.blocked_rate",
+                "a number of operations a minute, 0 or more",
             );
         }
     }

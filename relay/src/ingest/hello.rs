@@ -43,7 +43,7 @@ pub(super) enum BadHello {
 
 impl Hello {
     pub(super) fn check(first: link::FromSensor) -> Result<Self, BadHello> {
-        let Some(link::from_sensor::Is::Hello(message)) = first.is else {
+        let Some(link::from_sensor::Is::Hello(mut message)) = first.is else {
             return Err(BadHello::NotHello);
         };
         if message.version != VERSION {
@@ -64,8 +64,7 @@ impl Hello {
             .iter()
             .map(|spooled| stream(&spooled.stream))
             .collect::<Result<_, _>>()?;
-        let blobs = message
-            .blobs
+        let blobs = std::mem::take(&mut message.blobs)
             .iter()
             .map(|blob| digest(blob))
             .collect::<Result<_, _>>()?;

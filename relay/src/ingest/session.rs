@@ -22,6 +22,7 @@ use super::sensors::Session;
 use super::service::Inbound;
 use super::{Door, EndReason, Live, Rejection, Shared};
 use crate::access::Caller;
+use crate::distribute::Receiver;
 use crate::received::Open;
 
 /// Streams that one session may send.
@@ -53,10 +54,10 @@ enum End {
 pub(super) async fn run(shared: Arc<Shared>, peer: Peer, mut inbound: Stream, replies: Replies) {
     let _live = Live::new(&shared);
     let end = match open(&shared, &peer, &mut inbound).await {
-        Ok((hello, session)) => {
+        Ok((mut hello, session)) => {
             tracing::Span::current().record("sensor", session.id());
             let claim = Claim::of(&shared, &peer, session.id());
-            serve(&shared, &hello, session, claim, &mut inbound, &replies).await
+            serve(&shared, &mut hello, session, claim, &mut inbound, &replies).await
         }
         Err(end) => end,
     };
@@ -118,7 +119,7 @@ async fn open(shared: &Shared, peer: &Peer, inbound: &mut Stream) -> Result<(Hel
 /// Everything after a good Hello.
 async fn serve(
     shared: &Arc<Shared>,
-    hello: &Hello,
+    hello: &mut Hello,
     session: Session,
     claim: Claim,
     inbound: &mut Stream,
@@ -411,11 +412,17 @@ impl Claim {
 struct Forward(JoinHandle<()>);
 
 impl Forward {
-    fn start(shared: &Shared, hello: &Hello, replies: Replies) -> Self {
-        let sensor = &hello.message.sensor;
-        let mut rules = shared
-            .distributor
-            .messages(sensor, hello.blobs.clone(), hello.rules);
+    fn start(shared: &Shared, hello: &mut Hello, replies: Replies) -> Self {
+        let message = &mut hello.message;
+        let to = Receiver {
+            sensor: message.sensor.clone(),
+            labels: std::mem::take(&mut message.labels),
+            // As many names as there are policies: not for as long as the session lasts.
+            blobs: std::mem::take(&mut hello.blobs),
+            in_force: hello.rules,
+            takes_changes: message.changes,
+        };
+        let mut rules = shared.distributor.messages(to);
         Self(tokio::spawn(async move {
             while let Some(part) = rules.next().await {
                 if say(&replies, Reply::Rules(part)).await.is_err() {

@@ -24,7 +24,7 @@ use tonic::{Code, Status, Streaming};
 
 use self::disk::{Mood, Moody};
 use super::{Accounts, Config, Door, EndReason, Ingest};
-use crate::distribute::Distributor;
+use crate::distribute::{Distributor, Offered};
 use crate::listen::{Bound, Connections, Grpc, Limits};
 use crate::log::Log;
 
@@ -63,7 +63,8 @@ async fn relay_with(config: Config) -> Relay {
     let (log, _) = Log::open_on(Arc::new(disk.clone()), journal::Config::default()).unwrap();
     let registry = Registry::new();
     let accounts = Accounts::new(&registry).unwrap();
-    let (_, policies) = watch::channel(Arc::default());
+    let none = policy::compile(&[], &proto::rules::Postures::default());
+    let (_, policies) = watch::channel(Arc::new(Offered::to_all(Arc::new(none))));
     let ingest = Ingest::new(
         config,
         log.clone(),

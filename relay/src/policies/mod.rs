@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use policy::{Policy, RuleSet};
+use policy::{Compiler, Policy, RuleSet};
 use prometheus::{IntGauge, Registry};
 use prost::Message;
 use proto::{query, rules};
@@ -37,6 +37,7 @@ use applied::{Applied, Key};
 use pause::Pause;
 use source::{Good, Source};
 
+pub(crate) use applied::replace;
 pub(crate) use kubearmor::KubeArmor;
 pub use kubearmor::{ContainerPolicies, Workloads};
 pub use service::PoliciesService;
@@ -51,7 +52,9 @@ const NOTICES: usize = 16;
 #[derive(Clone, Debug)]
 pub struct CurrentSet {
     /// The rules in force: what every sensor is to run.
-    pub ruleset: RuleSet,
+    pub ruleset: Arc<RuleSet>,
+    /// All policies are off for a while: `ruleset` is empty for that reason.
+    pub paused: bool,
     /// The policies that `ruleset` was made of.
     pub policies: Vec<query::PolicyStatus>,
     /// The same as they were read.
@@ -68,7 +71,8 @@ impl Default for CurrentSet {
     /// No policies, from nowhere.
     fn default() -> CurrentSet {
         CurrentSet {
-            ruleset: policy::compile(&[], &rules::Postures::default()),
+            ruleset: Arc::new(policy::compile(&[], &rules::Postures::default())),
+            paused: false,
             policies: Vec::new(),
             models: Arc::default(),
             problems: Vec::new(),
@@ -87,6 +91,7 @@ impl CurrentSet {
             problems: self.problems.iter().map(problem_status).collect(),
             current: self.current,
             source: self.source.clone(),
+            rollout: None,
         }
     }
 }
@@ -161,6 +166,7 @@ pub fn build(config: Config, registry: &Registry) -> Result<Policies, BuildError
             good,
             applied,
             pause,
+            compiler: Compiler::default(),
         }),
         data_dir: config.data_dir,
         current: watch::channel(Arc::new(CurrentSet::default())).0,
@@ -219,6 +225,7 @@ struct State {
     good: Vec<Good>,
     applied: Applied,
     pause: Option<Pause>,
+    compiler: Compiler,
 }
 
 impl Policies {
@@ -359,7 +366,7 @@ impl Inner {
         });
     }
 
-    fn next(&self, before: &CurrentSet, state: &State) -> CurrentSet {
+    fn next(&self, before: &CurrentSet, state: &mut State) -> CurrentSet {
         let source = self.describe(state);
         let doubles = doubles(&state.good);
         let good = state.good.iter();
@@ -372,7 +379,8 @@ impl Inner {
         if let Some(pause) = &state.pause {
             problems.push(paused(pause));
             return CurrentSet {
-                ruleset: policy::compile(&[], &state.postures),
+                ruleset: Arc::new(policy::compile(&[], &state.postures)),
+                paused: true,
                 policies: Vec::new(),
                 models: Arc::default(),
                 problems,
@@ -391,10 +399,12 @@ impl Inner {
         let models: Vec<Policy> = good
             .flat_map(|good| good.policies.iter().cloned())
             .collect();
-        let ruleset = policy::compile(&models, &state.postures);
+        let none = BTreeMap::new();
+        let ruleset = (state.compiler).compile(&models, &state.postures, &none);
         CurrentSet {
             policies: statuses(&ruleset, &models),
-            ruleset,
+            ruleset: Arc::new(ruleset),
+            paused: false,
             models: Arc::new(models),
             problems,
             current,
@@ -419,7 +429,7 @@ impl Inner {
 
     /// One line for a change; nothing for a reading that says what the one before said.
     fn tell(&self, before: &CurrentSet, next: &CurrentSet) {
-        let digest = proto_digest(&next.ruleset);
+        let digest = next.ruleset.digest();
         if before.problems != next.problems {
             for problem in &next.problems {
                 match problem.severity {
@@ -432,7 +442,7 @@ impl Inner {
             let problems = next.problems.len();
             tracing::error!(source = next.source, problems, in_force = %digest, "policies are broken: the last good ones stay in force");
         }
-        if next.current && (!before.current || proto_digest(&before.ruleset) != digest) {
+        if next.current && (!before.current || before.ruleset.digest() != digest) {
             let policies = next.policies.len();
             tracing::info!(source = next.source, policies, %digest, "policies in force");
         }
@@ -496,16 +506,13 @@ fn doubles(good: &[Good]) -> Vec<Problem> {
     problems
 }
 
-fn proto_digest(set: &RuleSet) -> proto::Digest {
-    proto::Digest(<[u8; 32]>::try_from(&set.manifest.digest[..]).unwrap_or_default())
-}
-
 /// Says the same to everyone who asks.
 fn same(one: &CurrentSet, other: &CurrentSet) -> bool {
     one.current == other.current
         && one.problems == other.problems
         && one.policies == other.policies
         && one.source == other.source
+        && one.paused == other.paused
         && one.ruleset.manifest == other.ruleset.manifest
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, stream};
+use proto::Digest;
 use proto::policies::policies_server::{Policies, PoliciesServer};
 use proto::policies::{
     ApplyReply, ApplyRequest, Change, DeleteRequest, DisableReply, DisableRequest, Document, Key,
-    ListRequest, SetPart, SetRequest, What,
+    ListRequest, SetPart, SetRequest, SteerRolloutReply, SteerRolloutRequest, What,
 };
 use tonic::{Request, Response, Status};
 
@@ -16,6 +17,8 @@ use super::applied::{self, object};
 use super::change::{Changed, Done};
 use super::{Handle, problem_status};
 use crate::access::{Caller, Role};
+use crate::audit::Actor;
+use crate::rollout;
 
 /// The blobs of one part, in bytes: half of gRPC's default limit of 4 MiB.
 const MAX_PART: usize = 2 << 20;
@@ -24,14 +27,16 @@ const MAX_PART: usize = 2 << 20;
 #[derive(Clone, Debug)]
 pub struct PoliciesService {
     handle: Handle,
+    rollout: rollout::Handle,
     may_change: bool,
 }
 
 impl PoliciesService {
     /// For readers.
-    pub fn new(handle: Handle) -> PoliciesService {
+    pub(crate) fn new(handle: Handle, rollout: rollout::Handle) -> PoliciesService {
         PoliciesService {
             handle,
+            rollout,
             may_change: false,
         }
     }
@@ -50,16 +55,19 @@ impl PoliciesService {
         PoliciesServer::new(self).max_decoding_message_size(64 << 20)
     }
 
+    fn may_change(&self) -> Result<(), Status> {
+        let no = || {
+            Status::permission_denied("policies are changed through the relay's admin socket only")
+        };
+        self.may_change.then_some(()).ok_or_else(no)
+    }
+
     /// Runs a change where files may be written.
     async fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&Handle) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        if !self.may_change {
-            return Err(Status::permission_denied(
-                "policies are changed through the relay's admin socket only",
-            ));
-        }
+        self.may_change()?;
         let handle = self.handle.clone();
         tokio::task::spawn_blocking(move || change(&handle))
             .await
@@ -171,6 +179,31 @@ impl Policies for PoliciesService {
             .await?
             .map_err(Status::invalid_argument)?;
         Ok(Response::new(DisableReply { until_unix }))
+    }
+
+    async fn steer_rollout(
+        &self,
+        request: Request<SteerRolloutRequest>,
+    ) -> Result<Response<SteerRolloutReply>, Status> {
+        self.may_change()?;
+        let actor = Actor::of(&request);
+        let SteerRolloutRequest {
+            go_on,
+            trial,
+            reason,
+        } = request.into_inner();
+        let trial = match trial.is_empty() {
+            true => None,
+            false => Some(
+                Digest::try_from(&trial[..])
+                    .map_err(|_| Status::invalid_argument("a digest has 32 bytes"))?,
+            ),
+        };
+        let everybody = self.rollout.steer(go_on, trial, reason, actor).await;
+        let everybody = everybody.map_err(Status::failed_precondition)?;
+        Ok(Response::new(SteerRolloutReply {
+            digest: everybody.0.to_vec().into(),
+        }))
     }
 }
 

@@ -11,7 +11,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use policy::Policy;
+use policy::{Loader, Policy};
 use yaml::Problem;
 
 use super::folder::{Folder, Reading, Text};
@@ -120,15 +120,19 @@ pub(super) struct Good {
     pub(super) current: bool,
     /// What to say of it behind its name: the commit of a checkout.
     pub(super) about: String,
+    /// Reads only what changed.
+    loader: Loader,
 }
 
 impl Good {
     /// Texts that were good once.
     pub(super) fn kept(texts: Vec<Text>) -> Good {
-        let (policies, _) = parse(&texts);
+        let mut loader = Loader::default();
+        let (policies, _) = parse(&mut loader, &texts);
         Good {
             texts,
             policies,
+            loader,
             ..Good::default()
         }
     }
@@ -143,7 +147,7 @@ impl Good {
         } = reading;
         self.about = about;
         let unchanged = self.current && texts == self.texts;
-        let parsed = (!unchanged).then(|| parse(&texts));
+        let parsed = (!unchanged).then(|| parse(&mut self.loader, &texts));
         let wrong = parsed.as_ref().map_or(&self.wrong, |(_, wrong)| wrong);
         problems.extend(wrong.iter().cloned());
         let broken = problems.iter().any(Problem::is_error);
@@ -157,6 +161,6 @@ impl Good {
     }
 }
 
-pub(super) fn parse(texts: &[Text]) -> (Vec<Policy>, Vec<Problem>) {
-    policy::load(texts.iter().map(|text| (&*text.file, &*text.text)))
+fn parse(loader: &mut Loader, texts: &[Text]) -> (Vec<Policy>, Vec<Problem>) {
+    loader.load(texts.iter().map(|text| (&*text.file, &*text.text)))
 }

@@ -1,5 +1,7 @@
 //! A greeted connection: batches within the window, and what the relay answers.
 
+use std::collections::VecDeque;
+use std::pin::Pin;
 use std::time::Duration;
 
 use proto::StreamId;
@@ -24,19 +26,21 @@ pub(super) struct Session<'a> {
     staged: Option<Rules>,
     /// What the relay was told last of what is not enforced here.
     told: Vec<RuleProblem>,
-    statuses: (mpsc::Sender<RuleStatus>, mpsc::Receiver<RuleStatus>),
+    /// What the engine says of sets, in the order in which they came.
+    answers: VecDeque<Answer>,
 }
+
+type Answer = Pin<Box<dyn Future<Output = Option<RuleStatus>> + Send + Sync>>;
 
 impl<'a> Session<'a> {
     pub(super) fn new(link: &'a mut Link, out: mpsc::Sender<FromSensor>) -> Self {
-        let statuses = mpsc::channel(4);
         Self {
             link,
             out,
             flying: Vec::new(),
             staged: None,
             told: Vec::new(),
-            statuses,
+            answers: VecDeque::new(),
         }
     }
 
@@ -65,7 +69,8 @@ impl<'a> Session<'a> {
                     None => return Err(LinkError::Closed),
                 },
                 Some(()) = wake.recv() => {}
-                Some(status) = self.statuses.1.recv() => {
+                Some(status) = answer(&mut self.answers) => {
+                    tell_problems(&status);
                     self.told.clone_from(&status.problems);
                     self.send(from_sensor::Is::RuleStatus(status)).await?;
                 }
@@ -178,11 +183,14 @@ impl<'a> Session<'a> {
             manifest,
             blobs,
             commit,
+            change,
         } = part;
         let staged = self.staged.get_or_insert_default();
-        if manifest.is_some() && manifest != staged.manifest {
+        let names_one = manifest.is_some() || change.is_some();
+        if names_one && (&manifest, &change) != (&staged.manifest, &staged.change) {
             *staged = Rules {
                 manifest,
+                change,
                 ..Rules::default()
             };
         }
@@ -194,14 +202,9 @@ impl<'a> Session<'a> {
             )));
         }
         if commit && let Some(rules) = self.staged.take() {
-            let (engine, statuses) = (self.link.engine.clone(), self.statuses.0.clone());
-            tokio::spawn(async move {
-                if let Some(status) = engine.rules(rules).await {
-                    tell_problems(&status);
-                    // The connection may have ended; the next greeting names the rules in force.
-                    let _ = statuses.send(status).await;
-                }
-            });
+            // If the connection ends first, the next greeting names the rules in force.
+            self.answers
+                .push_back(Box::pin(self.link.engine.rules(rules)));
         }
         Ok(())
     }
@@ -217,8 +220,8 @@ impl<'a> Session<'a> {
                 applied: true,
                 problems: status.problems,
             };
-            // Room for it was made above; a closed connection is seen by the loop.
-            let _ = self.statuses.0.try_send(told);
+            self.answers
+                .push_back(Box::pin(std::future::ready(Some(told))));
         }
     }
 
@@ -254,6 +257,16 @@ impl<'a> Session<'a> {
             stream.remove();
         }
     }
+}
+
+/// The next answer of the engine; none: it is stopping. Nothing is lost when this is dropped in the middle.
+async fn answer(answers: &mut VecDeque<Answer>) -> Option<RuleStatus> {
+    let Some(first) = answers.front_mut() else {
+        return std::future::pending().await;
+    };
+    let status = first.await;
+    answers.pop_front();
+    status
 }
 
 fn deadline(stage: &watch::Receiver<Stage>) -> Option<Instant> {

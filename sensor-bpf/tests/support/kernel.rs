@@ -18,6 +18,8 @@ pub struct State {
     pub workloads: BTreeMap<u32, (PathBuf, u32)>,
     /// Set → generation and the paths that it blocks on exec.
     pub sets: BTreeMap<u32, u32>,
+    /// What was written as each set.
+    pub flats: BTreeMap<u32, policy::Flat>,
     pub pending: Vec<Observation>,
     pub lost: [u64; 2],
     /// What the next `write_set` answers.
@@ -42,6 +44,12 @@ impl FakeKernel {
     /// Which set judges a workload.
     pub fn set_of(&self, index: u32) -> u32 {
         self.state().workloads[&index].1
+    }
+
+    /// What the rules of a workload make of an operation.
+    pub fn decides(&self, index: u32, operation: &policy::Operation) -> policy::Verdict<u32> {
+        let state = self.state();
+        state.flats[&state.workloads[&index].1].decide(operation)
     }
 }
 
@@ -82,7 +90,7 @@ impl Enforcer for FakeKernel {
 
     fn visibility(&mut self, _: u32, _: &[VisibilityClass]) {}
 
-    fn write_set(&mut self, set: u32, _: &policy::Flat) -> Result<u32, String> {
+    fn write_set(&mut self, set: u32, flat: &policy::Flat) -> Result<u32, String> {
         let mut state = self.state();
         if let Some(why) = state.refuse.take() {
             return Err(why);
@@ -90,6 +98,7 @@ impl Enforcer for FakeKernel {
         state.generations += 1;
         let generation = state.generations;
         state.sets.insert(set, generation);
+        state.flats.insert(set, flat.clone());
         Ok(generation)
     }
 
@@ -166,16 +175,27 @@ pub fn open(workload: u32, exec_id: u64, path: &str) -> Observation {
 
 /// The first rule of the workload's set killed this exec.
 pub fn killed(kernel: &FakeKernel, observation: Observation) -> Observation {
+    decided(kernel, observation, 0, Action::Block, Outcome::Killed)
+}
+
+/// A rule of the workload's set made this of it.
+pub fn decided(
+    kernel: &FakeKernel,
+    observation: Observation,
+    slot: u32,
+    action: Action,
+    outcome: Outcome,
+) -> Observation {
     let set = kernel.set_of(observation.task.workload);
     let by = By::Rule {
         set,
         generation: kernel.state().sets[&set],
-        slot: 0,
+        slot,
     };
     let verdict = Decision {
-        action: Action::Block,
+        action,
         by,
-        outcome: Outcome::Killed,
+        outcome,
         hook: Hook::ExecTracepoint,
         fault: false,
     };

@@ -213,8 +213,8 @@ fn no_rules() -> Rules {
     let set = policy::compile(&[], &proto::rules::Postures::default());
     Rules {
         manifest: Some(set.manifest),
-        blobs: Vec::new(),
         commit: true,
+        ..Rules::default()
     }
 }
 

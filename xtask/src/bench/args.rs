@@ -28,6 +28,12 @@ pub(crate) struct RelayArgs {
     /// The journal that `backlog` starts with, in GiB
     #[arg(long, default_value_t = 2.0)]
     pub(crate) gib: f64,
+    /// Policies of `distribute`
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) policies: u32,
+    /// Sensors of `distribute`
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) sensors: u32,
     /// Of the generator; the same events for the same seed
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,

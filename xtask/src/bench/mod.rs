@@ -92,6 +92,8 @@ fn relay(args: &args::RelayArgs) -> Result<()> {
     bench.args(["--seconds", &args.seconds.to_string()]);
     bench.args(["--gib", &args.gib.to_string()]);
     bench.args(["--seed", &args.seed.to_string()]);
+    bench.args(["--policies", &args.policies.to_string()]);
+    bench.args(["--sensors", &args.sensors.to_string()]);
     if let Some(path) = &args.json {
         bench.arg("--json").arg(path);
     }

@@ -19,14 +19,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
-use policy::Policy;
 use proto::query::watch_reply::Is;
 use proto::query::{Filter, WatchRequest};
 use proto::{Kind, link};
 use yaml::Span;
 
 use super::asked::Links;
-use super::loaded::{Compiled, Loaded};
+use super::loaded::Loaded;
 use super::remote;
 use crate::connect::{Relay, RelayArgs, Trouble, say};
 use names::Names;
@@ -102,10 +101,9 @@ pub(super) async fn run(args: &SimulateArgs) -> Result<ExitCode, Trouble> {
     let policies = if args.alone {
         files.policies
     } else {
-        on_top(remote::models(&relay).await?, files.policies)
+        remote::on_top(remote::models(&relay).await?, files.policies)
     };
-    let postures = now.ruleset.manifest.postures.unwrap_or_default();
-    let new = Compiled::new(policy::compile(&policies, &postures))?;
+    let new = remote::beside(&now, &policies)?;
     let names = Names::new(args.root.clone());
     let (as_written, merged) = (
         |path: &str| names.of(path, false),
@@ -131,16 +129,6 @@ pub(super) async fn run(args: &SimulateArgs) -> Result<ExitCode, Trouble> {
     } else {
         ExitCode::SUCCESS
     })
-}
-
-/// The policies in force with those of the files: one of the same name is replaced.
-fn on_top(in_force: Vec<Policy>, files: Vec<Policy>) -> Vec<Policy> {
-    let same =
-        |a: &Policy, b: &Policy| (a.kind, &a.namespace, &a.name) == (b.kind, &b.namespace, &b.name);
-    let kept = in_force
-        .into_iter()
-        .filter(|policy| !files.iter().any(|file| same(file, policy)));
-    kept.collect::<Vec<_>>().into_iter().chain(files).collect()
 }
 
 /// The time that the record was read for, in unix seconds.

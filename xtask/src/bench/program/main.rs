@@ -92,6 +92,8 @@ async fn relay_cases(args: &RelayArgs) -> Result<bool> {
         seconds: args.seconds,
         gib: args.gib,
         seed: args.seed,
+        policies: args.policies as usize,
+        sensors: args.sensors as usize,
     };
     let header = header::read(&bench)?;
     println!("{}", header.text);
@@ -120,6 +122,8 @@ async fn sink_cases(args: &SinksArgs) -> Result<bool> {
         seconds: args.seconds,
         gib: 0.0,
         seed: 1,
+        policies: 0,
+        sensors: 0,
     };
     let header = header::read(&bench)?;
     println!("{}", header.text);

@@ -31,6 +31,9 @@ pub(crate) struct Bench {
     pub(crate) seconds: u64,
     pub(crate) gib: f64,
     pub(crate) seed: u64,
+    /// Of the case that distributes policies.
+    pub(crate) policies: usize,
+    pub(crate) sensors: usize,
 }
 
 impl Bench {

@@ -28,8 +28,6 @@ use crate::relay::Relay;
 use crate::scene::{Bench, Folder};
 use crate::table::Row;
 
-const POLICIES: usize = 5000;
-const SENSORS: usize = 1000;
 /// Edits, one after the other; the slowest counts.
 const EDITS: usize = 5;
 /// Bound of the journal, in bytes; no events are sent.
@@ -44,12 +42,15 @@ const GROWTH: f64 = 32.0;
 pub(crate) async fn run(bench: &Bench) -> Result<Vec<Row>> {
     let mut row = Row::new(
         "distribute",
-        format!("{POLICIES} policies, {SENSORS} sensors, {EDITS} edits"),
+        format!(
+            "{} policies, {} sensors, {EDITS} edits",
+            bench.policies, bench.sensors
+        ),
     );
     let folder = Folder::make(bench, LIMIT)?;
     let policies = folder.path().join("policies");
     fs::create_dir(&policies)?;
-    (0..POLICIES).try_for_each(|number| write(&policies, number, 0))?;
+    (0..bench.policies).try_for_each(|number| write(&policies, number, 0))?;
     let source = format!(
         "policies: {{sources: [{{type: folder, path: {}}}]}}\n",
         policies.display()
@@ -57,7 +58,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Row>> {
     let relay = Relay::start(&bench.program, folder.path(), LIMIT, &source).await?;
 
     let begun = Instant::now();
-    let mut fleet = Fleet::start(relay.link).await?;
+    let mut fleet = Fleet::start(relay.link, bench.sensors).await?;
     fleet.all_run(None).await?;
     row.put("first set everywhere, s", begun.elapsed().as_secs_f64(), 2);
     let (before, _) = measure::memory(relay.pid)?;
@@ -65,7 +66,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Row>> {
     for edit in 1..=EDITS {
         let old = fleet.digest();
         let begun = Instant::now();
-        write(&policies, POLICIES / 2, edit)?;
+        write(&policies, bench.policies / 2, edit)?;
         fleet.all_run(old).await?;
         slowest = slowest.max(begun.elapsed());
     }
@@ -108,17 +109,17 @@ struct Fleet {
 }
 
 impl Fleet {
-    async fn start(relay: SocketAddr) -> Result<Fleet> {
+    async fn start(relay: SocketAddr, sensors: usize) -> Result<Fleet> {
         let (told, running) = mpsc::unbounded_channel();
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        for number in 0..SENSORS {
+        for number in 0..sensors {
             let sensor = Sensor::connect(relay, number).await?;
             tasks.spawn(sensor.run(told.clone(), stopped.clone()));
         }
         Ok(Fleet {
             running,
-            now: vec![Vec::new(); SENSORS],
+            now: vec![Vec::new(); sensors],
             stop,
             tasks,
         })
@@ -144,7 +145,8 @@ impl Fleet {
         });
         waited.await.unwrap_or_else(|_| {
             let behind = self.now.iter().filter(|own| **own == old).count();
-            bail!("{behind} of {SENSORS} sensors still run the old set after {PATIENCE:?}")
+            let all = self.now.len();
+            bail!("{behind} of {all} sensors still run the old set after {PATIENCE:?}")
         })
     }
 
@@ -175,6 +177,7 @@ impl Sensor {
             sensor: format!("bench-{number}"),
             sensor_version: "bench".to_owned(),
             node: format!("node-{number}"),
+            changes: true,
             kernel: Some(KernelFacts {
                 tier: 3,
                 ..KernelFacts::default()
@@ -204,15 +207,18 @@ impl Sensor {
         told: mpsc::UnboundedSender<(usize, Vec<u8>)>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<()> {
+        let mut named = Vec::new();
         loop {
             let message = tokio::select! {
                 message = self.inbound.message() => message?.context("the relay hung up")?,
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
             };
-            if let Some(from_relay::Is::Rules(rules)) = message.is
-                && rules.commit
-            {
-                let digest = digest(&rules);
+            let Some(from_relay::Is::Rules(rules)) = message.is else {
+                continue;
+            };
+            named = digest(&rules).unwrap_or(named);
+            if rules.commit {
+                let digest = named.clone();
                 let status = RuleStatus {
                     digest: digest.clone().into(),
                     applied: true,
@@ -227,11 +233,13 @@ impl Sensor {
     }
 }
 
-fn digest(rules: &link::Rules) -> Vec<u8> {
-    let manifest = rules.manifest.as_ref();
-    manifest
-        .map(|manifest| manifest.digest.to_vec())
-        .unwrap_or_default()
+/// The set that a part names; the first one of a set does.
+fn digest(rules: &link::Rules) -> Option<Vec<u8>> {
+    match (&rules.manifest, &rules.change) {
+        (Some(manifest), _) => Some(manifest.digest.clone()),
+        (None, Some(change)) => Some(change.digest.to_vec()),
+        (None, None) => None,
+    }
 }
 
 fn say(is: from_sensor::Is) -> FromSensor {
