@@ -1,9 +1,10 @@
 //! `cresset journal`: looks into a journal on disk, verifies it, and makes permanent what a start would work around.
 //!
-//! It works on a folder, not on a relay: `inspect` and `verify` change nothing and may be used beside a running relay;
+//! It works on a folder, not on a relay: `inspect`, `verify` and `snapshot` change nothing and may be used beside a running relay;
 //! `repair` refuses while one holds the folder. A relay's data folder will do as well as the journal in it.
 
 mod print;
+mod snapshot;
 
 use std::fs;
 use std::io;
@@ -34,6 +35,10 @@ enum Command {
     Verify(Look),
     /// Mend what can be mended without losing a readable record; copies of what goes are kept in DIR/repair-TIME
     Repair(Repair),
+    /// Copy a relay's data folder while it runs: journal, cursors, dead letters; verified
+    Snapshot(snapshot::Snapshot),
+    /// Make a data folder of a snapshot
+    Restore(snapshot::Restore),
 }
 
 #[derive(Args, Debug)]
@@ -76,6 +81,8 @@ pub(crate) fn run(args: JournalArgs) -> Result<ExitCode, Trouble> {
     let done = match args.command {
         Command::Inspect(look) => show(&look, Depth::Ends),
         Command::Verify(look) => show(&look, Depth::Everything),
+        Command::Snapshot(args) => snapshot::snapshot(&args),
+        Command::Restore(args) => snapshot::restore(&args),
         Command::Repair(Repair {
             look, yes: true, ..
         }) => mend(&look),

@@ -74,7 +74,7 @@ enum Command {
         cresset import --data /srv/other -"
     )]
     Import(import::ImportArgs),
-    /// Look into, verify or repair a journal on disk
+    /// Look into, verify, repair, snapshot or restore a journal on disk
     #[command(
         after_help = "Exits with 0 when all is fine, 1 when there are problems, 3 when there is no journal to open."
     )]

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
+use prost::Message as _;
 use proto::operate::{AtSink, Journaled, Spooled, TraceReply, TraceRequest};
-use proto::{EventId, FieldSet, Kind, visible};
+use proto::{EventId, FieldSet, Kind, feeder, visible};
 use serde_json::{Value, json};
 
 use crate::connect::{AdminArgs, Trouble, say};
@@ -130,7 +131,11 @@ fn event(journal: &Journaled) -> Option<String> {
     let view = proto::View::read(kind, &journal.payload);
     let words = [view.namespace, view.pod, view.operation, view.resource];
     let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
-    Some(format!("{}: {}", kind.name(), words.join(" ")))
+    let text = match kind {
+        Kind::Message => feeder::Message::decode(&journal.payload[..]).ok()?.message,
+        Kind::Alert | Kind::Log => words.join(" "),
+    };
+    Some(format!("{}: {text}", kind.name()))
 }
 
 fn row(at: &AtSink) -> Vec<String> {

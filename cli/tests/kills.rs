@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::EventId;
+use proto::operate::TraceRequest;
 use support::oracle::{Dice, Pace, Sensor, read_back};
 use support::program;
 use support::program::{Place, Relay};
@@ -23,6 +24,8 @@ use tokio::task::JoinSet;
 
 const KILLS: u64 = 20;
 const SENSORS: u8 = 4;
+/// Events whose whereabouts are asked for at the end.
+const TRACED: usize = 200;
 const PACE: Pace = Pace {
     batch: 40,
     pause: Duration::from_millis(10),
@@ -151,8 +154,33 @@ fn check(relay: &Relay, runtime: &Runtime, place: &Place, sensors: &[Arc<Sensor>
         left.remove(&id);
     });
     assert_eq!(left.first(), None, "acknowledged, and not in the file sink");
+    traced(runtime, place, &acknowledged);
     verify(place);
     (acknowledged.len() as u64, stored.len() as u64)
+}
+
+/// Where the relay says that some of them are, the first and the last among them.
+fn traced(runtime: &Runtime, place: &Place, acknowledged: &BTreeSet<EventId>) {
+    let step = (acknowledged.len() / TRACED).max(1);
+    let some = acknowledged.iter().step_by(step).chain(acknowledged.last());
+    runtime.block_on(async {
+        let mut relay = place.operate().await;
+        for id in some {
+            let request = TraceRequest {
+                id: id.to_bytes().to_vec().into(),
+            };
+            let reply = relay.trace(request).await.expect("an answer").into_inner();
+            assert!(reply.received && reply.journal.is_some(), "{id}: {reply:?}");
+            for at in &reply.sinks {
+                assert_eq!(
+                    at.outcome, "delivered",
+                    "{id} at {}: {}",
+                    at.sink, at.reason
+                );
+            }
+            assert_eq!(reply.sinks.len(), 2, "{id}");
+        }
+    });
 }
 
 /// Every event in the file sink; a line that a kill cut off stands alone.

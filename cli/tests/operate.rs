@@ -11,14 +11,10 @@ use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use proto::operate::ReloadRequest;
-use proto::operate::operate_client::OperateClient;
 use serde_json::Value;
 use support::eventually;
 use support::program::{Place, Relay};
-use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -102,20 +98,6 @@ impl Scene {
             all.retain(|event| event["NamespaceName"] == namespace);
             (all.len() >= count).then_some(all)
         })
-    }
-
-    async fn operate(&self) -> OperateClient<Channel> {
-        let path = self.place.path("admin.sock");
-        let connect = tower::service_fn(move |_| {
-            let path = path.clone();
-            async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
-        });
-        let endpoint = Endpoint::from_static("http://relay");
-        let channel = endpoint
-            .connect_with_connector(connect)
-            .await
-            .expect("connected");
-        OperateClient::new(channel)
     }
 }
 
@@ -225,8 +207,26 @@ fn sinks_come_change_and_go_with_sighup_while_cursors_stay() {
         "each event once, whatever the settings were when it came"
     );
     // Who changed it is told as an event.
-    let (_, listed) = scene.said(&["sink", "list"]);
-    assert!(listed.contains("archive"), "{listed}");
+    let mut logs = support::program("cresset");
+    let logs = logs.args([
+        "logs",
+        "--relay",
+        &relay.feed,
+        "--filter",
+        "all",
+        "--since",
+        "10m",
+        "--msgPath",
+        "stdout",
+        "--json",
+    ]);
+    let told = String::from_utf8(logs.output().expect("cresset logs").stdout).expect("text");
+    for words in [
+        "audit: reload configuration by SIGHUP: sink other added, sink archive removed",
+        "audit: reload configuration by uid ",
+    ] {
+        assert!(told.contains(words), "{words} is not in {told}");
+    }
     relay.page_when("all is accounted for", |page| {
         page.sink("archive", "pending") == 0
     });
@@ -270,7 +270,7 @@ fn a_thousand_reloads_beside_a_hung_sink_end_and_lose_nothing() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let begun = std::time::Instant::now();
     runtime.block_on(async {
-        let mut clients = [scene.operate().await, scene.operate().await];
+        let mut clients = [scene.place.operate().await, scene.place.operate().await];
         for reload in 0..RELOADS / 2 {
             let simple = [
                 "batch: {max_events: 7}",
@@ -712,5 +712,85 @@ impl TraceService for Collector {
             .expect("spans")
             .extend(scopes.flat_map(|scope| scope.spans));
         Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+#[test]
+fn a_snapshot_of_a_running_relay_becomes_a_relay_that_goes_on_from_there() {
+    let scene = Scene::new("", ARCHIVE);
+    let relay = scene.place.start();
+    scene.import("before", 500);
+    scene.alerts("before", 500);
+    relay.page_when("the sink is done", |page| {
+        page.sink("archive", "pending") == 0
+    });
+    let (data, out) = (scene.place.path("data"), scene.place.path("snapshot"));
+    let journal = |command: &[&std::ffi::OsStr]| {
+        let out = support::program("cresset")
+            .arg("journal")
+            .args(command)
+            .output();
+        let out = out.expect("cresset journal");
+        let text = [out.stdout, out.stderr].concat();
+        (out.status.code(), String::from_utf8(text).expect("text"))
+    };
+    let (code, said) = journal(&["snapshot".as_ref(), data.as_ref(), out.as_ref()]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("verified"), "{said}");
+    let (code, said) = journal(&["snapshot".as_ref(), data.as_ref(), out.as_ref()]);
+    assert!(code == Some(3) && said.contains("there already"), "{said}");
+    scene.import("after", 5);
+    scene.alerts("after", 5);
+    relay.stop();
+
+    let (code, said) = journal(&["restore".as_ref(), out.as_ref(), data.as_ref()]);
+    assert!(code == Some(3) && said.contains("not empty"), "{said}");
+    std::fs::rename(&data, scene.place.path("old")).expect("moved");
+    let (code, said) = journal(&["restore".as_ref(), out.as_ref(), data.as_ref()]);
+    assert_eq!(code, Some(0), "{said}");
+    let relay = scene.place.start();
+    let page = relay.page();
+    assert_eq!(
+        page.get("cresset_journal_next_sequence"),
+        501,
+        "what came later is not in it"
+    );
+    assert_eq!(
+        page.sink("archive", "delivered_total"),
+        500,
+        "and the sink stands where it stood"
+    );
+    scene.import("again", 3);
+    scene.alerts("again", 3);
+    relay.stop();
+    let (code, said) = journal(&["verify".as_ref(), data.as_ref()]);
+    assert_eq!(code, Some(0), "{said}");
+    // One that was cut off.
+    std::fs::remove_file(out.join("snapshot")).expect("there");
+    let (code, said) = journal(&[
+        "restore".as_ref(),
+        out.as_ref(),
+        scene.place.path("x").as_ref(),
+    ]);
+    assert!(
+        code == Some(3) && said.contains("was not finished"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_units_are_good_to_systemd() {
+    let units = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd");
+    for unit in ["cresset-relay.service", "cresset-sensor.service"] {
+        let mut verify = std::process::Command::new("systemd-analyze");
+        let out = match verify.arg("verify").arg(units.join(unit)).output() {
+            Ok(out) => out,
+            Err(why) => {
+                return support::skip("systemd", "units", &format!("systemd-analyze: {why}"));
+            }
+        };
+        let told = String::from_utf8_lossy(&out.stderr).into_owned();
+        let wrong = |line: &&str| line.contains("cresset") && !line.contains("is not executable");
+        assert_eq!(told.lines().find(wrong), None, "{unit}");
     }
 }

@@ -21,7 +21,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use prometheus::Registry;
 use proto::query::LossStatus;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,6 +40,7 @@ use crate::ingest::{self, Accounts, Door, Ingest, Owners};
 use crate::listen::{self, Connections, Grpc};
 use crate::log::{Log, OpenError};
 use crate::losses::Origin;
+use crate::metrics::Registry;
 use crate::operate::{Operate, Tracer};
 use crate::policies::{self, Policies};
 use crate::sources::{self, Sources};
@@ -250,6 +250,7 @@ impl App {
         let serving_all = Serving {
             log_service,
             sinks: steering::Sinks::new(fanout.clone(), audit.clone(), origin.clone()),
+            audit: audit.clone(),
             operate,
             policies: policies.handle(),
             rollout: rollout.handle(),
@@ -296,6 +297,12 @@ impl App {
     #[must_use]
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// Every metric of the relay, by name.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<metrics::Described> {
+        self.registry.described()
     }
 
     /// Where the program around the relay says what else is wanting.
@@ -379,7 +386,7 @@ impl App {
         let (sinks, alive) = (fanout.clone(), readiness.clone());
         calls.spawn(async move {
             let sinks = Arc::new(move || sinks.status());
-            let ended = http::serve(http, registry, readiness, sinks, http_stopped).await;
+            let ended = http::serve(http, registry.shown(), readiness, sinks, http_stopped).await;
             ("http", ended.err().map(|error| error.to_string()))
         });
         serving.store(true, Ordering::Relaxed);

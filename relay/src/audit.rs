@@ -38,6 +38,8 @@ pub(crate) enum Actor {
     Address(IpAddr),
     /// The relay itself.
     Relay,
+    /// Whoever came this way, where nobody can be known behind it: a signal, a service without callers.
+    Way(&'static str),
     /// The kernel does not say.
     #[default]
     Unknown,
@@ -70,6 +72,7 @@ impl fmt::Display for Actor {
             } => write!(f, "uid {uid}, pid {pid}"),
             Actor::Process { uid, pid: None } => write!(f, "uid {uid}"),
             Actor::Address(address) => write!(f, "whoever is at {address}"),
+            Actor::Way(way) => f.write_str(way),
             Actor::Relay => f.write_str("the relay"),
             Actor::Unknown => f.write_str("somebody unknown"),
         }
@@ -93,6 +96,12 @@ pub(crate) struct Audit {
     importer: Importer,
     origin: Origin,
     waiting: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Audit")
+    }
 }
 
 impl Audit {

@@ -51,4 +51,5 @@ pub use config::{
 pub use enrolment::AuthorityError;
 pub use listen::{BindError, TlsError};
 pub use log::OpenError;
+pub use metrics::{Described, Registry};
 pub use sources::{KubeArmor, SourceConfig, SourceTls};

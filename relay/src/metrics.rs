@@ -1,16 +1,20 @@
 //! Figures that other parts already keep for status, shown to Prometheus when it asks. Parts that count as they go
 //! (ingest, feeds, sinks) register their own.
 
+mod registry;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Error, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Error, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use proto::Place;
 use proto::query::StatusReply;
 
 use crate::log::Log;
+
+pub use self::registry::{Described, Registry};
 
 /// Reads the status of all parts.
 pub(crate) type Status = Arc<dyn Fn() -> StatusReply + Send + Sync>;

@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use exporters::SinkConfig;
 use journal::{Journal, RealDisk, Record};
-use prometheus::Registry;
 use prost::Message as _;
 use proto::{Event, EventId, Kind, StreamId, feeder};
+use relay::Registry;
 use relay::fanout::{Context, Fanout};
 
 const ROUNDS: u64 = 6;

@@ -22,12 +22,12 @@ use std::time::Duration;
 
 use exporters::SinkConfig;
 use journal::{Journal, RealDisk, Record};
-use prometheus::Registry;
 use prost::Message as _;
 use proto::{Event, EventId, Kind, StreamId, feeder};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use relay::Registry;
 use relay::fanout::{Context, Fanout};
 
 use self::servers::Kafka;

@@ -401,3 +401,98 @@ async fn rules(sensor: &mut support::Sensor) -> link::Rules {
     }
     sensor.skipped.remove(0)
 }
+
+/// Bytes as they are, in place of messages.
+#[derive(Clone, Copy)]
+struct Raw;
+
+impl tonic::codec::Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Raw;
+    type Decoder = Raw;
+
+    fn encoder(&mut self) -> Raw {
+        Raw
+    }
+
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl tonic::codec::Encoder for Raw {
+    type Item = Bytes;
+    type Error = tonic::Status;
+
+    fn encode(
+        &mut self,
+        item: Bytes,
+        out: &mut tonic::codec::EncodeBuf<'_>,
+    ) -> Result<(), tonic::Status> {
+        bytes::BufMut::put(out, item);
+        Ok(())
+    }
+}
+
+impl tonic::codec::Decoder for Raw {
+    type Item = Bytes;
+    type Error = tonic::Status;
+
+    fn decode(
+        &mut self,
+        from: &mut tonic::codec::DecodeBuf<'_>,
+    ) -> Result<Option<Bytes>, tonic::Status> {
+        let length = bytes::Buf::remaining(from);
+        Ok(Some(bytes::Buf::copy_to_bytes(from, length)))
+    }
+}
+
+/// The messages of a session as a sensor of some version once sent them, each behind its length.
+fn frozen(version: u32) -> Vec<Bytes> {
+    let file = format!(
+        "{}/tests/fixtures/link/version-{version}.bin",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let mut bytes = Bytes::from(std::fs::read(file).expect("a fixture"));
+    let mut messages = Vec::new();
+    while !bytes.is_empty() {
+        let length = prost::decode_length_delimiter(&mut bytes).expect("a length");
+        messages.push(bytes.split_to(length));
+    }
+    messages
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sensors_of_neighbouring_versions_are_understood_byte_for_byte() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = Relay::start(folder.path()).await;
+    for version in [1, 2] {
+        let mut client = tonic::client::Grpc::new(channel(relay.at.link).await);
+        client.ready().await.expect("ready");
+        // The stream stays open, as a sensor's does.
+        let messages = tokio_stream::iter(frozen(version));
+        let messages = futures::StreamExt::chain(messages, futures::stream::pending());
+        let path = "/cresset.link.v1.Link/Exchange".parse().expect("a path");
+        let request = tonic::Request::new(messages);
+        let answers = client
+            .streaming(request, path, Raw)
+            .await
+            .expect("a session");
+        let mut answers = answers.into_inner();
+        let (mut welcomed, mut acknowledged) = (0, 0);
+        while acknowledged == 0 {
+            let answer = timeout(SOON, answers.message()).await.expect("in time");
+            let bytes = answer.expect("an answer").expect("more");
+            let answer: link::FromRelay = prost::Message::decode(bytes).expect("a message");
+            match answer.is {
+                Some(Reply::Welcome(welcome)) => welcomed = welcome.version,
+                Some(Reply::Ack(ack)) => acknowledged = ack.up_to,
+                _ => {}
+            }
+        }
+        assert_eq!((welcomed, acknowledged), (1, 3), "version {version}");
+    }
+    assert_eq!(history(&relay).await, [1, 2, 3, 1, 2, 3]);
+    relay.stop().await;
+}

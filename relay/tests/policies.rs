@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus::Registry;
 use proto::rules;
+use relay::Registry;
 use relay::policies::{self, Config, CurrentSet, SourceConfig};
 use tempfile::TempDir;
 use tokio::sync::watch;

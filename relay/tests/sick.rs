@@ -178,3 +178,55 @@ async fn a_full_disk_refuses_by_name_and_heals_without_anybody_sending() {
 async fn a_failing_disk_refuses_by_name_and_heals_without_anybody_sending() {
     refuses_and_heals(Mood::Broken, "Input/output error").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_answers_nothing_makes_the_relay_unready_until_it_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (relay, disk) = relay(folder.path()).await;
+    let (mut sensor, _) = relay.welcomed("a").await;
+    disk.set(Mood::Hangs(0));
+    sensor.batch(1, 10).await;
+    relay.metric_is("cresset_ready", 0.0).await;
+    let (head, body) = relay.get("/readyz").await;
+    assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+    assert!(
+        body.contains("the disk has not answered a write for"),
+        "{body}"
+    );
+    disk.set(Mood::Works);
+    assert_eq!(sensor.ack().await.up_to, 10);
+    relay.metric_is("cresset_ready", 1.0).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_is_down_is_told_of_and_makes_nothing_unready() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("file"), "in the way").expect("written");
+    let sinks = format!(
+        "sinks: {{lost: {{type: file, path: {}, start: beginning}}}}",
+        folder.path().join("file/events").display()
+    );
+    let relay = Relay::with(settings(folder.path(), &sinks)).await;
+    let (mut sensor, _) = relay.welcomed("a").await;
+    sensor.batch(1, 10).await;
+    assert_eq!(sensor.ack().await.up_to, 10);
+    let page = page_when(&relay, "the sink is down", |page| {
+        page.sink("lost", "up") == 0
+    })
+    .await;
+    assert_eq!(page.get("cresset_ready"), 1);
+    let (head, body) = relay.get("/readyz").await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let told: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(told["ready"], true);
+    assert_eq!(told["sinks"]["lost"]["state"], "retrying", "{body}");
+    assert_eq!(told["sinks"]["lost"]["pending"], 10, "{body}");
+    assert!(
+        told["sinks"]["lost"]["last_error"]
+            .as_str()
+            .is_some_and(|why| !why.is_empty()),
+        "{body}"
+    );
+    relay.stop().await;
+}

@@ -15,10 +15,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use proto::StreamId;
 use proto::link::link_client::LinkClient;
 use proto::link::stream_state::Is as Known;
 use proto::link::{FromRelay, FromSensor, Hello, KernelFacts, Welcome, from_relay, from_sensor};
+use proto::{LINK_VERSION, StreamId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,8 +31,6 @@ use crate::spool::Outbound;
 use crate::trust::{Trust, TrustError};
 use session::Session;
 
-/// The protocol's version.
-const VERSION: u32 = 1;
 /// Batches sent and not acknowledged.
 const WINDOW: usize = 8;
 /// Messages waiting for the connection; more than the window and all else that is sent.
@@ -229,7 +227,7 @@ impl Link {
     async fn hello(&self) -> Hello {
         let status = self.engine.status().await.unwrap_or_default();
         Hello {
-            version: VERSION,
+            version: LINK_VERSION,
             sensor: self.introduction.sensor.clone(),
             sensor_version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.introduction.node.clone(),
@@ -244,9 +242,9 @@ impl Link {
 
     /// What the relay has need not be sent.
     fn welcome(&mut self, welcome: &Welcome) -> Result<(), LinkError> {
-        if welcome.version != VERSION {
+        if !proto::understands(welcome.version) {
             let why = format!(
-                "it speaks version {}, this sensor {VERSION}",
+                "it speaks version {}, this sensor {LINK_VERSION} and its neighbours",
                 welcome.version
             );
             return Err(LinkError::Protocol(why));

@@ -266,3 +266,24 @@ async fn the_greeting_says_who_and_what_the_sensor_is() {
     assert!(!kernel.release.is_empty() && hello.rules.is_empty());
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_of_the_next_version_is_understood_and_one_beyond_it_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let memory = Memory::default();
+    memory.ledger().newer = 2;
+    let relay = FakeRelay::start(&memory);
+    let running = Running::start(settings(dir.path(), &[relay.url()]), FakeKernel::default());
+    let (_life, index) = workload(&running, "a").await;
+    burst(&running, index, 0, 10);
+    eventually("the sensor tries", || {
+        (memory.ledger().hellos.len() > 1).then_some(())
+    })
+    .await;
+    assert!(
+        told(&memory).is_empty(),
+        "what it cannot understand it sends nothing"
+    );
+    memory.ledger().newer = 1;
+    all_told(&memory, 10).await;
+}

@@ -11,7 +11,7 @@ use crate::workspace;
 const WRITE: &str = "CRESSET_GENERATE";
 
 /// Crates whose test `generated` makes files.
-const CRATES: [&str; 2] = ["exporters", "policy"];
+const CRATES: [&str; 3] = ["exporters", "policy", "relay"];
 
 /// Whether to write.
 #[derive(clap::Args)]

@@ -7,6 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Stdio};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use proto::operate::operate_client::OperateClient;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+
 use super::books::Page;
 use super::{Running, eventually, get, program, word};
 
@@ -51,6 +56,18 @@ policies: {{sources: []}}
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// The relay's own service behind its admin socket.
+    pub async fn operate(&self) -> OperateClient<Channel> {
+        let path = self.path("admin.sock");
+        let connect = tower::service_fn(move |_| {
+            let path = path.clone();
+            async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
+        });
+        let endpoint = Endpoint::from_static("http://relay");
+        let channel = endpoint.connect_with_connector(connect).await;
+        OperateClient::new(channel.expect("connected"))
     }
 
     /// Begins a life; it is not ready yet.

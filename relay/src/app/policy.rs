@@ -1,12 +1,12 @@
 //! The rollout, between the policies and the sensors.
 
-use prometheus::Registry;
 use proto::query::StatusReply;
 
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::distribute::Distributor;
 use crate::log::Log;
+use crate::metrics::Registry;
 use crate::policies::Policies;
 use crate::rollout::{self, Rollout};
 

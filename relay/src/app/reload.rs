@@ -130,7 +130,7 @@ impl Reloader {
                 () = told(&mut stop) => return,
                 // Signals that came meanwhile are one.
                 Some(()) = hangups.recv(), if self.source.as_ref().is_some_and(|source| source.hangup) => {
-                    self.reload(Actor::default()).await;
+                    self.reload(Actor::Way("SIGHUP")).await;
                 }
                 Some(order) = self.orders.recv() => match order {
                     // Whoever asked may have left: it is done all the same.

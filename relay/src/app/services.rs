@@ -11,6 +11,7 @@ use tonic::service::Routes;
 
 use super::StartError;
 use super::doors::Services;
+use crate::audit::Audit;
 use crate::feed::{self, LogService, Tail};
 use crate::ingest::{Door, Importer, Ingest};
 use crate::log::{Log, unix_nanoseconds};
@@ -82,6 +83,7 @@ pub(super) struct Serving {
     pub(super) log_service: LogService,
     pub(super) sinks: steering::Sinks,
     pub(super) operate: Operate,
+    pub(super) audit: Audit,
     pub(super) policies: policies::Handle,
     pub(super) rollout: rollout::Handle,
     /// KubeArmor's services for policies, too.
@@ -98,13 +100,20 @@ pub(super) async fn services(
     let query = || QueryService::new(tail.clone(), log.relay_id(), log.secret(), parts.clone());
     let admin = query().with_import(Arc::new(ingest.importer(Door::Import)));
     let reading = PoliciesService::new(serving.policies.clone(), serving.rollout);
-    let changing = reading.clone().with_changes();
+    let changing = reading
+        .clone()
+        .with_changes()
+        .audited(serving.audit.clone());
     let mut feed = feed::services(serving.log_service, query())
         .await?
         .add_service(reading.into_server());
     if serving.kubearmor {
-        let (policies, probe) =
-            KubeArmor::new(serving.policies, container_policies(ingest)).into_servers();
+        let (policies, probe) = KubeArmor::new(
+            serving.policies,
+            container_policies(ingest),
+            serving.audit.clone(),
+        )
+        .into_servers();
         feed = feed.add_service(policies).add_service(probe);
     }
     Ok(Services {

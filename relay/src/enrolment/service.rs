@@ -2,7 +2,7 @@
 //! its token is looked at before its key, and what is refused is counted and logged with measure.
 
 use async_trait::async_trait;
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, Opts};
 use proto::enrolment::enrolment_server::{Enrolment as Service, EnrolmentServer};
 use proto::enrolment::{Certificate, JoinRequest, RenewRequest};
 use tonic::{Code, Request, Response, Status};
@@ -11,6 +11,7 @@ use super::{Enrolment, Refused};
 use crate::access::Presented;
 use crate::audit::{Act, Actor, Audit};
 use crate::listen::Complaints;
+use crate::metrics::Registry;
 
 /// The methods that are heard without a role: the token or the certificate itself is judged by the service.
 pub(crate) const OPEN: [&str; 2] = [

@@ -68,7 +68,7 @@ use crate::traces::Traces;
 #[derive(Clone)]
 pub struct Context {
     /// Metrics of the sinks and of the fan-out.
-    pub registry: prometheus::Registry,
+    pub registry: crate::metrics::Registry,
     /// Dead letters are kept in `dead-letters/SINK` below it, and which sinks are paused in `paused`.
     pub data_dir: PathBuf,
     /// Serves pages of figures for sinks that want a port of their own.

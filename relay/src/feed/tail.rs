@@ -11,6 +11,7 @@
 //! for the rings reads the journal itself (`past`: what another one just read there is shared). There are no queues and
 //! nothing to drop.
 
+use crate::metrics::Registry;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use journal::{Entry, Journal, Seq};
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, Opts};
 use proto::Kind;
 use tokio::sync::{mpsc, watch};
 use tonic::Status;

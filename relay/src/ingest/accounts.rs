@@ -6,12 +6,13 @@
 //! *Acknowledged* events are on disk; *refused* ones could not be written and will come again; *rejected* ones are no
 //! events and will not; *duplicates* are in the journal already.
 
+use crate::metrics::Registry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use journal::Ledger;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts};
 
 /// Where events come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,12 +12,13 @@
 //! end leaves room for the others. The journal's own queue has room for all of them, so nothing waits before it, and a
 //! stream's batches go in as they came.
 
+use crate::metrics::Registry;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntGaugeVec, Opts, Registry};
+use prometheus::{IntGaugeVec, Opts};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{MAX_EVENTS, MAX_MESSAGE};

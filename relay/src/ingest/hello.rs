@@ -1,9 +1,6 @@
 //! The first message of a sensor, checked.
 
-use proto::{Digest, StreamId, link};
-
-/// The version of the link that this relay speaks.
-pub(super) const VERSION: u32 = 1;
+use proto::{Digest, LINK_VERSION, StreamId, link};
 
 /// Streams that one sensor may announce: two for each of its starts whose events are not all delivered.
 const MAX_STREAMS: usize = 256;
@@ -29,7 +26,7 @@ pub(super) enum BadHello {
     Nothing,
     #[error("no Hello within {0:?}")]
     Late(std::time::Duration),
-    #[error("link version {0}; this relay speaks version {VERSION}")]
+    #[error("link version {0}; this relay speaks version {LINK_VERSION} and its neighbours")]
     Version(u32),
     #[error("a sensor id of {0} bytes; it needs 1 to {MAX_ID}")]
     Id(usize),
@@ -46,7 +43,7 @@ impl Hello {
         let Some(link::from_sensor::Is::Hello(mut message)) = first.is else {
             return Err(BadHello::NotHello);
         };
-        if message.version != VERSION {
+        if !proto::understands(message.version) {
             return Err(BadHello::Version(message.version));
         }
         if message.sensor.is_empty() || message.sensor.len() > MAX_ID {

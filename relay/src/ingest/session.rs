@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use proto::link::from_relay::Is as Reply;
 use proto::link::from_sensor::Is as Message;
-use proto::{Event, EventId, StreamId, batch, link};
+use proto::{Event, EventId, LINK_VERSION, StreamId, batch, link};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -16,7 +16,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::budget::{Share, cost};
 use super::committer::{Committer, Failure, Work};
-use super::hello::{BadHello, Hello, VERSION};
+use super::hello::{BadHello, Hello};
 use super::owners::Owners;
 use super::sensors::Session;
 use super::service::Inbound;
@@ -218,7 +218,7 @@ fn welcome(shared: &Shared, hello: &Hello, foreign: &BTreeSet<StreamId>) -> link
         }
     };
     link::Welcome {
-        version: VERSION,
+        version: LINK_VERSION,
         relay: shared.log.relay_id().to_owned(),
         streams: hello.streams.iter().map(state).collect(),
     }

@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::Registry;
 use prost::Message as _;
 use proto::link::from_relay::Is as Reply;
 use proto::link::from_sensor::Is as Say;
@@ -27,6 +26,7 @@ use super::{Accounts, Config, Door, EndReason, Ingest};
 use crate::distribute::{Distributor, Offered};
 use crate::listen::{Bound, Connections, Grpc, Limits};
 use crate::log::Log;
+use crate::metrics::Registry;
 
 const SOON: Duration = Duration::from_secs(20);
 const STREAM: StreamId = StreamId([1; 8]);
@@ -440,7 +440,7 @@ async fn who_does_not_say_hello_is_sent_away_with_the_reason() {
     let mut newer = relay.connect().await;
     newer
         .say(Say::Hello(link::Hello {
-            version: 2,
+            version: 3,
             sensor: "a".to_owned(),
             ..Default::default()
         }))
@@ -448,7 +448,7 @@ async fn who_does_not_say_hello_is_sent_away_with_the_reason() {
     let status = newer.end().await;
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert!(
-        status.message().contains("version 2") && status.message().contains("version 1"),
+        status.message().contains("version 3") && status.message().contains("version 1"),
         "{status}"
     );
     assert_eq!(relay.accounts.sessions_ended(EndReason::BadHello), 3);

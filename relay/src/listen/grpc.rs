@@ -15,7 +15,7 @@ use std::time::Duration;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -30,6 +30,7 @@ use super::{Bound, Certificates};
 use crate::access::{Access, Denied, Door, Presented};
 use crate::enrolment::Enrolment;
 use crate::ingest::Budget;
+use crate::metrics::Registry;
 
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::Handle;
 use super::applied::{Key, What, object};
 use super::change::{Changed, Done};
+use crate::audit::{Act, Actor, Audit};
 
 /// The namespace of workloads that no orchestrator runs.
 const NAMESPACE: &str = "container_namespace";
@@ -39,11 +40,16 @@ pub type Workloads = Arc<dyn Fn() -> Vec<ContainerPolicies> + Send + Sync>;
 pub(crate) struct KubeArmor {
     handle: Handle,
     workloads: Workloads,
+    audit: Audit,
 }
 
 impl KubeArmor {
-    pub(crate) fn new(handle: Handle, workloads: Workloads) -> KubeArmor {
-        KubeArmor { handle, workloads }
+    pub(crate) fn new(handle: Handle, workloads: Workloads, audit: Audit) -> KubeArmor {
+        KubeArmor {
+            handle,
+            workloads,
+            audit,
+        }
     }
 
     /// As services of a tonic server.
@@ -66,7 +72,22 @@ impl KubeArmor {
     ) -> Result<Response<wire::Response>, Status> {
         let (handle, payload) = (self.handle.clone(), request.into_inner().policy);
         let done = tokio::task::spawn_blocking(move || event(&handle, kind, &payload)).await;
-        let status = done.unwrap_or(PolicyStatus::Failure);
+        let (status, name) = done.unwrap_or((PolicyStatus::Failure, String::new()));
+        let action = match status {
+            PolicyStatus::Applied | PolicyStatus::Modified => Some("apply"),
+            PolicyStatus::Deleted => Some("delete"),
+            _ => None,
+        };
+        if let Some(action) = action {
+            let act = Act {
+                action,
+                target: "policies".to_owned(),
+                detail: name,
+            };
+            self.audit
+                .tell(Actor::Way("KubeArmor's PolicyService"), act)
+                .await;
+        }
         Ok(Response::new(wire::Response {
             status: status.into(),
         }))
@@ -136,16 +157,20 @@ impl ProbeService for KubeArmor {
     }
 }
 
-/// One watch event, applied; the word for what became of it.
-fn event(handle: &Handle, kind: Kind, payload: &[u8]) -> PolicyStatus {
-    let Ok(event) = serde_json::from_slice::<Value>(payload) else {
-        return PolicyStatus::Invalid;
-    };
-    let given = &event["object"];
-    let name = given["metadata"]["name"].as_str().unwrap_or_default();
+/// One watch event, applied; the word for what became of it, and the policy's name.
+fn event(handle: &Handle, kind: Kind, payload: &[u8]) -> (PolicyStatus, String) {
+    let event = serde_json::from_slice::<Value>(payload).unwrap_or_default();
+    let name = event["object"]["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default();
     if name.is_empty() {
-        return PolicyStatus::Invalid;
+        return (PolicyStatus::Invalid, String::new());
     }
+    (named(handle, kind, &event, name), name.to_owned())
+}
+
+fn named(handle: &Handle, kind: Kind, event: &Value, name: &str) -> PolicyStatus {
+    let given = &event["object"];
     let namespace = match kind {
         Kind::Workload => NAMESPACE,
         _ => "",

@@ -21,13 +21,14 @@ mod saved;
 mod service;
 mod source;
 
+use crate::metrics::Registry;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use policy::{Compiler, Policy, RuleSet};
-use prometheus::{IntGauge, Registry};
+use prometheus::IntGauge;
 use prost::Message;
 use proto::{query, rules};
 use tokio::sync::{Notify, mpsc, watch};

@@ -17,7 +17,7 @@ use super::applied::{self, object};
 use super::change::{Changed, Done};
 use super::{Handle, problem_status};
 use crate::access::{Caller, Role};
-use crate::audit::Actor;
+use crate::audit::{Act, Actor, Audit};
 use crate::rollout;
 
 /// The blobs of one part, in bytes: half of gRPC's default limit of 4 MiB.
@@ -29,6 +29,8 @@ pub struct PoliciesService {
     handle: Handle,
     rollout: rollout::Handle,
     may_change: bool,
+    /// None: whoever changes policies is in nobody's memory.
+    audit: Option<Audit>,
 }
 
 impl PoliciesService {
@@ -38,6 +40,7 @@ impl PoliciesService {
             handle,
             rollout,
             may_change: false,
+            audit: None,
         }
     }
 
@@ -47,6 +50,42 @@ impl PoliciesService {
         PoliciesService {
             may_change: true,
             ..self
+        }
+    }
+
+    /// Tells of every change as an event.
+    #[must_use]
+    pub(crate) fn audited(self, audit: Audit) -> PoliciesService {
+        PoliciesService {
+            audit: Some(audit),
+            ..self
+        }
+    }
+
+    async fn tell(&self, actor: Actor, action: &'static str, target: &str, detail: String) {
+        if let Some(audit) = &self.audit {
+            let act = Act {
+                action,
+                target: target.to_owned(),
+                detail,
+            };
+            audit.tell(actor, act).await;
+        }
+    }
+
+    /// Tells of what an apply or a delete changed, if it changed anything.
+    async fn tell_changed(&self, actor: Actor, action: &'static str, changed: &Changed) {
+        let done = changed.changes.iter().filter(|(_, done)| {
+            matches!(
+                done,
+                Done::Deleted | Done::Put(applied::What::Created | applied::What::Changed)
+            )
+        });
+        let names: Vec<String> = done
+            .map(|(key, _)| format!("{}/{}", key.namespace, key.name))
+            .collect();
+        if !names.is_empty() && !changed.is_refused() {
+            self.tell(actor, action, "policies", names.join(", ")).await;
         }
     }
 
@@ -135,6 +174,7 @@ impl Policies for PoliciesService {
     }
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyReply>, Status> {
+        let actor = Actor::of(&request);
         let ApplyRequest { files, dry_run } = request.into_inner();
         let files: Vec<_> = files
             .into_iter()
@@ -143,6 +183,9 @@ impl Policies for PoliciesService {
         let changed = self
             .change(move |handle| handle.apply(&files, dry_run))
             .await?;
+        if !dry_run {
+            self.tell_changed(actor, "apply", &changed).await;
+        }
         Ok(Response::new(self.reply(changed)))
     }
 
@@ -150,6 +193,7 @@ impl Policies for PoliciesService {
         &self,
         request: Request<DeleteRequest>,
     ) -> Result<Response<ApplyReply>, Status> {
+        let actor = Actor::of(&request);
         let DeleteRequest { keys, dry_run } = request.into_inner();
         let keys: Vec<_> = keys
             .into_iter()
@@ -165,6 +209,9 @@ impl Policies for PoliciesService {
                 false => handle.delete(&keys, dry_run),
             })
             .await?;
+        if !dry_run {
+            self.tell_changed(actor, "delete", &changed).await;
+        }
         Ok(Response::new(self.reply(changed)))
     }
 
@@ -172,12 +219,18 @@ impl Policies for PoliciesService {
         &self,
         request: Request<DisableRequest>,
     ) -> Result<Response<DisableReply>, Status> {
+        let actor = Actor::of(&request);
         let DisableRequest { seconds, reason } = request.into_inner();
-        let length = Duration::from_secs(seconds);
+        let (length, why) = (Duration::from_secs(seconds), reason.clone());
         let until_unix = self
             .change(move |handle| handle.pause(length, &reason))
             .await?
             .map_err(Status::invalid_argument)?;
+        let (action, detail) = match seconds {
+            0 => ("enable", why),
+            _ => ("disable", format!("for {}: {why}", yaml::Span(length))),
+        };
+        self.tell(actor, action, "all policies", detail).await;
         Ok(Response::new(DisableReply { until_unix }))
     }
 

@@ -26,7 +26,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use journal::{Journal, Seq};
 use policy::{RuleSet, Trial};
-use prometheus::Registry;
 use proto::Digest;
 use proto::query::RolloutStatus;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -34,6 +33,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::audit::{Act, Actor, Audit};
 use crate::distribute::{Distributor, Offered, OnTrial};
+use crate::metrics::Registry;
 use crate::policies::CurrentSet;
 
 use self::kept::{Kept, Progress};

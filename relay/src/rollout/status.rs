@@ -1,6 +1,7 @@
 //! How a trial looks from outside.
 
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use crate::metrics::Registry;
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use proto::Digest;
 use proto::query::RolloutStatus;
 

@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use proto::query::{LossStatus, SourceStatus, SourceStream};
 use proto::{Kind, link};
 
 use crate::feed::kind_index;
 use crate::log::unix_nanoseconds;
+use crate::metrics::Registry;
 
 /// The metrics of all sources.
 pub(super) struct Metrics {

@@ -28,7 +28,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::future::join_all;
-use prometheus::Registry;
 use prost::Message as _;
 use proto::query::{LossStatus, SourceStatus};
 use proto::{Kind, feeder};
@@ -41,6 +40,7 @@ use crate::feed::Nonces;
 use crate::ingest::{Door, Importer, Ingest};
 use crate::log::unix_nanoseconds;
 use crate::losses::Origin;
+use crate::metrics::Registry;
 
 use self::account::{Account, Metrics, kind_word};
 use self::client::Windows;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use journal::{Checkpoint, Entry, Journal, RealDisk, Record, Seq};
-use prometheus::Registry;
 use prost::Message;
 use proto::feeder::{self, log_service_client::LogServiceClient};
 use proto::query::query_client::QueryClient;
 use proto::{Event, EventId, Kind, StreamId};
+use relay::Registry;
 use relay::feed::{self, LogService, Tail};
 use relay::query::QueryService;
 use relay::status::Parts;

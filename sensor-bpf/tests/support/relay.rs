@@ -38,6 +38,8 @@ pub struct Ledger {
     pub forgetful: bool,
     /// Sent after the greeting. None: an empty set, as a relay without policies sends.
     pub rules: Option<Vec<Rules>>,
+    /// Speak this much newer a version of the link.
+    pub newer: u32,
     /// Batches whose event count exceeds the contract.
     pub oversize: u64,
 }
@@ -81,7 +83,7 @@ impl Ledger {
             }
         });
         Welcome {
-            version: 1,
+            version: 1 + self.newer,
             relay: "fake".to_owned(),
             streams: streams.collect(),
         }

@@ -82,7 +82,7 @@ impl Life {
             figures: prometheus::Registry::new(),
         };
         let context = Context {
-            registry: prometheus::Registry::new(),
+            registry: crate::metrics::Registry::new(),
             data_dir: folder.to_owned(),
             pages: None,
             traces: Default::default(),

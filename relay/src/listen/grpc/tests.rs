@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use prometheus::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -12,6 +11,7 @@ use tonic::service::Routes;
 
 use super::{Bound, Connections, Grpc, Limits};
 use crate::access::{Access, Door};
+use crate::metrics::Registry;
 
 const SOON: Duration = Duration::from_secs(60);
 
