@@ -168,6 +168,109 @@ fn what_is_simulated_is_what_enforcement_does() {
     );
 }
 
+const WATCHED: &str = "
+version: 1
+sensor:
+  visibility: {workloads: [process, file, network], host: []}
+";
+
+/// What the simulation says of the operation whose sample begins so and has this in it.
+fn outcome(result: &Value, begins: &str, has: &str) -> Option<String> {
+    let workloads = result["workloads"].as_array()?.iter();
+    let mut verdicts = workloads
+        .flat_map(|one| one["verdicts"].as_array())
+        .flatten();
+    let named = |sample: &Value| {
+        let text = sample["operation"].as_str().unwrap_or_default();
+        text.starts_with(begins) && text.contains(has)
+    };
+    let row = verdicts.find(|row| row["samples"].as_array().into_iter().flatten().any(named))?;
+    Some(row["verdict"]["outcome"].as_str()?.to_owned())
+}
+
+#[test]
+fn files_and_sockets_are_simulated_as_they_are_enforced() {
+    if !can_watch("simulate files and sockets") {
+        return;
+    }
+    let node = Node::start(&[], WATCHED, &[]);
+    let secret = node.path("secret").display().to_string();
+    std::fs::write(&secret, "secret\n").expect("a file");
+    let policy = POLICY
+        .replace("no-id", "tried")
+        .replace("  process:\n    matchPaths:\n      - {path: /usr/bin/id}\n      - {path: /usr/bin/uname, action: Audit}\n", &format!(
+            "  file: {{matchPaths: [{{path: {secret}}}]}}\n  network: {{matchProtocols: [{{protocol: udp}}]}}\n"
+        ));
+    assert!(policy.contains("udp"), "the text above has changed");
+    std::fs::write(node.path("new.yaml"), policy).expect("a policy");
+    let script = format!(
+        "cat {secret}; echo file=$?; (echo x >/dev/udp/127.0.0.1/9); echo udp=$?; (: </dev/tcp/127.0.0.1/9); echo tcp done"
+    );
+    let run = || {
+        let ran = node.run("shop", "cart", "app=cart", &["/bin/bash", "-c", &script]);
+        String::from_utf8_lossy(&ran.stdout).into_owned()
+    };
+    let said = run();
+    assert!(said.contains("file=0") && said.contains("udp=0"), "{said}");
+
+    let reading = format!("reading {secret}");
+    let wanted = [(&*reading, "", "block"), ("a ", "UDP", "block")];
+    let simulated = eventually("the record has both", Duration::from_secs(30), || {
+        let output = simulate(&node, &[]);
+        let result: Value = serde_json::from_slice(&output.stdout).ok()?;
+        let all = wanted
+            .iter()
+            .all(|(begins, has, _)| outcome(&result, begins, has).is_some());
+        all.then_some(result)
+    });
+    for (begins, has, says) in wanted {
+        let found = outcome(&simulated, begins, has);
+        assert_eq!(found.as_deref(), Some(says), "{begins}{has}: {simulated:#}");
+    }
+    let tcp = outcome(&simulated, "a ", "TCP");
+    assert_ne!(tcp.as_deref(), Some("block"), "{simulated:#}");
+
+    let applied = program("cresset")
+        .args(["policy", "apply", "--data"])
+        .arg(node.path("data"))
+        .arg("-f")
+        .arg(node.path("new.yaml"))
+        .output()
+        .expect("cresset policy apply");
+    assert!(applied.status.success(), "{applied:?}");
+    eventually("the sensor runs it", Duration::from_secs(30), || {
+        let status = node.status();
+        (status.contains("rules current") && status.contains("1 in force")).then_some(())
+    });
+    let said = run();
+    assert!(said.contains("udp=1"), "refused, as simulated: {said}");
+    assert!(said.contains("tcp done"), "{said}");
+    node.told(
+        "policy",
+        &[
+            ("PolicyName", "tried"),
+            ("Operation", "Network"),
+            ("Action", "Block"),
+        ],
+    );
+    // What this kernel cannot refuse is told as what would have been.
+    let action = if node.tier == "3" {
+        "Audit (Block)"
+    } else {
+        "Block"
+    };
+    assert_eq!(said.contains("file=0"), node.tier == "3", "{said}");
+    node.told(
+        "policy",
+        &[
+            ("PolicyName", "tried"),
+            ("Operation", "File"),
+            ("Resource", &*secret),
+            ("Action", action),
+        ],
+    );
+}
+
 const ROLLOUT: &str = "
 version: 1
 policies:

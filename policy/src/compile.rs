@@ -160,7 +160,7 @@ fn blob(policy: &Policy) -> PolicyBlob {
         namespace: policy.namespace.clone(),
         name: policy.name.clone(),
         selector: Some(selector),
-        rules: rules.values().map(|placed| placed.rule.to_wire()).collect(),
+        rules: rules.into_values().map(|lowered| lowered.wire).collect(),
         unenforced,
         mode: match beyond.mode {
             Some(Mode::Audit) => rules::Mode::Audit.into(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proto::RuleId;
-use proto::rules::Unenforced;
+use proto::rules::{self, Unenforced};
 
 use crate::model::{self, Attributes, Policy, Spec};
 use crate::names::{Protocol, capability};
@@ -22,14 +22,21 @@ pub struct Placed {
 
 /// The rules of a policy in order of their ids, each with the first place where it is written.
 pub fn rules_of(policy: &Policy) -> Vec<Placed> {
-    Lower::new(policy).run().rules.into_values().collect()
+    let rules = Lower::new(policy).run().rules.into_values();
+    rules.map(|lowered| lowered.placed).collect()
+}
+
+/// A rule with its form on the wire, which its id was made of.
+pub(crate) struct Lowered {
+    pub(crate) placed: Placed,
+    pub(crate) wire: rules::Rule,
 }
 
 /// What lowering a policy gives.
 pub(crate) struct Lower<'p> {
     policy: &'p Policy,
     place: String,
-    pub(crate) rules: BTreeMap<RuleId, Placed>,
+    pub(crate) rules: BTreeMap<RuleId, Lowered>,
     pub(crate) unenforced: Vec<Unenforced>,
 }
 
@@ -391,8 +398,12 @@ impl<'p> Lower<'p> {
         } = self.policy;
         let id = rule_id(kind.name(), namespace, name, &wire);
         let place = format!("{}.{at}", self.place);
-        let rule = Rule { id, ..rule };
-        self.rules.entry(id).or_insert(Placed { rule, place });
+        let wire = rules::Rule { id: id.0, ..wire };
+        let placed = Placed {
+            rule: Rule { id, ..rule },
+            place,
+        };
+        (self.rules.entry(id)).or_insert(Lowered { placed, wire });
     }
 
     fn left_out(&mut self, at: &str, reason: &str) {

@@ -318,3 +318,49 @@ fn a_missing_file_is_named() {
         found[0]
     );
 }
+
+#[test]
+fn a_rollout_says_who_tries_a_set_how_long_and_what_stops_it() {
+    let rollout = |text: &str| {
+        let text = format!("policies:\n  rollout: {text}\n");
+        let settings = read(&text, &[]).unwrap_or_else(|problems| panic!("{text}: {problems:#?}"));
+        settings.config.policies.rollout.expect("a rollout")
+    };
+    let least = rollout("{canary: {stage: canary}}");
+    assert_eq!(
+        (least.hold.to_string().as_str(), least.stop_on.blocked_rate),
+        ("10m", 1.0)
+    );
+    assert_eq!(
+        rollout("{canary: {a: b}, stop_on: blocked_rate}").stop_on,
+        StopOn::default()
+    );
+    let own = rollout("{canary: {a: b}, hold: 2h, stop_on: {blocked_rate: 0.5}}");
+    assert_eq!(
+        (own.hold.to_string().as_str(), own.stop_on.blocked_rate),
+        ("2h", 0.5)
+    );
+    for (text, wrong) in [
+        (
+            "{canary: {}}",
+            "policies.rollout.canary: no labels are those of every sensor",
+        ),
+        ("{hold: 1h}", "canary"),
+        (
+            "{canary: {a: b}, hold: 0s}",
+            "policies.rollout.hold: between 1s and 30d",
+        ),
+        ("{canary: {a: b}, stop_on: {blocked_rate: -1}}", "0 or more"),
+        (
+            "{canary: {a: b}, stop_on: errors}",
+            "write blocked_rate or {blocked_rate: NUMBER}",
+        ),
+        ("{canary: {a: b}, stop_on: {rate: 1}}", "rate"),
+    ] {
+        let found = problems(&format!("policies:\n  rollout: {text}\n"));
+        assert!(
+            found.iter().any(|problem| problem.contains(wrong)),
+            "{text}: {found:#?}"
+        );
+    }
+}
