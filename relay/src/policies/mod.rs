@@ -17,6 +17,7 @@ mod folder;
 mod git;
 mod kubearmor;
 mod pause;
+mod reader;
 mod saved;
 mod service;
 mod source;
@@ -247,12 +248,11 @@ impl Policies {
             mut notices,
         } = self;
         let mut changes = handle.0.changes();
+        let reader = reader::start(&handle);
         loop {
             // At once too: a folder may have changed since it was first read.
-            let reading = handle.clone();
-            let read = tokio::task::spawn_blocking(move || reading.0.read_all());
-            if let Err(error) = read.await {
-                tracing::error!(%error, "reading the policies was cut off");
+            if !reader::read(&reader).await {
+                tracing::error!("reading the policies was cut off");
             }
             loop {
                 tokio::select! {
