@@ -38,7 +38,7 @@ use crate::feed::{LogService, Nonces, Tail};
 use crate::http::{self, Readiness};
 use crate::ingest::{self, Accounts, Door, Ingest, Owners};
 use crate::listen::{self, Connections, Grpc};
-use crate::log::{Log, OpenError};
+use crate::log::{OpenError, Store};
 use crate::losses::Origin;
 use crate::metrics::Registry;
 use crate::operate::{Operate, Tracer};
@@ -135,7 +135,7 @@ pub struct App {
     readiness: Readiness,
     serving: Arc<AtomicBool>,
     conditions: Conditions,
-    log: Log,
+    log: Store,
     ingest: Ingest,
     sources: Sources,
     fanout: Fanout,
@@ -168,12 +168,12 @@ impl App {
     ///
     /// # Errors
     /// As [`App::build`].
-    pub async fn build_over(config: Config, log: Log) -> Result<Self, StartError> {
+    pub async fn build_over(config: Config, log: Store) -> Result<Self, StartError> {
         let trust = Trust::build(&config)?;
         Self::wire(config, trust, log).await
     }
 
-    async fn wire(config: Config, trust: Trust, log: Log) -> Result<Self, StartError> {
+    async fn wire(config: Config, trust: Trust, log: Store) -> Result<Self, StartError> {
         let registry = metrics::registry()?;
         let bound = Bindings::take(&config.relay.listen).await?;
         let policies = policies::build(policies_config(&config), &registry)?;
@@ -183,7 +183,7 @@ impl App {
         };
         let traces = Traces::build(config.relay.telemetry.traces.as_ref(), &origin)?;
         let fanout = build_sinks(&config, &log, &registry, &traces)?;
-        let tail = Tail::start(log.journal.clone(), feed_config(&config), &registry)?;
+        let tail = Tail::start(log.view(), feed_config(&config), &registry)?;
         let rollout = policy::rollout(&config, &policies, &log, &registry)?;
         let distributor = Distributor::new(rollout.offered());
         let accounts = Accounts::new(&registry)?;
@@ -235,7 +235,7 @@ impl App {
                 policies: policies.handle(),
                 sources: sources.handle(),
                 trust: trust.clone(),
-                journal: log.journal.clone(),
+                log: Arc::clone(log.log()),
                 tail: tail.clone(),
                 logging: logging.clone(),
                 audit: audit.clone(),
@@ -436,7 +436,7 @@ impl App {
 
 fn build_sinks(
     config: &Config,
-    log: &Log,
+    log: &Store,
     registry: &Registry,
     traces: &Traces,
 ) -> Result<Fanout, fanout::BuildError> {
@@ -446,7 +446,7 @@ fn build_sinks(
         pages: Some(Arc::new(http::OwnPorts::default())),
         traces: traces.clone(),
     };
-    Fanout::build(log.journal.clone(), sinks_of(config), context)
+    Fanout::build(Arc::clone(log.log()), sinks_of(config), context)
 }
 
 /// SIGUSR1: files that sinks write were moved away.

@@ -11,6 +11,7 @@
 
 mod check;
 mod environment;
+mod log;
 mod read;
 mod rollout;
 mod telemetry;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::access::AccessEntry;
 use crate::sources::SourceConfig;
 
+pub use self::log::{LogConfig, LogKind};
 pub use self::read::Settings;
 pub use self::rollout::{Rollout, StopOn};
 pub use self::telemetry::{Format, LogLines, Telemetry, Traces};
@@ -377,32 +379,6 @@ impl Default for PeerLimits {
             idle: yaml::Span(std::time::Duration::from_secs(300)),
         }
     }
-}
-
-/// Where events are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogConfig {
-    /// `journal`: files in the data folder.
-    #[serde(rename = "type")]
-    pub kind: LogKind,
-    #[serde(skip_serializing)]
-    #[schemars(skip)]
-    brokers: Later,
-    #[serde(skip_serializing)]
-    #[schemars(skip)]
-    topic: Later,
-}
-
-/// The kinds of log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LogKind {
-    /// Files in the data folder.
-    #[default]
-    Journal,
-    /// A Kafka topic; not in this version.
-    Kafka,
 }
 
 /// How long events are kept, whoever has read them.

@@ -12,7 +12,7 @@ use prometheus::{Error, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
 use proto::Place;
 use proto::query::StatusReply;
 
-use crate::log::Log;
+use crate::log::Store;
 
 pub use self::registry::{Described, Registry};
 
@@ -38,13 +38,13 @@ pub(crate) fn registry() -> Result<Registry, Error> {
 ///
 /// # Errors
 /// The registry has these figures already.
-pub(crate) fn register(registry: &Registry, status: Status, log: Log) -> Result<(), Error> {
+pub(crate) fn register(registry: &Registry, status: Status, store: Store) -> Result<(), Error> {
     registry.register(Box::new(FromStatus {
         status,
         figures: Figures::new()?,
     }))?;
     registry.register(Box::new(FromJournal {
-        log,
+        store,
         figures: JournalFigures::new()?,
     }))
 }
@@ -275,14 +275,14 @@ impl JournalFigures {
         ]
     }
 
-    fn fill(&self, log: &Log) {
-        let stats = log.journal.stats();
+    fn fill(&self, store: &Store) {
+        let stats = store.log().figures();
         self.first.set(signed(stats.first.0));
         self.next.set(signed(stats.committed.0 + 1));
         self.bytes.set(signed(stats.bytes));
         self.max_bytes.set(signed(stats.max_size));
         self.segments.set(signed(stats.segments as u64));
-        let standing = log.standing();
+        let standing = store.standing();
         self.writable.set(i64::from(standing.refusing().is_none()));
         self.refusals.inc_by(standing.times());
         self.broken.set(i64::from(stats.violation.is_some()));
@@ -303,7 +303,7 @@ impl JournalFigures {
 }
 
 struct FromJournal {
-    log: Log,
+    store: Store,
     /// Only described, never filled.
     figures: JournalFigures,
 }
@@ -321,7 +321,7 @@ impl Collector for FromJournal {
         let Ok(figures) = JournalFigures::new() else {
             return Vec::new();
         };
-        figures.fill(&self.log);
+        figures.fill(&self.store);
         figures
             .collectors()
             .into_iter()

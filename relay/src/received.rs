@@ -160,6 +160,14 @@ impl Received {
         })
     }
 
+    /// Events are in a log that folds nothing itself.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn note(&self, ids: &[EventId]) {
+        let time = crate::log::unix_nanoseconds();
+        let mut state = self.lock();
+        ids.iter().for_each(|id| state.add(*id, time));
+    }
+
     /// Streams that are remembered.
     #[must_use]
     pub fn streams(&self) -> usize {

@@ -5,12 +5,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use journal::{Journal, Seq};
+use journal::Seq;
 use proto::query::{JournalStatus, LossStatus, StatusReply};
 use tokio::sync::watch;
 
 use crate::feed::Tail;
-use crate::log::Log;
+use crate::log::{Log, Store};
 use crate::policies::CurrentSet;
 
 type Part = Arc<dyn Fn(&mut StatusReply) + Send + Sync>;
@@ -56,21 +56,22 @@ impl Parts {
         })
     }
 
-    /// Adds what the journal says.
+    /// Adds what the log itself says.
     #[must_use]
-    pub fn with_journal(self, journal: Journal) -> Parts {
+    pub fn with_journal(self, log: impl Log + 'static) -> Parts {
         let oldest = Mutex::new((Seq(0), 0));
-        self.with(move |reply| reply.journal = Some(journal_status(&journal, &oldest)))
+        self.with(move |reply| reply.journal = Some(journal_status(&log, &oldest)))
     }
 
-    /// Adds what the log says: its journal, and whether it takes new events.
+    /// The same, and whether it takes new events.
     #[must_use]
-    pub fn with_log(self, log: &Log) -> Parts {
-        let standing = log.standing().clone();
-        self.with_journal(log.journal.clone()).with(move |reply| {
-            let refusing = standing.refusing().is_some();
-            reply.journal.get_or_insert_default().state = state(refusing).to_owned();
-        })
+    pub fn with_log(self, store: &Store) -> Parts {
+        let standing = store.standing().clone();
+        self.with_journal(Arc::clone(store.log()))
+            .with(move |reply| {
+                let refusing = standing.refusing().is_some();
+                reply.journal.get_or_insert_default().state = state(refusing).to_owned();
+            })
     }
 
     /// Asks every part.
@@ -82,11 +83,11 @@ impl Parts {
 }
 
 /// `oldest` is the oldest record when it was last looked at, and when that was journaled, in unix seconds.
-fn journal_status(journal: &Journal, oldest: &Mutex<(Seq, u64)>) -> JournalStatus {
-    let stats = journal.stats();
+fn journal_status(log: &dyn Log, oldest: &Mutex<(Seq, u64)>) -> JournalStatus {
+    let stats = log.figures();
     let mut oldest = oldest.lock().unwrap_or_else(PoisonError::into_inner);
     if oldest.0 != stats.first || oldest.1 == 0 {
-        *oldest = (stats.first, time_of(journal, stats.first));
+        *oldest = (stats.first, log.oldest_unix());
     }
     JournalStatus {
         first: stats.first.0,
@@ -101,13 +102,4 @@ fn journal_status(journal: &Journal, oldest: &Mutex<(Seq, u64)>) -> JournalStatu
 
 fn state(refusing: bool) -> &'static str {
     if refusing { "refusing" } else { "writable" }
-}
-
-/// When a record was journaled, in unix seconds; 0 if there is none.
-fn time_of(journal: &Journal, seq: Seq) -> u64 {
-    let block = journal.reader(seq).next(1);
-    let first = block
-        .ok()
-        .and_then(|block| block.entries.into_iter().next());
-    first.map_or(0, |entry| entry.time / 1_000_000_000)
 }

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use journal::{AppendError, Seq};
+use journal::AppendError;
 use opentelemetry::trace::{
     Span as _, SpanContext, SpanKind, Status, TraceContextExt as _, Tracer as _,
     TracerProvider as _,
@@ -26,6 +26,7 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, Span};
 use proto::{Event, StreamId};
 
 use crate::config;
+use crate::log::Appended;
 use crate::losses::Origin;
 
 /// Traced batches whose places in the journal are remembered.
@@ -240,10 +241,15 @@ impl Journey {
     }
 
     /// It is on disk, or was refused.
-    pub(crate) fn appended(mut self, written: &Result<Range<Seq>, AppendError>) {
+    pub(crate) fn appended(mut self, written: &Result<Appended, AppendError>) {
         let mut journal = self.journal.take();
         match written {
-            Ok(places) => {
+            // Without a place nothing tells the flights of these events.
+            Ok(Appended { places: None, .. }) => {}
+            Ok(Appended {
+                places: Some(places),
+                ..
+            }) => {
                 let (start, end) = (places.start.0, places.end.0);
                 if let Some(journal) = &mut journal {
                     journal.set_attribute(KeyValue::new("cresset.place", number(start)));

@@ -18,7 +18,7 @@ use proto::link::from_relay::Is as Reply;
 use proto::link::from_sensor::Is as Say;
 use proto::link::link_client::LinkClient;
 use proto::{EventId, Kind, StreamId, batch, feeder, link};
-use relay::log::Log;
+use relay::log::Store;
 use support::books::Page;
 use support::disk::{Mood, Moody};
 use support::{Relay, SOON, channel, hello, settings};
@@ -103,8 +103,8 @@ fn part(page: &Page, figure: &str, part: &str) -> u64 {
 }
 
 /// How often each event is in the journal, where every stream has to stand in its order.
-fn stored(log: &Log) -> BTreeMap<EventId, u32> {
-    let mut reader = log.journal.reader(journal::Seq(1));
+fn stored(log: &Store) -> BTreeMap<EventId, u32> {
+    let mut reader = log.view().reader(journal::Seq(1));
     let (mut stored, mut last) = (BTreeMap::new(), BTreeMap::new());
     loop {
         let block = reader.next(1 << 20).expect("readable");
@@ -147,7 +147,7 @@ async fn sensors_wait_within_the_budget_while_the_disk_hangs_and_nothing_acknowl
     assert_eq!(budget("budget"), BUDGET);
     assert!(budget("held") <= BUDGET);
     assert_eq!(page.door("link", "acknowledged"), 0);
-    assert_eq!(log.journal.committed().0, 0);
+    assert_eq!(log.view().committed().0, 0);
     let in_flight = page.get(r#"cresset_ingest_in_flight_events{door="link"}"#);
     assert!(
         in_flight > 0 && in_flight * SIZE as u64 <= part(&page, "budget", "events"),
@@ -163,9 +163,9 @@ async fn sensors_wait_within_the_budget_while_the_disk_hangs_and_nothing_acknowl
 
     // One sync after the other: as much comes in as goes out.
     for _ in 0..20 {
-        let before = log.journal.committed();
+        let before = log.view().committed();
         let page = page_when(&relay, "a group is written", |_| {
-            let written = log.journal.committed() > before;
+            let written = log.view().committed() > before;
             if !written {
                 disk.one_more();
             }

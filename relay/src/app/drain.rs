@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::fanout::Fanout;
 use crate::feed::Tail;
 use crate::ingest::Ingest;
-use crate::log::Log;
+use crate::log::Store;
 use crate::traces::Traces;
 
 /// How long the drain may take: sinks that are away keep their events in the journal.
@@ -30,7 +30,7 @@ pub(super) struct Drain {
     pub(super) ingest: Ingest,
     pub(super) fanout: Fanout,
     pub(super) tail: Tail,
-    pub(super) log: Log,
+    pub(super) log: Store,
     pub(super) traces: Traces,
 }
 

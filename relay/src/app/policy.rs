@@ -5,7 +5,7 @@ use proto::query::StatusReply;
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::distribute::Distributor;
-use crate::log::Log;
+use crate::log::Store;
 use crate::metrics::Registry;
 use crate::policies::Policies;
 use crate::rollout::{self, Rollout};
@@ -14,7 +14,7 @@ use crate::rollout::{self, Rollout};
 pub(super) fn rollout(
     config: &Config,
     policies: &Policies,
-    log: &Log,
+    log: &Store,
     registry: &Registry,
 ) -> Result<Rollout, prometheus::Error> {
     let steps = config
@@ -27,13 +27,7 @@ pub(super) fn rollout(
             blocked_rate: steps.stop_on.blocked_rate,
         });
     let file = config.relay.data_dir.join("policies.rollout");
-    rollout::build(
-        steps,
-        policies.current(),
-        log.journal.clone(),
-        Some(file),
-        registry,
-    )
+    rollout::build(steps, policies.current(), log.view(), Some(file), registry)
 }
 
 /// The trial in the status of the policies.

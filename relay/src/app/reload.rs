@@ -9,7 +9,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use journal::Journal;
 use proto::operate::{Change, ReloadReply, SettingsReply};
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
@@ -21,6 +20,7 @@ use crate::audit::{Act, Actor, Audit};
 use crate::config::{Config, Settings};
 use crate::fanout::{BuildError, Changes, Fanout};
 use crate::feed::Tail;
+use crate::log::Log;
 use crate::operate::Order;
 use crate::telemetry::Logging;
 use crate::{policies, sources, supervisor};
@@ -44,7 +44,7 @@ pub(super) struct Parts {
     pub(super) policies: policies::Handle,
     pub(super) sources: sources::Handle,
     pub(super) trust: Trust,
-    pub(super) journal: Journal,
+    pub(super) log: Arc<dyn Log>,
     pub(super) tail: Tail,
     pub(super) logging: Arc<OnceLock<Logging>>,
     pub(super) audit: Audit,
@@ -272,7 +272,7 @@ impl Reloader {
         if (old.max_age, old.max_size) == (new.max_age, new.max_size) {
             return;
         }
-        if !self.parts.journal.retain(new.max_size.0, new.max_age.0) {
+        if !self.parts.log.retain(new.max_size.0, new.max_age.0) {
             outcome.restart.push("relay.retention.max_size");
         }
         outcome.changed("relay.retention", "changed");

@@ -14,7 +14,7 @@ use super::doors::Services;
 use crate::audit::Audit;
 use crate::feed::{self, LogService, Tail};
 use crate::ingest::{Door, Importer, Ingest};
-use crate::log::{Log, unix_nanoseconds};
+use crate::log::{Store, unix_nanoseconds};
 use crate::losses::Origin;
 use crate::operate::Operate;
 use crate::policies::{self, KubeArmor, PoliciesService};
@@ -91,13 +91,16 @@ pub(super) struct Serving {
 }
 
 pub(super) async fn services(
-    log: &Log,
+    log: &Store,
     tail: &Tail,
     ingest: &Ingest,
     parts: &Parts,
     serving: Serving,
 ) -> Result<Services, StartError> {
-    let query = || QueryService::new(tail.clone(), log.relay_id(), log.secret(), parts.clone());
+    let query = || {
+        QueryService::new(tail.clone(), log.relay_id(), log.secret(), parts.clone())
+            .numbered(&log.log().numbering())
+    };
     let admin = query().with_import(Arc::new(ingest.importer(Door::Import)));
     let reading = PoliciesService::new(serving.policies.clone(), serving.rollout);
     let changing = reading

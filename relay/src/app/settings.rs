@@ -6,13 +6,42 @@ use proto::rules;
 use super::StartError;
 use crate::config::{self, Config};
 use crate::ingest::Budget;
-use crate::log::Log;
+use crate::log::Store;
 use crate::{feed, ingest, policies};
 
 /// How hard closed segments are compressed: Zstandard's own default.
 const ZSTD_LEVEL: i32 = 3;
 
-pub(super) async fn open_log(config: &Config) -> Result<Log, StartError> {
+pub(super) async fn open_log(config: &Config) -> Result<Store, StartError> {
+    match config.relay.log.kind {
+        config::LogKind::Journal => open_journal(config).await,
+        config::LogKind::Kafka => open_kafka(config).await,
+    }
+}
+
+#[cfg(feature = "kafka")]
+async fn open_kafka(config: &Config) -> Result<Store, StartError> {
+    let data_dir = config.relay.data_dir.clone();
+    let log = &config.relay.log;
+    let settings = crate::log::kafka::Config {
+        connection: log.connection(),
+        topic: log.topic().to_owned(),
+        partitions: log.partitions(),
+        replication: log.replication,
+        max_age: config.relay.retention.max_age.0,
+    };
+    // Waits for the brokers.
+    let opening = tokio::task::spawn_blocking(move || Store::open_kafka(&data_dir, settings));
+    Ok(opening.await??)
+}
+
+#[cfg(not(feature = "kafka"))]
+async fn open_kafka(_: &Config) -> Result<Store, StartError> {
+    // Settings that ask for it were refused when they were checked.
+    Err(crate::log::OpenError::Kafka(exporters::kafka::WITHOUT.to_owned()).into())
+}
+
+async fn open_journal(config: &Config) -> Result<Store, StartError> {
     let data_dir = config.relay.data_dir.clone();
     let retention = &config.relay.retention;
     let settings = journal::Config {
@@ -28,7 +57,7 @@ pub(super) async fn open_log(config: &Config) -> Result<Log, StartError> {
     };
     // Recovery reads the disk.
     let (log, opened) =
-        tokio::task::spawn_blocking(move || Log::open(&data_dir, settings)).await??;
+        tokio::task::spawn_blocking(move || Store::open(&data_dir, settings)).await??;
     tell_opened(&opened);
     Ok(log)
 }

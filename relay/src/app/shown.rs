@@ -13,7 +13,7 @@ use crate::conditions::Conditions;
 use crate::fanout::Fanout;
 use crate::http::Readiness;
 use crate::ingest::Ingest;
-use crate::log::Log;
+use crate::log::Store;
 use crate::losses;
 use crate::sources::{self, Sources};
 use crate::standing::Standing;
@@ -76,7 +76,7 @@ pub(super) fn readiness(
 
 pub(super) fn sensors(
     ingest: &Ingest,
-    log: &Log,
+    log: &Store,
 ) -> impl Fn(&mut StatusReply) + Send + Sync + 'static {
     let (sensors, received) = (ingest.sensors(), log.received().clone());
     move |reply| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use yaml::{Node, Problem};
 
-use super::{Address, Config, Listen, LogKind, PolicySourceKind, Rollout, Tls, telemetry};
+use super::{Address, Config, Listen, PolicySourceKind, Rollout, Tls, telemetry};
 use crate::access;
 
 /// Kinds of sink that the file's language has and a build may lack (feature `kafka`).
@@ -33,7 +33,7 @@ const LATER: &str = "not available in this version; take it out";
 pub(super) fn check(config: &Config, node: &Node, problems: &mut Vec<Problem>) {
     let mut checker = Checker { node, problems };
     checker.version(config.version);
-    checker.later(config);
+    super::log::check(config, node, checker.problems);
     checker.link(config);
     checker.feed(config);
     checker.tls(config);
@@ -101,21 +101,6 @@ impl Checker<'_> {
             self.say(
                 "version",
                 format!("version {version} of this file is unknown; this program reads version 1"),
-            );
-        }
-    }
-
-    fn later(&mut self, config: &Config) {
-        let log = &config.relay.log;
-        if log.kind == LogKind::Kafka {
-            self.say(
-                "relay.log.type",
-                "a log in Kafka is not available in this version; write `journal`",
-            );
-        } else if log.brokers.is_given() || log.topic.is_given() {
-            self.say(
-                "relay.log",
-                "a journal has neither brokers nor a topic; take them out",
             );
         }
     }

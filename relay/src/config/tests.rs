@@ -122,10 +122,8 @@ relay:
 }
 
 #[test]
-fn what_this_version_does_not_have_is_said_and_never_ignored() {
+fn an_unknown_kind_of_sink_is_said_and_never_ignored() {
     let text = "
-relay:
-  log: {type: kafka, brokers: [a], topic: b}
 sinks:
   console: {type: stdout}
   metrics: {type: prometheus}
@@ -134,19 +132,67 @@ policies:
   sources: [{type: git, path: x}]
 ";
     let found = problems(text);
-    let start = "c.yaml:3: relay.log.type: ";
-    let problem = found.iter().find(|problem| problem.starts_with(start));
-    let problem = problem.unwrap_or_else(|| panic!("no {start} in {found:#?}"));
-    assert!(
-        problem.contains("not available in this version"),
-        "{problem}"
-    );
     let typo = found
         .iter()
         .find(|problem| problem.contains("sinks.typo.type"))
         .unwrap();
     assert!(!typo.contains("not available"), "{typo}");
-    assert_eq!(found.len(), 2, "{found:#?}");
+    assert_eq!(found.len(), 1, "{found:#?}");
+}
+
+#[test]
+#[cfg(feature = "kafka")]
+fn a_log_in_kafka_is_read_and_what_is_wrong_with_it_is_told_with_its_line() {
+    let good = "relay: {log: {type: kafka, brokers: ['kafka-0:9092']}}";
+    let log = read(good, &[]).unwrap().config.relay.log;
+    assert_eq!(
+        (log.kind, log.topic(), log.partitions(), log.replication),
+        (LogKind::Kafka, "cresset-log", 12, None)
+    );
+    for (text, path, part) in [
+        ("{type: kafka}", "relay.log.brokers", "kafka-0:9092"),
+        ("{brokers: [a]}", "relay.log", "type: kafka"),
+        (
+            "{type: kafka, brokers: ['a b']}",
+            "relay.log.brokers[0]",
+            "HOST:PORT",
+        ),
+        (
+            "{type: kafka, brokers: [a], topic: 'a/b'}",
+            "relay.log.topic",
+            "`a/b`",
+        ),
+        (
+            "{type: kafka, brokers: [a], partitions: 0}",
+            "relay.log.partitions",
+            "1 to 1000",
+        ),
+        (
+            "{type: kafka, brokers: [a], sasl: {username: u}}",
+            "relay.log.sasl.password_file",
+            "missing",
+        ),
+    ] {
+        let found = problems(&format!("\nrelay:\n  log: {text}\n"));
+        let start = format!("c.yaml:3: {path}: ");
+        let told = found.iter().find(|problem| problem.starts_with(&start));
+        assert!(
+            told.is_some_and(|told| told.contains(part)),
+            "{text}: {found:#?}"
+        );
+    }
+    let holding = "
+relay: {log: {type: kafka, brokers: [a]}}
+sinks:
+  siem: {type: webhook, url: 'http://127.0.0.1/', when_full: refuse}
+";
+    let found = problems(holding);
+    assert!(
+        found
+            .iter()
+            .any(|told| told.starts_with("c.yaml:4: sinks.siem.when_full: ")),
+        "{found:#?}"
+    );
 }
 
 #[test]

@@ -127,10 +127,10 @@ impl Fanout {
             changes.added.push(name.clone());
             made.lasting = turn.shelf.get(name).cloned();
             if made.lasting.is_none() {
-                let lasting = self.inner.lasting(name, &made.outlet.common);
+                let lasting = self.inner.lasting(&made.outlet);
                 let lasting = lasting.inspect_err(|_| {
                     // They hold nothing back for sinks that there will not be.
-                    opened.iter().for_each(|lasting| lasting.cursor.retire());
+                    opened.iter().for_each(|lasting| lasting.retire());
                 })?;
                 opened.push(lasting.clone());
                 made.lasting = Some(lasting);
@@ -146,7 +146,7 @@ impl Fanout {
             lasting,
         } = made;
         let lasting = lasting?;
-        lasting.cursor.take_up(when_full(&outlet.common));
+        lasting.take_up(when_full(&outlet.common));
         let resized = lasting
             .dead_letters
             .resize(outlet.common.dead_letters_max_size);
@@ -166,7 +166,7 @@ fn shelve(unit: &Unit, turn: &mut Turn, changes: &mut Changes) {
         return;
     }
     let lasting = unit.post.health.lasting();
-    lasting.cursor.retire();
+    lasting.retire();
     turn.shelf.insert(name.clone(), lasting);
     changes.removed.push(name);
 }

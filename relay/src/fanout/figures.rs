@@ -53,11 +53,11 @@ impl Figures {
             )?,
             expired: counter(
                 "expired_total",
-                "Events that left the journal before the sink came to them.",
+                "Events that left the log before the sink came to them.",
             )?,
             corrupt: counter(
                 "corrupt_total",
-                "Events that the journal could not read any more.",
+                "Events that the log could not read any more.",
             )?,
             retries: counter(
                 "retries_total",
@@ -78,7 +78,7 @@ impl Figures {
             dead_kept: gauge("dead_letters", "Dead letters on disk.")?,
             pending: gauge(
                 "pending",
-                "Events between the sink's cursor and the journal's end.",
+                "Events between the sink's cursor and the log's end.",
             )?,
             up: gauge("up", "1 while the destination takes events.")?,
             paused: gauge("paused", "1 while an administrator has paused the sink.")?,
@@ -134,7 +134,7 @@ impl Figures {
 
     fn fill(&self, health: &Health) {
         let labels = &[health.name.as_str(), health.kind];
-        let stats = health.cursor.stats();
+        let stats = health.lanes.stats();
         let status = health.status_of(&stats);
         let dead = health.dead_letters.count();
         for (counter, value) in [

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
-use journal::{Cursor, CursorStats};
+use journal::{Account, CursorStats, Seq, WhenFull};
 use prometheus::Registry;
 use proto::query::SinkStatus;
 
@@ -12,7 +12,7 @@ use super::dead_letters::DeadLetters;
 use super::pace::Pace;
 use super::pauses::Pause;
 use super::taps::Taps;
-use crate::log::unix_nanoseconds;
+use crate::log::{Cursor, Supply, unix_nanoseconds};
 
 /// What a sink does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,8 @@ pub(super) struct Health {
 /// What of a sink outlives a change of its settings; a cheap handle.
 #[derive(Clone)]
 pub(super) struct Lasting {
-    pub(super) cursor: Arc<Cursor>,
+    pub(super) supply: Supply,
+    pub(super) lanes: Arc<Lanes>,
     pub(super) dead_letters: Arc<DeadLetters>,
     pub(super) taps: Arc<Taps>,
     pub(super) pace: Arc<Pace>,
@@ -57,15 +58,94 @@ pub(super) struct Lasting {
 }
 
 impl Lasting {
-    pub(super) fn new(cursor: Cursor, dead_letters: DeadLetters, pause: Option<Pause>) -> Self {
+    pub(super) fn new(supply: Supply, dead_letters: DeadLetters, pause: Option<Pause>) -> Self {
+        let lanes = Lanes::default();
+        if let Supply::Lane(lane) = &supply {
+            lanes.opened(&lane.cursor);
+        }
         Lasting {
-            cursor: Arc::new(cursor),
+            supply,
+            lanes: Arc::new(lanes),
             dead_letters: Arc::new(dead_letters),
             taps: Arc::default(),
             pace: Arc::default(),
             retries: Arc::default(),
             pause: Arc::new(Mutex::new(pause)),
         }
+    }
+}
+
+impl Lasting {
+    /// It holds nothing back from now on.
+    pub(super) fn retire(&self) {
+        if let Supply::Lane(lane) = &self.supply {
+            lane.cursor.retire();
+        }
+    }
+
+    /// It holds records back again, in this way when the log is full.
+    pub(super) fn take_up(&self, when_full: WhenFull) {
+        if let Supply::Lane(lane) = &self.supply {
+            lane.cursor.take_up(when_full);
+        }
+    }
+}
+
+/// What all lanes of a sink have come to.
+#[derive(Default)]
+pub(super) struct Lanes(Mutex<Books>);
+
+#[derive(Default)]
+struct Books {
+    lanes: Vec<Arc<dyn Cursor>>,
+    /// Of lanes that went to another relay.
+    past: Account,
+}
+
+impl Lanes {
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A lane is this relay's from now on.
+    pub(super) fn opened(&self, cursor: &Arc<dyn Cursor>) {
+        self.books().lanes.push(Arc::clone(cursor));
+    }
+
+    /// A lane is another relay's from now on; what was done here stays in the account.
+    pub(super) fn closed(&self, cursor: &Arc<dyn Cursor>) {
+        let mut books = self.books();
+        let before = books.lanes.len();
+        books.lanes.retain(|lane| !Arc::ptr_eq(lane, cursor));
+        if books.lanes.len() < before {
+            books.past += cursor.stats().account;
+        }
+    }
+
+    /// All lanes together.
+    pub(super) fn stats(&self) -> CursorStats {
+        let books = self.books();
+        if let [lane] = &books.lanes[..]
+            && books.past == Account::default()
+        {
+            return lane.stats();
+        }
+        let mut sum = CursorStats {
+            name: String::new(),
+            birth: Seq(0),
+            position: Seq(0),
+            pending: 0,
+            account: books.past,
+            journaled: books.past.total(),
+            retired: false,
+        };
+        for lane in books.lanes.iter().map(|lane| lane.stats()) {
+            sum.position.0 += lane.position.0;
+            sum.pending += lane.pending;
+            sum.account += lane.account;
+            sum.journaled += lane.journaled;
+        }
+        sum
     }
 }
 
@@ -171,7 +251,7 @@ impl Health {
     }
 
     fn status(&self) -> SinkStatus {
-        self.status_of(&self.cursor.stats())
+        self.status_of(&self.lanes.stats())
     }
 
     /// The status at the moment of these figures.

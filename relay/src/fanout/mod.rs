@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!            ┌ recent: decoded once, shared ┐        ┌──────── a task a sink ─────────────────────────┐
-//! journal ──▶│ the newest events            │──▶ filter ─▶ batch ─▶ up to `concurrency` in flight ─▶ Sink
+//! log ──────▶│ the newest events            │──▶ filter ─▶ batch ─▶ up to `concurrency` in flight ─▶ Sink
 //!            └──────────────────────────────┘        │                      │ outcomes, in any order  │
 //! cursor  ◀── position, account, state: one write ◀──┤ progress: what became of each event            │
 //! dead letters (a journal of their own) ◀────────────┘ before the cursor moves past a rejected one    │
 //! ```
 //!
+//! - With the log in Kafka a sink has a lane for each partition that its group gave to this relay (crew.rs); a lane is fed as
+//!   drawn, without the window.
 //! - A sink that is slow or away is a cursor that lags; no other sink, nor ingest, notices.
 //! - The cursor moves to the lowest event that is not finished. Finished is: delivered, filtered, or on disk among the dead
 //!   letters. After a crash the events from there on are sent again: at least once.
@@ -18,6 +20,7 @@
 
 pub(crate) mod backoff;
 mod change;
+mod crew;
 mod dead_letters;
 mod figures;
 mod flight;
@@ -43,7 +46,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use exporters::{Common, Sink, SinkConfig};
 use futures::future::join_all;
-use journal::{CursorError, Journal};
+use journal::CursorError;
 use proto::query::SinkStatus;
 use tokio::sync::Mutex as TurnMutex;
 
@@ -62,6 +65,7 @@ use self::pauses::Pauses;
 use self::recent::Recent;
 use self::task::Stop;
 use self::unit::{Ready, Unit};
+use crate::log::{Log, Numbering};
 use crate::traces::Traces;
 
 /// What the fan-out uses of the program around it.
@@ -102,7 +106,7 @@ pub enum BuildError {
     Cursor {
         /// The sink.
         name: String,
-        /// What the journal said.
+        /// What the log said.
         source: CursorError,
     },
     /// A sink's dead letters cannot be opened.
@@ -130,7 +134,7 @@ pub struct Fanout {
 }
 
 struct Inner {
-    journal: Journal,
+    log: Arc<dyn Log>,
     data_dir: PathBuf,
     pages: Option<Arc<dyn exporters::Pages>>,
     traces: Traces,
@@ -159,11 +163,11 @@ impl Fanout {
     /// # Errors
     /// [`BuildError`] names the sink.
     pub fn build(
-        journal: Journal,
+        log: impl Log + 'static,
         sinks: Vec<(String, SinkConfig)>,
         context: Context,
     ) -> Result<Fanout, BuildError> {
-        let fanout = Self::empty(journal, context)?;
+        let fanout = Self::empty(Arc::new(log), context)?;
         let outlets = sinks.into_iter().map(|(name, config)| {
             let outlet = fanout.inner.outlet(name, &config)?;
             Ok((Some(config), outlet))
@@ -177,15 +181,15 @@ impl Fanout {
     /// # Errors
     /// [`BuildError`] names the sink.
     pub fn over(
-        journal: Journal,
+        log: impl Log + 'static,
         outlets: Vec<Outlet>,
         context: Context,
     ) -> Result<Fanout, BuildError> {
         let outlets = outlets.into_iter().map(|outlet| (None, outlet)).collect();
-        Self::empty(journal, context)?.begin(outlets)
+        Self::empty(Arc::new(log), context)?.begin(outlets)
     }
 
-    fn empty(journal: Journal, context: Context) -> Result<Fanout, BuildError> {
+    fn empty(log: Arc<dyn Log>, context: Context) -> Result<Fanout, BuildError> {
         let board = Board::default();
         context
             .registry
@@ -198,12 +202,12 @@ impl Fanout {
             traces,
         } = context;
         let inner = Inner {
-            recent: Recent::new(journal.clone()),
+            recent: Recent::new(log.view()),
             pauses: Pauses::new(&data_dir),
             passed: Passed::start(&data_dir),
             units: ArcSwap::default(),
             turn: TurnMutex::default(),
-            journal,
+            log,
             data_dir,
             pages,
             traces,
@@ -217,14 +221,15 @@ impl Fanout {
     fn begin(self, outlets: Vec<(Option<SinkConfig>, Outlet)>) -> Result<Fanout, BuildError> {
         let inner = &self.inner;
         let ready = outlets.into_iter().map(|(settings, outlet)| {
-            let lasting = inner.lasting(&outlet.name, &outlet.common)?;
+            let lasting = inner.lasting(&outlet)?;
             Ok(inner.ready(settings, outlet, lasting))
         });
         let ready = ready.collect::<Result<Vec<Ready>, BuildError>>()?;
         let names: Vec<&str> = ready.iter().map(Ready::name).collect();
-        inner.journal.retire_cursors_except(&names);
+        inner.log.only(&names);
         inner.install(ready.into_iter().map(Ready::start).collect());
-        tokio::spawn(pace::keep(inner.board.downgrade(), inner.journal.clone()));
+        let places = (inner.log.numbering() == Numbering::Own).then(|| inner.log.view());
+        tokio::spawn(pace::keep(inner.board.downgrade(), places));
         Ok(self)
     }
 

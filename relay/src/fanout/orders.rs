@@ -13,14 +13,14 @@ use super::flight::Runway;
 pub(super) enum Order {
     /// Whether the sink is paused has changed: look again.
     Look,
-    /// Go back to this event.
+    /// Go back to what was kept then (unix nanoseconds) or later.
     Rewind {
-        to: u64,
+        since: u64,
         done: oneshot::Sender<Result<Moved, String>>,
     },
-    /// Leave out what comes before this event; none: all that is there.
+    /// Leave out what was kept before then (unix nanoseconds); none: all that is there.
     Skip {
-        to: Option<u64>,
+        until: Option<u64>,
         done: oneshot::Sender<Result<Moved, String>>,
     },
     /// Send something that does not come from the cursor.

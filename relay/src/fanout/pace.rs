@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use journal::{Journal, Seq};
+use journal::Seq;
 use tokio::task::spawn_blocking;
 
 use super::health::{Glance, Health};
-use crate::log::unix_nanoseconds;
+use crate::log::{View, unix_nanoseconds};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -65,32 +65,35 @@ impl Pace {
     }
 }
 
-/// Looks at all sinks until nobody shows them any more.
-pub(super) async fn keep(sinks: Glance, journal: Journal) {
+/// Looks at all sinks until nobody shows them any more. `log` is what their positions are places of; none: they are sums over
+/// lanes, and nothing is known of times.
+pub(super) async fn keep(sinks: Glance, log: Option<Arc<dyn View>>) {
     while let Some(all) = sinks.all() {
         for health in all.iter() {
-            look(health, &journal).await;
+            look(health, log.as_ref()).await;
         }
         drop(all);
         tokio::time::sleep(LOOK).await;
     }
 }
 
-async fn look(health: &Arc<Health>, journal: &Journal) {
-    let stats = health.cursor.stats();
+async fn look(health: &Arc<Health>, log: Option<&Arc<dyn View>>) {
+    let stats = health.lanes.stats();
     health.pace.note(stats.account.delivered, Instant::now());
     let at = stats.position.0;
     if stats.pending == 0 || health.pace.seen().oldest.0 == at {
         return;
     }
-    let journal = journal.clone();
-    let time = spawn_blocking(move || time_of(&journal, Seq(at))).await;
+    let Some(log) = log.cloned() else {
+        return;
+    };
+    let time = spawn_blocking(move || time_of(&*log, Seq(at))).await;
     health.pace.seen().oldest = (at, time.unwrap_or(0));
 }
 
 /// When a record was journaled, in unix nanoseconds; 0 if it cannot be read.
-fn time_of(journal: &Journal, seq: Seq) -> u64 {
-    let block = journal.reader(seq).next(1);
+fn time_of(log: &dyn View, seq: Seq) -> u64 {
+    let block = log.reader(seq).next(1);
     let first = block
         .ok()
         .and_then(|block| block.entries.into_iter().next());

@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use exporters::Encoded;
-use journal::{Block, Journal, ReadError, Reader, Seq};
+use journal::{Block, ReadError, Seq};
 use proto::Event;
 use tokio::sync::{Mutex as TurnMutex, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 
 use super::progress::Fate;
+use crate::log::{Reader, View};
 
 /// Bytes that one read asks the journal for.
 const READ_BYTES: usize = 1 << 20;
@@ -62,10 +63,10 @@ pub(super) enum Look {
 }
 
 pub(super) struct Recent {
-    journal: Journal,
+    view: Arc<dyn View>,
     window: Mutex<Window>,
     /// Held by whoever reads on.
-    turn: Arc<TurnMutex<Option<Reader>>>,
+    turn: Arc<TurnMutex<Option<Box<dyn Reader>>>>,
 }
 
 #[derive(Default)]
@@ -108,10 +109,10 @@ impl Window {
 }
 
 impl Recent {
-    pub(super) fn new(journal: Journal) -> Arc<Self> {
+    pub(super) fn new(view: Arc<dyn View>) -> Arc<Self> {
         let turn = Arc::new(TurnMutex::new(None));
         Arc::new(Recent {
-            journal,
+            view,
             window: Mutex::default(),
             turn,
         })
@@ -143,16 +144,16 @@ impl Recent {
 
     fn read_in_turn(
         &self,
-        mut turn: OwnedMutexGuard<Option<Reader>>,
+        mut turn: OwnedMutexGuard<Option<Box<dyn Reader>>>,
         next: u64,
     ) -> Result<(), ReadError> {
         // Where the window ends elsewhere, a sink has come back from far behind or the first one has just begun.
         let goes_on = self.window().end() == Some(next);
         let mut reader = match turn.take() {
             Some(reader) if goes_on => reader,
-            _ => self.journal.reader(Seq(next)),
+            _ => self.view.reader(Seq(next)),
         };
-        let pieces = read(&mut reader, next)?;
+        let pieces = read(&mut *reader, next)?;
         *turn = Some(reader);
         self.window().extend(pieces);
         Ok(())
@@ -160,7 +161,7 @@ impl Recent {
 }
 
 /// Reads one block and decodes it. Blocks the thread.
-pub(super) fn read(reader: &mut Reader, next: u64) -> Result<Vec<Piece>, ReadError> {
+pub(super) fn read(reader: &mut dyn Reader, next: u64) -> Result<Vec<Piece>, ReadError> {
     let block = reader.next(READ_BYTES)?;
     Ok(pieces(next, block))
 }

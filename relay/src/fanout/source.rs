@@ -1,26 +1,28 @@
-//! What one sink reads: the shared window where it can, the journal itself where it lags.
+//! What one lane of a sink reads: the window that all sinks share where there is one, the log itself where it lags.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use journal::{Journal, ReadError, Reader, Seq};
+use journal::{ReadError, Seq};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::recent::{self, Look, Piece, Recent};
+use crate::log::{Reader, View};
 
 /// After a journal that could not be read.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
 
 pub(super) struct Source {
-    journal: Journal,
-    recent: Arc<Recent>,
+    view: Arc<dyn View>,
+    /// None: nobody else reads the same.
+    recent: Option<Arc<Recent>>,
     committed: watch::Receiver<Seq>,
     next: u64,
     /// Pieces of a read of our own.
     own: VecDeque<Piece>,
-    reader: Option<(u64, Reader)>,
+    reader: Option<(u64, Box<dyn Reader>)>,
     /// Kept here, so that a caller may stop waiting and come back.
     reading: Option<Reading>,
 }
@@ -32,13 +34,13 @@ enum Reading {
     Own(JoinHandle<Own>),
 }
 
-type Own = (Reader, Result<Vec<Piece>, ReadError>);
+type Own = (Box<dyn Reader>, Result<Vec<Piece>, ReadError>);
 
 impl Source {
-    pub(super) fn new(journal: Journal, recent: Arc<Recent>, next: u64) -> Self {
-        let committed = journal.subscribe();
+    pub(super) fn new(view: Arc<dyn View>, recent: Option<Arc<Recent>>, next: u64) -> Self {
+        let committed = view.subscribe();
         Source {
-            journal,
+            view,
             recent,
             committed,
             next,
@@ -74,12 +76,17 @@ impl Source {
             if let Some(piece) = self.own.pop_front() {
                 return Ok(self.hand_out(piece));
             }
-            match self.recent.look(self.next) {
+            let Some(recent) = self.recent.clone() else {
+                self.wait_alone().await;
+                self.read_alone();
+                continue;
+            };
+            match recent.look(self.next) {
                 Look::Here(piece) => return Ok(self.hand_out(piece)),
                 Look::Behind => self.read_alone(),
                 Look::Unread => {
                     self.wait_for_more().await;
-                    self.reading = self.recent.read_on(self.next).await.map(Reading::Shared);
+                    self.reading = recent.read_on(self.next).await.map(Reading::Shared);
                 }
             }
         }
@@ -103,14 +110,28 @@ impl Source {
         }
     }
 
-    fn read_alone(&mut self) {
+    /// Waits for something to read where nobody else reads it.
+    async fn wait_alone(&mut self) {
+        let (next, mut reader) = self.own_reader();
+        let more = reader.wait().await;
+        self.reader = Some((next, reader));
+        if !more {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn own_reader(&mut self) -> (u64, Box<dyn Reader>) {
         let next = self.next;
-        let mut reader = match self.reader.take() {
-            Some((at, reader)) if at == next => reader,
-            _ => self.journal.reader(Seq(next)),
-        };
+        match self.reader.take() {
+            Some((at, reader)) if at == next => (next, reader),
+            _ => (next, self.view.reader(Seq(next))),
+        }
+    }
+
+    fn read_alone(&mut self) {
+        let (next, mut reader) = self.own_reader();
         self.reading = Some(Reading::Own(tokio::task::spawn_blocking(move || {
-            let pieces = recent::read(&mut reader, next);
+            let pieces = recent::read(&mut *reader, next);
             (reader, pieces)
         })));
     }
@@ -137,7 +158,7 @@ impl Source {
 
 enum Done {
     Shared(Result<(), ReadError>),
-    Own(Reader, Result<Vec<Piece>, ReadError>),
+    Own(Box<dyn Reader>, Result<Vec<Piece>, ReadError>),
     /// The runtime ends, or the read panicked; it is started again.
     Died,
 }

@@ -58,7 +58,6 @@ pub(crate) struct Steered {
 pub(crate) struct Steering {
     post: Arc<Post>,
     pauses: Pauses,
-    journal: journal::Journal,
 }
 
 impl Fanout {
@@ -78,7 +77,6 @@ impl Fanout {
         Ok(Steering {
             post: Arc::clone(&unit.post),
             pauses: self.inner.pauses.clone(),
-            journal: self.inner.journal.clone(),
         })
     }
 }
@@ -148,8 +146,7 @@ impl Steering {
     /// # Errors
     /// The sink cannot go back, or stands before that.
     pub(crate) async fn rewind(&self, since: u64) -> Result<Steered, SteerError> {
-        let to = self.event_at(since).await?;
-        self.moved(|done| Order::Rewind { to, done }).await
+        self.moved(|done| Order::Rewind { since, done }).await
     }
 
     /// What came before then (unix nanoseconds; none: before now) is left out.
@@ -157,19 +154,7 @@ impl Steering {
     /// # Errors
     /// The sink stands after that.
     pub(crate) async fn skip(&self, until: Option<u64>) -> Result<Steered, SteerError> {
-        let to = match until {
-            Some(until) => Some(self.event_at(until).await?),
-            None => None,
-        };
-        self.moved(|done| Order::Skip { to, done }).await
-    }
-
-    /// The first event that was journaled then or later.
-    async fn event_at(&self, time: u64) -> Result<u64, SteerError> {
-        let journal = self.journal.clone();
-        let found = tokio::task::spawn_blocking(move || journal.seek_time(time)).await;
-        let found = found.map_err(|e| self.refused(e))?;
-        found.map(|seq| seq.0).map_err(|e| self.refused(e))
+        self.moved(|done| Order::Skip { until, done }).await
     }
 
     async fn moved(

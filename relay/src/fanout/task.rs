@@ -16,7 +16,7 @@ use exporters::{Common, Encoded};
 use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::FuturesUnordered;
-use journal::{CursorError, Journal, Seq};
+use journal::{CursorError, Seq};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -28,9 +28,10 @@ use super::passed::{Passed, Word};
 use super::progress::{Fate, Progress};
 use super::recent::{Piece, Recent, Run};
 use super::source::Source;
+use crate::log::{Cursor, Lane, View};
 
-/// The cursor moves at most so often; the journal makes moves durable in the same rhythm.
-const SAVE_EVERY: Duration = Duration::from_millis(100);
+/// How often a sink whose old end is not known yet looks whether it has come there.
+const LOOK_BEHIND: Duration = Duration::from_millis(200);
 /// For the last words of a sink and the last move of its cursor.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// Stretches of one fate that may stand between the cursor and the newest event read.
@@ -79,9 +80,12 @@ pub(super) struct Task {
     health: Arc<Health>,
     runway: Runway,
     common: Common,
-    journal: Journal,
+    view: Arc<dyn View>,
+    cursor: Arc<dyn Cursor>,
+    /// The cursor moves at most so often.
+    rhythm: Duration,
     orders: Orders,
-    /// For an administrator, besides what the journal has.
+    /// For an administrator, besides what the log has.
     errands: VecDeque<Errand>,
     source: Source,
     /// The sink has a snapshot, which goes with the position.
@@ -96,14 +100,17 @@ pub(super) struct Task {
     hold: Hold,
     saving: Option<BoxFuture<'static, Result<(), CursorError>>>,
     saved: Instant,
-    /// The journal's end at start, until the sink has come there.
-    behind: Option<Seq>,
+    /// The sink has not come to where the log ended at start.
+    behind: bool,
+    /// That end, once it is known.
+    old_end: Option<Seq>,
     read_again: Option<Instant>,
     /// Draining: the last event that is still sent.
     until: Option<u64>,
     /// Another task goes on when what is under way has landed.
     handing_over: bool,
-    passed: Passed,
+    /// None: its places are those of one lane of many.
+    passed: Option<Passed>,
 }
 
 /// What comes back from a flight.
@@ -135,21 +142,30 @@ impl Task {
         health: Arc<Health>,
         runway: Runway,
         common: Common,
-        journal: Journal,
-        recent: Arc<Recent>,
+        lane: Lane,
+        recent: Option<Arc<Recent>>,
         orders: Orders,
-        passed: Passed,
+        passed: Option<Passed>,
     ) -> Self {
-        let next = health.cursor.position().0;
+        let Lane {
+            view,
+            cursor,
+            rhythm,
+            shared: _,
+        } = lane;
+        let next = cursor.position().0;
         Task {
-            source: Source::new(journal.clone(), recent, next),
+            source: Source::new(Arc::clone(&view), recent, next),
             stateful: runway.sink.snapshot().is_some(),
             progress: Progress::new(next),
-            behind: Some(journal.committed()),
+            behind: true,
+            old_end: view.old_end(),
             health,
             runway,
             common,
-            journal,
+            view,
+            cursor,
+            rhythm,
             orders,
             errands: VecDeque::new(),
             piece: None,
@@ -166,10 +182,6 @@ impl Task {
         }
     }
 
-    pub(super) fn health(&self) -> &Arc<Health> {
-        &self.health
-    }
-
     /// Feeds the sink until told to stop, then drains it for as long as it was told.
     pub(super) async fn run(mut self, mut told: watch::Receiver<Option<Stop>>) {
         let stop = tokio::select! {
@@ -182,10 +194,10 @@ impl Task {
         };
         if let Some(stop) = stop {
             match stop {
-                Stop::Drain(_) => self.until = Some(self.journal.committed().0),
+                Stop::Drain(_) => self.until = Some(self.view.committed().0),
                 Stop::HandOver(_) => (self.until, self.handing_over) = (Some(0), true),
             }
-            // What is not done by then waits in the journal.
+            // What is not done by then waits in the log.
             let _ = timeout(stop.grace(), self.feed()).await;
         }
         let within = stop.map_or(CLOSE_WITHIN, Stop::close_within);
@@ -216,7 +228,7 @@ impl Task {
                 read = self.source.piece(), if self.wants_more() => match read {
                     Ok(piece) => self.piece = Some(piece),
                     Err(error) => {
-                        self.health.error(&format!("the journal cannot be read: {error}"));
+                        self.health.error(&format!("the log cannot be read: {error}"));
                         self.read_again = Some(Instant::now() + Source::after_error());
                     }
                 },
@@ -266,8 +278,12 @@ impl Task {
     }
 
     fn tell_caught_up(&mut self) {
-        if self.behind.is_some_and(|end| self.progress.low() > end.0) {
-            self.behind = None;
+        if !self.behind {
+            return;
+        }
+        self.old_end = self.old_end.or_else(|| self.view.old_end());
+        if self.old_end.is_some_and(|end| self.progress.low() > end.0) {
+            self.behind = false;
             self.runway.sink.caught_up();
         }
     }
@@ -348,7 +364,10 @@ impl Task {
             }
         }
         if self.may_save() {
-            moments.push(self.saved + SAVE_EVERY);
+            moments.push(self.saved + self.rhythm);
+        }
+        if self.behind && self.old_end.is_none() {
+            moments.push(now + LOOK_BEHIND);
         }
         moments.extend(self.read_again);
         moments.into_iter().min()
@@ -411,7 +430,7 @@ impl Task {
 
     fn save(&mut self) {
         let now = Instant::now();
-        if self.may_save() && (now >= self.saved + SAVE_EVERY || self.until.is_some()) {
+        if self.may_save() && (now >= self.saved + self.rhythm || self.until.is_some()) {
             self.saved = now;
             let from = self.progress.start();
             let (to, account) = self.progress.take();
@@ -421,22 +440,27 @@ impl Task {
             } else {
                 None
             };
-            let health = Arc::clone(&self.health);
-            let save = async move { health.cursor.advance(Seq(to), account, state).await };
+            let cursor = Arc::clone(&self.cursor);
+            let save = async move { cursor.advance(Seq(to), account, state).await };
             self.saving = Some(save.boxed());
         }
     }
 
     /// For whoever asks later what became of an event.
     fn note_passed(&mut self, from: u64, to: u64) {
-        let sink = self.health.name();
-        self.passed.note(sink, from, to, Word::Done);
+        self.note(from, to, Word::Done);
         for (range, fate) in self.progress.lost() {
             let word = match fate {
                 Fate::Expired => Word::Expired,
                 _ => Word::Corrupt,
             };
-            self.passed.note(sink, range.start, range.end, word);
+            self.note(range.start, range.end, word);
+        }
+    }
+
+    fn note(&self, from: u64, to: u64, word: Word) {
+        if let Some(passed) = &self.passed {
+            passed.note(self.health.name(), from, to, word);
         }
     }
 
@@ -503,8 +527,8 @@ async fn settled(
 
 fn gap(count: u64, fate: Fate) -> String {
     match fate {
-        Fate::Expired => format!("{count} events left the journal before this sink came to them"),
-        _ => format!("{count} events of the journal are damaged and cannot be sent"),
+        Fate::Expired => format!("{count} events left the log before this sink came to them"),
+        _ => format!("{count} events of the log are damaged and cannot be sent"),
     }
 }
 

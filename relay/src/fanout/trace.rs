@@ -79,7 +79,7 @@ impl Fanout {
 
 fn at(post: &Post, passed: &Passed, sought: &Sought) -> Traced {
     let health = &post.health;
-    let stats = health.cursor.stats();
+    let stats = health.lanes.stats();
     if let Some(place) = sought.place.filter(|place| *place >= stats.position.0) {
         return pending(post, stats.position.0, place);
     }
@@ -115,7 +115,7 @@ fn at(post: &Post, passed: &Passed, sought: &Sought) -> Traced {
 
 /// It waits, and why.
 fn pending(post: &Post, position: u64, place: u64) -> Traced {
-    let status = post.health.status_of(&post.health.cursor.stats());
+    let status = post.health.status_of(&post.health.lanes.stats());
     let before = place.saturating_sub(position);
     let mut reason = match before {
         0 => format!("it is the next one; the sink is {}", status.state),

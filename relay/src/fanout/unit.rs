@@ -12,12 +12,14 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
+use super::crew::Crew;
 use super::dead_letters::DeadLetters;
 use super::flight::Runway;
 use super::health::{Health, Lasting, StoppedOnDrop};
 use super::steer::Post;
 use super::task::{Stop, Task};
 use super::{BuildError, Inner, Outlet, orders};
+use crate::log::{Supply, Want};
 
 /// Beyond what a task may take by itself: it waits for nothing without a bound, so this is never reached.
 const BEYOND: Duration = Duration::from_secs(30);
@@ -71,7 +73,24 @@ impl Unit {
 pub(super) struct Ready {
     settings: Option<SinkConfig>,
     post: Arc<Post>,
-    task: Task,
+    feeder: Feeder,
+}
+
+/// What feeds a sink.
+enum Feeder {
+    /// One lane, from the start.
+    Task(Box<Task>),
+    /// Lanes that come and go.
+    Crew(Box<Crew>),
+}
+
+impl Feeder {
+    async fn run(self, told: watch::Receiver<Option<Stop>>) {
+        match self {
+            Feeder::Task(task) => task.run(told).await,
+            Feeder::Crew(crew) => crew.run(told).await,
+        }
+    }
 }
 
 impl Ready {
@@ -83,10 +102,10 @@ impl Ready {
         let Ready {
             settings,
             post,
-            task,
+            feeder,
         } = self;
         let (stop, told) = watch::channel(None);
-        let task = spawn(task, told);
+        let task = spawn(Arc::clone(&post.health), feeder, told);
         Arc::new(Unit {
             settings,
             post,
@@ -96,14 +115,17 @@ impl Ready {
     }
 }
 
-fn spawn(task: Task, told: watch::Receiver<Option<Stop>>) -> JoinHandle<()> {
-    let health = Arc::clone(task.health());
+fn spawn(
+    health: Arc<Health>,
+    feeder: Feeder,
+    told: watch::Receiver<Option<Stop>>,
+) -> JoinHandle<()> {
     // As grave as the gravest line in it, so that a log of warnings says whose they are.
     let span = tracing::error_span!("sink", name = health.name());
     let life = async move {
         // However the task ends, in a panic too.
         let _stopped = StoppedOnDrop(&health);
-        task.run(told).await;
+        feeder.run(told).await;
     };
     tokio::spawn(life.instrument(span))
 }
@@ -128,7 +150,8 @@ impl Inner {
     }
 
     /// Opens what outlives a sink's settings. Blocks for a sync of a new cursor.
-    pub(super) fn lasting(&self, name: &str, common: &Common) -> Result<Lasting, BuildError> {
+    pub(super) fn lasting(&self, outlet: &Outlet) -> Result<Lasting, BuildError> {
+        let Outlet { name, common, .. } = outlet;
         let options = CursorOptions {
             start: match common.start {
                 exporters::Start::End => journal::Start::End,
@@ -136,9 +159,13 @@ impl Inner {
             },
             when_full: when_full(common),
         };
-        let cursor = self
-            .journal
-            .cursor(name, options)
+        let want = Want {
+            options,
+            sums: outlet.sink.snapshot().is_some(),
+        };
+        let supply = self
+            .log
+            .supply(name, want)
             .map_err(|source| BuildError::Cursor {
                 name: name.to_owned(),
                 source,
@@ -158,7 +185,7 @@ impl Inner {
                 "the sink is paused; `cresset sink resume {name}` lets it go on"
             );
         }
-        Ok(Lasting::new(cursor, dead_letters, pause))
+        Ok(Lasting::new(supply, dead_letters, pause))
     }
 
     /// Puts a sink behind its cursor.
@@ -175,12 +202,14 @@ impl Inner {
             sink,
             figures,
         } = outlet;
-        if let Some(state) = lasting.cursor.state()
+        if let Supply::Lane(lane) = &lasting.supply
+            && let Some(state) = lane.cursor.state()
             && let Err(error) = sink.restore(&state)
         {
             tracing::warn!(sink = name, %error, "the sink begins without what it remembered");
         }
         let sink: Arc<dyn Sink> = sink.into();
+        let supply = lasting.supply.clone();
         let health = Arc::new(Health::new(name, kind, lasting, figures));
         let runway = Runway {
             sink: Arc::clone(&sink),
@@ -196,20 +225,22 @@ impl Inner {
             sink,
             common: common.clone(),
         };
-        let (recent, passed) = (Arc::clone(&self.recent), self.passed.clone());
-        let task = Task::new(
-            health,
-            runway,
-            common,
-            self.journal.clone(),
-            recent,
-            ordered,
-            passed,
-        );
+        let feeder = match supply {
+            Supply::Lane(lane) => {
+                let recent = lane.shared.then(|| Arc::clone(&self.recent));
+                let passed = Some(self.passed.clone());
+                let task = Task::new(health, runway, common, lane, recent, ordered, passed);
+                Feeder::Task(Box::new(task))
+            }
+            Supply::Share(join) => {
+                let crew = Crew::new(health, runway, common, join, ordered);
+                Feeder::Crew(Box::new(crew))
+            }
+        };
         Ready {
             settings,
             post: Arc::new(post),
-            task,
+            feeder,
         }
     }
 

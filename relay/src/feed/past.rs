@@ -14,13 +14,14 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use journal::{Block, Journal, ReadError, Reader, Seq};
+use journal::{Block, ReadError, Seq};
 use proto::Kind;
 use tokio::sync::OnceCell;
 
 use super::frames::Frames;
 use super::reader::read_patiently;
 use super::tail::kind_index;
+use crate::log::{Reader, View};
 
 /// Most stretches that are kept; what they hold is bounded in bytes besides.
 const KEPT: usize = 64;
@@ -32,11 +33,11 @@ pub(crate) struct Stretch {
     size: usize,
     frames: [OnceLock<Frames>; 3],
     /// Stands behind the block until whoever reads on takes it.
-    onward: Mutex<Option<Reader>>,
+    onward: Mutex<Option<Box<dyn Reader>>>,
 }
 
 impl Stretch {
-    fn new(block: Block, onward: Reader) -> Stretch {
+    fn new(block: Block, onward: Box<dyn Reader>) -> Stretch {
         let size: usize = block.entries.iter().map(|entry| entry.payload.len()).sum();
         Stretch {
             block,
@@ -52,7 +53,7 @@ impl Stretch {
     }
 
     /// The reader that stands at `position`, if it is this one's.
-    fn onward(&self, position: Seq) -> Option<Reader> {
+    fn onward(&self, position: Seq) -> Option<Box<dyn Reader>> {
         let mut onward = lock(&self.onward);
         onward.take_if(|reader| reader.position() == position)
     }
@@ -102,14 +103,14 @@ impl Past {
     /// As the journal's; whoever comes next tries again.
     pub(crate) async fn read(
         &self,
-        journal: &Journal,
+        log: &dyn View,
         position: Seq,
         before: Option<&Stretch>,
     ) -> Result<Arc<Stretch>, ReadError> {
         let cell = self.cell(position);
         let read = cell.get_or_try_init(|| async {
             let onward = before.and_then(|stretch| stretch.onward(position));
-            let reader = onward.unwrap_or_else(|| journal.reader(position));
+            let reader = onward.unwrap_or_else(|| log.reader(position));
             let (reader, block) = read_patiently(reader).await;
             Ok(Arc::new(Stretch::new(block?, reader)))
         });
@@ -159,7 +160,7 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use journal::{Config, RealDisk, Record};
+    use journal::{Config, Journal, RealDisk, Record};
 
     use super::*;
 

@@ -15,13 +15,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::Stream;
-use journal::{Entry, ReadError, Reader as JournalReader, Seq};
+use journal::{Entry, ReadError, Seq};
 use proto::{Kind, feeder};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use crate::access::Namespaces;
 use crate::filter::Filter;
+use crate::log::Reader;
 
 use super::frames::{Frames, frame};
 use super::past::Stretch;
@@ -71,7 +72,7 @@ impl Place {
 
     /// Has retention taken what this reader had still to read?
     pub(crate) fn is_expired(&self) -> bool {
-        self.position >= self.counted_from && self.position < self.tail.journal().first()
+        self.position >= self.counted_from && self.position < self.tail.log().first()
     }
 
     /// Goes to fresh events; how many of each kind lie between.
@@ -102,7 +103,7 @@ impl Place {
     /// Reads the journal behind the rings, off the threads that serve everybody; shared with who reads there, too.
     pub(crate) async fn read_past(&mut self) -> Result<Arc<Stretch>, ReadError> {
         let (tail, before) = (&self.tail, self.behind.as_deref());
-        let read = tail.past().read(tail.journal(), self.position, before);
+        let read = tail.past().read(&**tail.log(), self.position, before);
         let stretch = read.await?;
         self.behind = Some(stretch.clone());
         Ok(stretch)
@@ -123,8 +124,8 @@ impl Drop for Place {
 /// Reads a block off the threads that serve everybody. The disk is asked again before its error counts: the journal
 /// reads around a place that keeps failing.
 pub(crate) async fn read_patiently(
-    mut reader: JournalReader,
-) -> (JournalReader, Result<journal::Block, ReadError>) {
+    mut reader: Box<dyn Reader>,
+) -> (Box<dyn Reader>, Result<journal::Block, ReadError>) {
     let read = tokio::task::spawn_blocking(move || {
         let mut block = reader.next(READ);
         for _ in 0..ATTEMPTS {
@@ -319,7 +320,7 @@ impl Feed {
 }
 
 pub(crate) fn unreadable(error: ReadError) -> Status {
-    Status::data_loss(format!("cannot read the journal: {error}"))
+    Status::data_loss(format!("cannot read the log: {error}"))
 }
 
 /// The framed `feeder.Message` that tells of a loss at the feed, and of how much if that may be known.

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use journal::{Entry, Journal, Seq};
+use journal::{Entry, Seq};
 use prometheus::{IntCounterVec, IntGauge, Opts};
 use proto::Kind;
 use tokio::sync::{mpsc, watch};
@@ -28,6 +28,7 @@ use tonic::Status;
 use super::frames::Frames;
 use super::past::Past;
 use super::ring::{Counts, Found, Ring};
+use crate::log::View;
 
 /// How much of the journal is read at a time, in bytes. A client that stops reading holds on to one block, so this
 /// times the number of clients is what they can pin.
@@ -104,7 +105,7 @@ pub struct Tail {
 }
 
 struct Inner {
-    journal: Journal,
+    log: Arc<dyn View>,
     config: Config,
     /// Of the configuration in force, in nanoseconds.
     max_lag: AtomicU64,
@@ -157,7 +158,7 @@ pub(crate) struct Start {
 impl Tail {
     /// Starts the task that reads the journal's end; it ends with [`Tail::stop`].
     pub fn start(
-        journal: Journal,
+        log: impl View + 'static,
         config: Config,
         registry: &Registry,
     ) -> Result<Tail, prometheus::Error> {
@@ -171,7 +172,7 @@ impl Tail {
             records: Ring::new(ring),
         };
         let inner = Arc::new(Inner {
-            journal,
+            log: Arc::new(log),
             max_lag: AtomicU64::new(nanoseconds(config.max_lag)),
             config,
             metrics: Metrics::new(registry)?,
@@ -221,8 +222,8 @@ impl Tail {
         Kind::ALL.map(|kind| (kind, self.inner.metrics.missed(kind).get()))
     }
 
-    pub(crate) fn journal(&self) -> &Journal {
-        &self.inner.journal
+    pub(crate) fn log(&self) -> &Arc<dyn View> {
+        &self.inner.log
     }
 
     /// A live reader that is further behind jumps.
@@ -247,7 +248,7 @@ impl Tail {
     /// Becomes a reader of a lane, until [`Tail::leave`].
     pub(crate) fn join(&self, lane: Lane) -> Start {
         let mut rings = self.inner.lock();
-        let live = Seq(self.inner.journal.committed().0 + 1);
+        let live = Seq(self.inner.log.committed().0 + 1);
         if rings.readers.iter().all(|readers| *readers == 0) {
             rings.restart(live);
         }
@@ -377,7 +378,7 @@ impl Inner {
 
     /// One run: ends when there are no readers or another run began.
     async fn read_on(&self, run: u64, mut position: Seq) {
-        let mut reader = self.journal.reader(position);
+        let mut reader = self.log.reader(position);
         let mut readers = self.readers.subscribe();
         loop {
             match reader.next(READ) {
@@ -390,12 +391,12 @@ impl Inner {
                 }
                 Ok(_) => {
                     tokio::select! {
-                        true = reader.wait() => {} // false: the journal is closed, and there will be no more
+                        true = reader.wait() => {} // false: the log is closed, and there will be no more
                         _ = readers.changed() => if self.is_over(run) { return },
                     }
                 }
                 Err(error) => {
-                    tracing::error!(%error, position = position.0, "feeds cannot read the journal");
+                    tracing::error!(%error, position = position.0, "feeds cannot read the log");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }

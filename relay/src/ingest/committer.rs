@@ -9,6 +9,7 @@
 //! outlives its session, so that what was given to the journal is accounted for by its outcome.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -25,7 +26,7 @@ use tonic::{Code, Status};
 use super::accounts::Entry;
 use super::budget::Share;
 use super::{Accounts, Rejection};
-use crate::log::Log;
+use crate::log::{Appended, Refused, Store};
 use crate::received::Reservation;
 use crate::traces::Journey;
 
@@ -43,6 +44,8 @@ const LAST_ACKS: Duration = Duration::from_secs(5);
 
 /// A checked batch.
 pub(super) struct Work {
+    /// Whose they are.
+    pub(super) from: Arc<str>,
     pub(super) stream: StreamId,
     /// The last sequence of the batch.
     pub(super) up_to: u64,
@@ -89,7 +92,7 @@ type Replies = mpsc::Sender<Result<link::FromRelay, Status>>;
 impl Committer {
     /// A sensor with too many answers before it may take `patience` to read the next one.
     pub(super) fn start(
-        log: Log,
+        log: Store,
         accounts: Accounts,
         replies: Replies,
         patience: Duration,
@@ -149,33 +152,35 @@ struct Outcome {
     written: Result<(), AppendError>,
 }
 
-async fn commit(log: Log, work: Work) -> Outcome {
+async fn commit(log: Store, work: Work) -> Outcome {
     let Work {
+        from,
         stream,
         up_to,
         events,
-        rejected,
+        mut rejected,
         reservation,
         share,
         mut entry,
         mut journey,
     } = work;
-    let count = events.len();
-    let written = if count == 0 {
+    let written = if events.is_empty() {
         Ok(())
     } else {
         if let Some(journey) = &mut journey {
             journey.appends();
         }
-        let written = log.append(events).await;
+        let sequences: Vec<u64> = events.iter().map(|event| event.id.sequence).collect();
+        let written = log.append(from, events).await;
         if let Some(journey) = journey {
             journey.appended(&written);
         }
-        written.map(drop)
+        written.map(|Appended { refused, .. }| {
+            entry.rejected(refused.len());
+            entry.acknowledged(sequences.len() - refused.len());
+            reject(&mut rejected, &sequences, &refused);
+        })
     };
-    if written.is_ok() {
-        entry.acknowledged(count);
-    }
     // By now the events are received, or free for the next attempt.
     drop((entry, reservation, share));
     Outcome {
@@ -184,6 +189,19 @@ async fn commit(log: Log, work: Work) -> Outcome {
         rejected,
         written,
     }
+}
+
+/// Adds what the log can never keep, in the order of the sequences.
+fn reject(rejected: &mut Vec<(u64, Rejection)>, sequences: &[u64], refused: &[Refused]) {
+    let told = refused.iter().filter_map(|refused| {
+        let why = proto::Malformed::TooLarge {
+            size: refused.size,
+            limit: refused.limit,
+        };
+        Some((*sequences.get(refused.index)?, Rejection::from(why)))
+    });
+    rejected.extend(told);
+    rejected.sort_unstable_by_key(|(sequence, _)| *sequence);
 }
 
 struct Task {
@@ -201,7 +219,7 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, log: Log) {
+    async fn run(mut self, log: Store) {
         let (mut open, mut last) = (true, None);
         loop {
             let finishing = !open && self.running.is_empty();

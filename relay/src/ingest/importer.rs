@@ -20,6 +20,8 @@ pub struct Importer {
     door: Door,
     /// All imports together are to the budget what one session of a sensor is.
     purse: Purse,
+    /// Its name among those whose events are kept in order.
+    from: Arc<str>,
     stream: StreamId,
     next: Arc<AtomicU64>,
 }
@@ -35,11 +37,13 @@ pub struct Imported {
 
 impl Importer {
     pub(super) fn new(shared: Arc<Shared>, door: Door) -> Self {
+        let stream = StreamId::random();
         Self {
             purse: shared.budget.purse(),
             shared,
             door,
-            stream: StreamId::random(),
+            from: stream.to_string().into(),
+            stream,
             next: Arc::new(AtomicU64::new(1)),
         }
     }
@@ -67,20 +71,34 @@ impl Importer {
             .await
             .ok_or(AppendError::Closed)?;
         let (mut good, mut rejected) = (Vec::with_capacity(events.len()), Vec::new());
+        let mut places = Vec::with_capacity(events.len());
         for (index, (kind, payload)) in events.into_iter().enumerate() {
             match check(kind, &payload) {
-                Ok(()) => good.push(Event {
-                    kind,
-                    id: self.draw(),
-                    payload,
-                }),
+                Ok(()) => {
+                    places.push(index);
+                    good.push(Event {
+                        kind,
+                        id: self.draw(),
+                        payload,
+                    });
+                }
                 Err(why) => rejected.push((index, why)),
             }
         }
         entry.rejected(rejected.len());
-        let accepted = good.len();
+        let mut accepted = good.len();
         if accepted > 0 {
-            self.shared.log.append(good).await?;
+            let written = self.shared.log.append(Arc::clone(&self.from), good).await?;
+            let refused = written.refused;
+            accepted -= refused.len();
+            entry.rejected(refused.len());
+            rejected.extend(refused.iter().map(|refused| {
+                let why = Malformed::TooLarge {
+                    size: refused.size,
+                    limit: refused.limit,
+                };
+                (places[refused.index], why)
+            }));
         }
         entry.acknowledged(accepted);
         drop(share);

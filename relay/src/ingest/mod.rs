@@ -34,7 +34,7 @@ use proto::{MAX_BATCH, Malformed};
 use tokio::sync::watch;
 
 use crate::distribute::Distributor;
-use crate::log::Log;
+use crate::log::Store;
 use crate::traces::Traces;
 
 pub use accounts::{Accounts, Door, EndReason};
@@ -98,7 +98,7 @@ pub struct Ingest {
 /// What all sessions share.
 struct Shared {
     config: Config,
-    log: Log,
+    log: Store,
     accounts: Accounts,
     sensors: Sensors,
     distributor: Distributor,
@@ -112,14 +112,14 @@ struct Shared {
 
 impl Ingest {
     /// Puts the door in place. Nothing listens yet.
-    pub fn new(config: Config, log: Log, distributor: Distributor, accounts: Accounts) -> Self {
+    pub fn new(config: Config, log: Store, distributor: Distributor, accounts: Accounts) -> Self {
         Self::traced(config, log, distributor, accounts, Traces::default())
     }
 
     /// The same with some batches traced.
     pub fn traced(
         config: Config,
-        log: Log,
+        log: Store,
         distributor: Distributor,
         accounts: Accounts,
         traces: Traces,

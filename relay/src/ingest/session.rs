@@ -130,6 +130,7 @@ async fn serve(
     tracing::info!(%node, tier, version = %hello.message.sensor_version, "sensor connected");
     let mut reader = Reader {
         shared,
+        from: session.id().into(),
         session,
         claim,
         foreign: BTreeSet::new(),
@@ -238,6 +239,8 @@ struct Reader<'a> {
     claim: Claim,
     /// Streams of others, of which nothing is taken.
     foreign: BTreeSet<StreamId>,
+    /// Its id, by which its events are kept in order.
+    from: Arc<str>,
     streams: BTreeMap<StreamId, Open>,
     committer: Committer,
 }
@@ -334,6 +337,7 @@ impl Reader<'_> {
             .batch(self.session.id(), batch.stream, &fresh);
         let work = Work {
             journey,
+            from: Arc::clone(&self.from),
             stream: batch.stream,
             up_to: range.end - 1,
             events: fresh,

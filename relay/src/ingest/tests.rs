@@ -25,7 +25,7 @@ use self::disk::{Mood, Moody};
 use super::{Accounts, Config, Door, EndReason, Ingest};
 use crate::distribute::{Distributor, Offered};
 use crate::listen::{Bound, Connections, Grpc, Limits};
-use crate::log::Log;
+use crate::log::Store;
 use crate::metrics::Registry;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -35,7 +35,7 @@ const STREAM: StreamId = StreamId([1; 8]);
 struct Relay {
     address: SocketAddr,
     disk: Moody,
-    log: Log,
+    log: Store,
     ingest: Ingest,
     accounts: Accounts,
     _stop: watch::Sender<bool>,
@@ -60,7 +60,7 @@ async fn relay() -> Relay {
 async fn relay_with(config: Config) -> Relay {
     let folder = tempfile::tempdir().unwrap();
     let disk = Moody::new(folder.path());
-    let (log, _) = Log::open_on(Arc::new(disk.clone()), journal::Config::default()).unwrap();
+    let (log, _) = Store::open_on(Arc::new(disk.clone()), journal::Config::default()).unwrap();
     let registry = Registry::new();
     let accounts = Accounts::new(&registry).unwrap();
     let none = policy::compile(&[], &proto::rules::Postures::default());
@@ -258,12 +258,12 @@ async fn an_ack_waits_until_the_events_are_on_disk() {
     relay.disk.set(Mood::Hangs(0));
     sensor.batch(1, 3).await;
     sensor.silence().await;
-    assert_eq!(relay.log.journal.committed().0, 0);
+    assert_eq!(relay.log.view().committed().0, 0);
     assert_eq!(relay.ledger().in_flight, 3);
     relay.disk.set(Mood::Works);
     assert_eq!(sensor.ack().await.up_to, 3);
     assert_eq!(
-        (relay.log.journal.committed().0, relay.ledger().acknowledged),
+        (relay.log.view().committed().0, relay.ledger().acknowledged),
         (3, 3)
     );
 }
@@ -290,7 +290,7 @@ async fn a_batch_that_is_sent_again_while_it_is_being_written_is_journaled_once(
     second.silence().await;
     relay.disk.set(Mood::Works);
     assert_eq!(second.ack().await.up_to, 5);
-    assert_eq!(relay.log.journal.committed().0, 5);
+    assert_eq!(relay.log.view().committed().0, 5);
     let ledger = relay.ledger();
     assert_eq!(
         (ledger.received, ledger.acknowledged, ledger.duplicate),
@@ -329,7 +329,7 @@ async fn a_full_disk_refuses_with_a_pause_and_a_reason_and_heals() {
     assert_eq!(ranges.ranges, [link::Range { first: 1, end: 2 }]);
     sensor.batch(2, 2).await;
     assert_eq!(sensor.ack().await.up_to, 3);
-    assert_eq!(relay.log.journal.committed().0, 3);
+    assert_eq!(relay.log.view().committed().0, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -480,7 +480,7 @@ async fn imported_events_get_ids_of_the_relays_own_stream_and_bad_ones_their_rea
         ),
         (2, 1, 1)
     );
-    let mut reader = relay.log.journal.reader(journal::Seq(1));
+    let mut reader = relay.log.view().reader(journal::Seq(1));
     let block = reader.next(1 << 20).unwrap();
     let ids: Vec<_> = block
         .entries

@@ -12,7 +12,7 @@ use tonic::Status;
 
 use crate::fanout::{Fanout, Sought};
 use crate::ingest::Sensors;
-use crate::log::Log;
+use crate::log::Store;
 use crate::received::Received;
 
 /// Bytes that are read at a time.
@@ -20,10 +20,13 @@ const READ: usize = 1 << 20;
 /// Messages about losses that an answer holds.
 const LOSSES: usize = 100;
 
+/// Why events are not traced through a log that is no journal.
+const NO_JOURNAL: &str = "with the log in Kafka events are not traced: their places are spread over partitions that other relays deliver; `cresset logs --since` shows the event, and the destination knows it by its id";
+
 /// Finds events; a cheap handle.
 #[derive(Clone)]
 pub(crate) struct Tracer {
-    log: Log,
+    log: Store,
     fanout: Fanout,
     sensors: Sensors,
 }
@@ -36,7 +39,7 @@ struct Found {
 }
 
 impl Tracer {
-    pub(crate) fn new(log: Log, fanout: Fanout, sensors: Sensors) -> Self {
+    pub(crate) fn new(log: Store, fanout: Fanout, sensors: Sensors) -> Self {
         Self {
             log,
             fanout,
@@ -47,7 +50,9 @@ impl Tracer {
     /// All that is known of an event.
     pub(crate) async fn trace(&self, id: EventId) -> Result<TraceReply, Status> {
         let received = self.log.received().has(id);
-        let journal = self.log.journal.clone();
+        let Some(journal) = self.log.journal().cloned() else {
+            return Err(Status::failed_precondition(NO_JOURNAL));
+        };
         let looked = spawn_blocking(move || look(&journal, id, received)).await;
         let found = looked
             .map_err(|died| Status::internal(died.to_string()))?
@@ -85,10 +90,9 @@ impl Tracer {
         let stream = id.stream;
         match received {
             Some(true) => {
-                let stats = self.log.journal.stats();
                 format!(
                     "it was acknowledged and has left the journal by retention, which keeps events from {} on",
-                    stats.first
+                    self.log.view().first()
                 )
             }
             _ if !losses.is_empty() => {
@@ -103,7 +107,11 @@ impl Tracer {
     }
 
     fn journaled(&self, entry: &Entry, event: Option<&Event>) -> Journaled {
-        let segments = self.log.journal.segments();
+        let segments = self
+            .log
+            .journal()
+            .map(Journal::segments)
+            .unwrap_or_default();
         let segment = segments.iter().rev().find(|base| **base <= entry.seq);
         let kind = event.map(|event| link::EventKind::from(event.kind));
         Journaled {

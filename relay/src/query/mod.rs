@@ -28,6 +28,7 @@ use tonic::{Request, Response, Status, Streaming};
 use self::resume::Tokens;
 use crate::access::{Caller, Role};
 use crate::feed::Tail;
+use crate::log::Numbering;
 use crate::status::Parts;
 
 pub use proto::query::query_server::QueryServer;
@@ -81,6 +82,15 @@ impl QueryService {
         }
     }
 
+    /// For a log that other relays number, too.
+    #[must_use]
+    pub fn numbered(self, numbering: &Numbering) -> QueryService {
+        QueryService {
+            tokens: self.tokens.numbered(numbering),
+            ..self
+        }
+    }
+
     /// For the admin socket.
     #[must_use]
     pub fn with_import(self, import: Arc<dyn Import>) -> QueryService {
@@ -106,7 +116,13 @@ impl Query for QueryService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let caller = Caller::of(request.extensions().get(), Role::Reader);
         let tokens = self.tokens.clone();
-        let watch = watch::Watch::new(&self.tail, tokens, &caller, request.into_inner())?;
+        let (tail, request) = (self.tail.clone(), request.into_inner());
+        // Finding the beginning asks the disk, or a broker.
+        let finding =
+            tokio::task::spawn_blocking(move || watch::Watch::new(&tail, tokens, &caller, request));
+        let watch = finding
+            .await
+            .map_err(|_| Status::unavailable("the relay is stopping"))??;
         Ok(Response::new(Box::pin(watch.replies())))
     }
 

@@ -5,16 +5,22 @@
 //! limited       nonce 8 ‖ sequence XOR k 8 ‖ tag 8 ‖ relay id        k, tag: SHA-256 over secret, nonce (and sequence)
 //! ```
 //! A sequence means something in one journal only. A relay whose data folder was made anew numbers from 1 again under
-//! another id, and a token of the old one must not hide the new one's first events. To a reader who may see some
+//! another id, and a token of the old one must not hide the new one's first events. With a log that relays share the id names
+//! this life of this relay and the log: another relay, or another life, goes on a little before that place, since it may have
+//! put events of the same moment in another order. To a reader who may see some
 //! namespaces only, the sequence would say how much happens in the others.
 
 use journal::Seq;
 use sha2::{Digest, Sha256};
 
+use crate::log::Numbering;
+
 /// Makes and reads tokens; a cheap handle.
 #[derive(Clone, Debug)]
 pub(super) struct Tokens {
     relay: String,
+    /// What all ids of a shared log end with; empty: nobody else numbers alike.
+    log: String,
     secret: [u8; 32],
 }
 
@@ -23,14 +29,29 @@ pub(super) struct Tokens {
 pub(super) enum Resume {
     /// Go on after this event.
     After(Seq),
+    /// Go on a little before this event: who numbered it put those of one moment in an order of its own.
+    Near(Seq),
     /// It is of another journal.
     Elsewhere,
 }
 
 impl Tokens {
     pub(super) fn new(relay: &str, secret: [u8; 32]) -> Self {
-        let relay = relay.to_owned();
-        Self { relay, secret }
+        Self {
+            relay: relay.to_owned(),
+            log: String::new(),
+            secret,
+        }
+    }
+
+    /// For a log whose numbers are `numbering`.
+    pub(super) fn numbered(mut self, numbering: &Numbering) -> Self {
+        if let Numbering::Shared { log, life } = numbering {
+            let hash: [u8; 32] = Sha256::digest(log).into();
+            self.log = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+            self.relay = format!("{life}{}", self.log);
+        }
+        self
     }
 
     /// The token for going on after `seq`.
@@ -64,8 +85,11 @@ impl Tokens {
     }
 
     fn place(&self, id: &[u8], sequence: [u8; 8]) -> Resume {
+        let seq = Seq(u64::from_be_bytes(sequence));
         if id == self.relay.as_bytes() {
-            Resume::After(Seq(u64::from_be_bytes(sequence)))
+            Resume::After(seq)
+        } else if !self.log.is_empty() && id.ends_with(self.log.as_bytes()) {
+            Resume::Near(seq)
         } else {
             Resume::Elsewhere
         }
@@ -96,6 +120,23 @@ mod tests {
             assert_eq!(here.read(&token, limited), Some(Resume::After(Seq(77))));
             assert_eq!(there.read(&token, limited), Some(Resume::Elsewhere));
             assert_eq!(here.read(b"short", limited), None);
+        }
+    }
+
+    #[test]
+    fn relays_on_one_log_take_up_each_others_tokens() {
+        let tokens = |log: &str, life: &str| {
+            let (log, life) = (log.to_owned(), life.to_owned());
+            Tokens::new("a1b2", [1; 32]).numbered(&Numbering::Shared { log, life })
+        };
+        let token = tokens("kafka c log", "0123").token(Seq(77), false);
+        for (reader, expected) in [
+            (tokens("kafka c log", "0123"), Resume::After(Seq(77))),
+            (tokens("kafka c log", "4567"), Resume::Near(Seq(77))),
+            (tokens("kafka c other", "0123"), Resume::Elsewhere),
+            (Tokens::new("a1b2", [1; 32]), Resume::Elsewhere),
+        ] {
+            assert_eq!(reader.read(&token, false), Some(expected));
         }
     }
 

@@ -10,10 +10,11 @@
 //! live, and treated as every live reader is, unless it asked for `complete`.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::{Stream, StreamExt};
-use journal::{Entry, Journal, Seq};
+use journal::{Entry, Seq};
 use proto::query::watch_reply::Is;
 use proto::query::{Gap, WatchReply, WatchRequest, WatchedEvent};
 use proto::{Event, Kind, link};
@@ -27,9 +28,13 @@ use crate::feed::{
     Admission, Counts, Found, Lane, Place, Tail, kind_index, read_patiently, unreadable,
 };
 use crate::filter::Filter;
+use crate::log::View;
 
 /// The first step back in search of the last events, in records; each further step is twice as long.
 const STEP: u64 = 4096;
+
+/// How far before its place a token of another relay on the same log is taken up: more than happens in one moment.
+const NEAR: u64 = 1000;
 
 /// A call, ready to be answered.
 pub(super) struct Watch {
@@ -91,8 +96,8 @@ impl Watch {
             tail_events: request.tail,
             follow: request.follow,
             complete: request.complete,
-            begin: tail.journal().first(),
-            end: next_seq(tail.journal()),
+            begin: tail.log().first(),
+            end: next_seq(tail.log()),
             gap: None,
             _admission: tail.admit()?,
         };
@@ -102,10 +107,11 @@ impl Watch {
 
     /// Finds the beginning: after the token, at a place, at `since`, at the live end, or at the oldest record there is.
     fn place(&mut self, token: &[u8], sequence: u64) -> Result<(), Status> {
-        let journal = self.tail.journal();
+        let log = self.tail.log();
         if !token.is_empty() {
             match self.tokens.read(token, self.filter.is_limited()) {
                 Some(Resume::After(seq)) => self.begin_at(Seq(seq.0.saturating_add(1))),
+                Some(Resume::Near(seq)) => self.begin_at(Seq(seq.0.saturating_sub(NEAR))),
                 Some(Resume::Elsewhere) => {
                     let reason =
                         "the resume token is of another journal: everything in this one follows"
@@ -121,10 +127,7 @@ impl Watch {
         } else if sequence > 0 {
             self.begin_at(Seq(sequence));
         } else if self.since > 0 {
-            self.begin = journal
-                .seek_time(self.since)
-                .map_err(unreadable)?
-                .min(self.end);
+            self.begin = log.seek_time(self.since).map_err(unreadable)?.min(self.end);
         } else if self.follow && self.until == u64::MAX && self.tail_events == 0 {
             self.begin = self.end;
         }
@@ -133,7 +136,7 @@ impl Watch {
 
     /// Begins with this record, or with the oldest and word of what is missing before it.
     fn begin_at(&mut self, seq: Seq) {
-        let oldest = self.tail.journal().first();
+        let oldest = self.tail.log().first();
         self.begin = seq.min(self.end);
         if self.begin < oldest {
             self.gap = Some(expired(length(&(self.begin..oldest))));
@@ -167,8 +170,8 @@ impl Watch {
     }
 }
 
-fn next_seq(journal: &Journal) -> Seq {
-    Seq(journal.committed().0 + 1)
+fn next_seq(log: &Arc<dyn View>) -> Seq {
+    log.committed().next()
 }
 
 fn expired(missed: u64) -> Gap {
@@ -252,20 +255,20 @@ impl Replies {
     /// Goes back from the end until there are enough matching events, each stretch read once.
     async fn find(&mut self) -> Result<Phase, Status> {
         let watch = &self.watch;
-        let journal = watch.tail.journal().clone();
+        let log = watch.tail.log().clone();
         let (mut start, mut skip) = (watch.begin, 0);
         if watch.tail_events > 0 {
             let (mut stop, mut step, mut found) = (watch.end, STEP, 0);
             start = watch.end;
             while found < watch.tail_events && stop > watch.begin {
                 start = Seq(stop.0.saturating_sub(step)).max(watch.begin);
-                found += self.count(Reader::new(&journal, start), stop).await?;
+                found += self.count(Reader::new(&log, start), stop).await?;
                 (stop, step) = (start, step * 2);
             }
             skip = found.saturating_sub(watch.tail_events);
         }
         Ok(Phase::History {
-            reader: Reader::new(&journal, start),
+            reader: Reader::new(&log, start),
             skip,
         })
     }
@@ -312,7 +315,7 @@ impl Replies {
         if !self.watch.follow {
             return Phase::Over;
         }
-        let committed = next_seq(self.watch.tail.journal());
+        let committed = next_seq(self.watch.tail.log());
         if reader.position < committed {
             // Reading took a while: what was journaled meanwhile is the past, too, and nobody's fault.
             self.watch.end = committed;
@@ -454,28 +457,28 @@ fn missed(watch: &Watch, counts: Counts) -> u64 {
 
 /// Reads history off the threads that serve everybody.
 struct Reader {
-    reader: Option<journal::Reader>,
+    reader: Option<Box<dyn crate::log::Reader>>,
     position: Seq,
 }
 
 impl Reader {
-    fn new(journal: &Journal, position: Seq) -> Reader {
+    fn new(log: &Arc<dyn View>, position: Seq) -> Reader {
         Reader {
-            reader: Some(journal.reader(position)),
+            reader: Some(log.reader(position)),
             position,
         }
     }
 
     async fn next(&mut self) -> Result<journal::Block, Status> {
         let Some(reader) = self.reader.take() else {
-            return Err(Status::internal("a read of the journal was given up"));
+            return Err(Status::internal("a read of the log was given up"));
         };
         let (reader, block) = read_patiently(reader).await;
         self.reader = Some(reader);
         let block = block.map_err(unreadable)?;
         if block.next <= self.position {
             return Err(Status::data_loss(format!(
-                "the journal ends at {}",
+                "the log ends at {}",
                 self.position.0
             )));
         }

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use journal::{Journal, Seq};
+use journal::Seq;
 use policy::{RuleSet, Trial};
 use proto::Digest;
 use proto::query::RolloutStatus;
@@ -33,6 +33,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::audit::{Act, Actor, Audit};
 use crate::distribute::{Distributor, Offered, OnTrial};
+use crate::log::View;
 use crate::metrics::Registry;
 use crate::policies::CurrentSet;
 
@@ -61,7 +62,7 @@ pub(crate) struct Config {
 pub(crate) struct Rollout {
     config: Option<Config>,
     current: watch::Receiver<Arc<CurrentSet>>,
-    journal: Journal,
+    log: Arc<dyn View>,
     file: Option<PathBuf>,
     state: State,
     offered: watch::Sender<Arc<Offered>>,
@@ -140,7 +141,7 @@ impl Handle {
 pub(crate) fn build(
     config: Option<Config>,
     current: watch::Receiver<Arc<CurrentSet>>,
-    journal: Journal,
+    log: Arc<dyn View>,
     file: Option<PathBuf>,
     registry: &Registry,
 ) -> Result<Rollout, prometheus::Error> {
@@ -148,7 +149,7 @@ pub(crate) fn build(
     let mut rollout = Rollout {
         config,
         current,
-        journal,
+        log,
         file,
         state: State {
             stable: None,
@@ -257,7 +258,7 @@ impl Rollout {
         let known = kept.is_some();
         let progress = kept.unwrap_or_else(|| Progress {
             target: target.digest(),
-            from: Seq(self.journal.committed().0 + 1),
+            from: Seq(self.log.committed().0 + 1),
             since: None,
             stopped: None,
         });
@@ -274,7 +275,7 @@ impl Rollout {
         };
         self.state.observer = None;
         if trying.progress.stopped.is_none() {
-            self.state.observer = Some(Observer::start(&self.journal, &trying));
+            self.state.observer = Some(Observer::start(&*self.log, &trying));
         }
         self.state.trying = Some(trying);
         self.keep();

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeSet;
 
-use journal::{Entry, Journal, Reader};
+use journal::Entry;
 use prost::Message as _;
 use proto::{Digest, Event, Kind, RuleId, feeder};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::stage::Trying;
+use crate::log::{Reader, View};
 
 /// The action of what passed and would have been stopped.
 const WOULD_BLOCK: &str = "Audit (Block)";
@@ -43,12 +44,12 @@ struct Wanted {
 
 impl Observer {
     /// From where the trial began.
-    pub(super) fn start(journal: &Journal, trying: &Trying) -> Observer {
+    pub(super) fn start(log: &dyn View, trying: &Trying) -> Observer {
         let wanted = Wanted {
             trial: trying.digest(),
             rules: trying.trial.rules.clone(),
         };
-        let reader = journal.reader(trying.progress.from);
+        let reader = log.reader(trying.progress.from);
         let (tell, seen) = mpsc::channel(4);
         Observer {
             seen,
@@ -72,7 +73,7 @@ impl Drop for Observer {
     }
 }
 
-async fn read(mut reader: Reader, wanted: Wanted, tell: mpsc::Sender<Vec<Seen>>) {
+async fn read(mut reader: Box<dyn Reader>, wanted: Wanted, tell: mpsc::Sender<Vec<Seen>>) {
     while reader.wait().await {
         let reading = tokio::task::spawn_blocking(move || {
             let block = reader.next(READ);

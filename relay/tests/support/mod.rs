@@ -18,7 +18,7 @@ use proto::link::from_relay::Is as Reply;
 use proto::link::from_sensor::Is as Say;
 use proto::link::link_client::LinkClient;
 use proto::{Kind, StreamId, batch, feeder, link};
-use relay::log::Log;
+use relay::log::Store;
 use relay::{Addresses, App, Config, RunError, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -66,8 +66,8 @@ impl Relay {
     }
 
     /// Over a disk that does what the test says. The log is for looking into what was stored.
-    pub async fn over(config: Config, disk: &Moody, journal: journal::Config) -> (Relay, Log) {
-        let (log, _) = Log::open_on(Arc::new(disk.clone()), journal).expect("a journal");
+    pub async fn over(config: Config, disk: &Moody, journal: journal::Config) -> (Relay, Store) {
+        let (log, _) = Store::open_on(Arc::new(disk.clone()), journal).expect("a journal");
         let app = App::build_over(config, log.clone()).await.expect("a relay");
         (Relay::run(app), log)
     }

@@ -3,12 +3,15 @@
 //! A move lets go of all that is under way: events that a destination was sent meanwhile may come to it again (rewind), or
 //! have come although they count as left out (skip).
 
-use journal::{CursorError, Seq};
+use std::sync::Arc;
+
+use journal::{CursorError, ReadError, Seq};
 
 use super::{Gathering, Hold, Task, settled};
 use crate::fanout::orders::{Moved, Order};
 use crate::fanout::passed::Word;
 use crate::fanout::progress::Progress;
+use crate::log::View;
 
 impl Task {
     pub(super) async fn obey(&mut self, order: Order) {
@@ -16,17 +19,18 @@ impl Task {
             Order::Look => self.hold = Hold::default(),
             Order::Errand(errand) => self.errands.push_back(errand),
             // Whoever asked may have left.
-            Order::Rewind { to, done } => drop(done.send(self.rewind(to).await)),
-            Order::Skip { to, done } => drop(done.send(self.skip(to).await)),
+            Order::Rewind { since, done } => drop(done.send(self.rewind(since).await)),
+            Order::Skip { until, done } => drop(done.send(self.skip(until).await)),
         }
     }
 
-    async fn rewind(&mut self, to: u64) -> Result<Moved, String> {
+    async fn rewind(&mut self, since: u64) -> Result<Moved, String> {
         if self.stateful {
             return Err(
                 "it keeps a sum of all events, which would count the same ones twice".to_owned(),
             );
         }
+        let to = find(&self.view, move |view| view.seek_time(since)).await?;
         self.finish_saving().await;
         let from = self.progress.low();
         if to > from {
@@ -38,10 +42,10 @@ impl Task {
         let start = self.progress.start();
         let (_, account) = self.progress.take();
         self.note_passed(start, from);
-        settled_or_later(self.health.cursor.advance(Seq(from), account, None).await)?;
+        settled_or_later(self.cursor.advance(Seq(from), account, None).await)?;
         self.begin_at(to);
-        let cursor = &self.health.cursor;
-        let reached = match cursor.rewind(Seq(to), None).await {
+        let cursor = Arc::clone(&self.cursor);
+        let reached = match cursor.rewind(Seq(to)).await {
             Ok(reached) => Ok(reached),
             Err(error) => settled_or_later(Err(error)).map(|()| cursor.position()),
         };
@@ -53,21 +57,23 @@ impl Task {
         })
     }
 
-    async fn skip(&mut self, to: Option<u64>) -> Result<Moved, String> {
+    async fn skip(&mut self, until: Option<u64>) -> Result<Moved, String> {
+        let to = match until {
+            Some(until) => find(&self.view, move |view| view.seek_time(until)).await?,
+            None => find(&self.view, |view| view.end()).await?,
+        };
         self.finish_saving().await;
         let from = self.progress.start();
-        let to = to.unwrap_or_else(|| self.journal.committed().0 + 1);
         if to < from {
             return Err(format!(
                 "it stands at event {from}, which is newer than that (event {to}); `rewind --since` goes back"
             ));
         }
-        let account = self.progress.abandoned(to, self.journal.first().0);
+        let account = self.progress.abandoned(to, self.view.first().0);
         let state = self.stateful.then(|| self.runway.sink.snapshot()).flatten();
         self.begin_at(to);
-        settled_or_later(self.health.cursor.advance(Seq(to), account, state).await)?;
-        self.passed
-            .note(self.health.name(), from, to, Word::Skipped);
+        settled_or_later(self.cursor.advance(Seq(to), account, state).await)?;
+        self.note(from, to, Word::Skipped);
         Ok(Moved { from, to })
     }
 
@@ -91,7 +97,20 @@ impl Task {
     }
 }
 
-/// A move that the disk did not take holds in memory, and the journal writes it again.
+/// Asks the log for a place, off the threads that serve everybody.
+fn find(
+    view: &Arc<dyn View>,
+    what: impl FnOnce(&dyn View) -> Result<Seq, ReadError> + Send + 'static,
+) -> impl Future<Output = Result<u64, String>> + Send + 'static {
+    let view = Arc::clone(view);
+    async move {
+        let found = tokio::task::spawn_blocking(move || what(&*view)).await;
+        let found = found.map_err(|e| e.to_string())?;
+        found.map(|seq| seq.0).map_err(|e| e.to_string())
+    }
+}
+
+/// A move that the disk did not take holds in memory, and is made durable with the next one.
 fn settled_or_later(moved: Result<(), CursorError>) -> Result<(), String> {
     match moved {
         Ok(()) | Err(CursorError::Disk { .. }) => Ok(()),

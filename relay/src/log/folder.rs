@@ -1,26 +1,20 @@
-//! Where events are kept: the journal as the relay uses it, in a data folder that says what it is.
+//! The data folder: what holds it, what it says of itself.
 //!
 //! ```text
 //! DATA/cresset-data    "cresset data", its format, the relay's id     read before anything is written
 //! DATA/lock            held while a relay runs; holds its process id
 //! DATA/journal/        segments and cursors
+//! DATA/positions/      where sinks that sum up stand, with the log in Kafka
 //! ```
 //! A folder of another format, or one that another relay holds, is refused and left as it is.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use journal::{AppendError, Disk, Journal, Opened, RealDisk, Record, Seq};
-use proto::{Event, StreamId};
+use proto::StreamId;
 use rustix::fs::{FlockOperation, flock};
-
-use crate::received::Received;
-use crate::standing::Standing;
 
 /// Format of the data folder.
 const FORMAT: u32 = 1;
@@ -36,120 +30,6 @@ const SECRET: &str = "relay.secret";
 
 /// The lock file.
 const LOCK: &str = "lock";
-
-/// The journal, with what it knows of every sensor's streams; a cheap handle.
-#[derive(Clone)]
-pub struct Log {
-    /// The journal itself, for readers and cursors.
-    pub journal: Journal,
-    received: Received,
-    standing: Standing,
-    folder: Option<Arc<Folder>>,
-}
-
-impl Log {
-    /// Opens the journal of a data folder, making the folder if there is none.
-    ///
-    /// # Errors
-    /// A folder of another format, in use, or not writable; a journal that cannot be opened. Nothing is overwritten.
-    pub fn open(data_dir: &Path, config: journal::Config) -> Result<(Self, Opened), OpenError> {
-        let folder = Folder::take(data_dir)?;
-        let path = data_dir.join("journal");
-        let disk = RealDisk::open(&path).map_err(|source| OpenError::Write { path, source })?;
-        let (mut log, opened) = Self::open_on(Arc::new(disk), config)?;
-        log.folder = Some(Arc::new(folder));
-        Ok((log, opened))
-    }
-
-    /// Finishes what the journal was told, closes it, and frees the data folder, whoever still has a handle.
-    pub fn close(self) {
-        self.journal.close();
-        if let Some(folder) = self.folder {
-            folder.free();
-        }
-    }
-
-    /// Opens the journal of a disk.
-    ///
-    /// # Errors
-    /// A journal that cannot be opened.
-    pub fn open_on(
-        disk: Arc<dyn Disk>,
-        config: journal::Config,
-    ) -> Result<(Self, Opened), OpenError> {
-        let received = Received::default();
-        let (journal, opened) = Journal::open(disk, config, received.checkpoint())?;
-        Ok((
-            Self {
-                journal,
-                received,
-                standing: Standing::default(),
-                folder: None,
-            },
-            opened,
-        ))
-    }
-
-    /// Writes events; done when they are on disk.
-    ///
-    /// # Errors
-    /// The journal is full, has failed or is closed. Then none of them may be acknowledged.
-    pub async fn append(&self, events: Vec<Event>) -> Result<Range<Seq>, AppendError> {
-        let time = unix_nanoseconds();
-        // Each event's bytes are let go of once they are copied behind its id: what waits is in memory once.
-        let records = events
-            .into_iter()
-            .map(|event| Record {
-                kind: event.kind as u8,
-                time,
-                payload: event.to_journal(),
-            })
-            .collect();
-        let under_way = self.standing.begin();
-        let outcome = self.journal.append(records).await;
-        drop(under_way);
-        self.standing.note(&outcome);
-        outcome
-    }
-
-    /// Whether new events are taken.
-    #[must_use]
-    pub fn standing(&self) -> &Standing {
-        &self.standing
-    }
-
-    /// What is in the journal, by stream.
-    #[must_use]
-    pub fn received(&self) -> &Received {
-        &self.received
-    }
-
-    /// Where the data lie; none: on a disk of somebody else's making.
-    #[must_use]
-    pub fn folder(&self) -> Option<PathBuf> {
-        self.folder.as_ref().map(|folder| folder.path.clone())
-    }
-
-    /// The relay's name for its sensors: drawn when the data folder was made.
-    #[must_use]
-    pub fn relay_id(&self) -> &str {
-        self.folder.as_ref().map_or("", |folder| &folder.relay_id)
-    }
-
-    /// What only this data folder knows, the same after a restart.
-    #[must_use]
-    pub fn secret(&self) -> [u8; 32] {
-        self.folder.as_ref().map_or([0; 32], |folder| folder.secret)
-    }
-}
-
-/// Now, as records tell time.
-pub(crate) fn unix_nanoseconds() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
 
 /// Why the data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -217,18 +97,21 @@ pub enum OpenError {
     /// The journal in it cannot be opened.
     #[error("the journal cannot be opened: {0}")]
     Journal(#[from] journal::OpenError),
+    /// The log in Kafka cannot be used.
+    #[error("relay.log: {0}")]
+    Kafka(String),
 }
 
 /// A data folder that this process holds.
-struct Folder {
-    path: PathBuf,
-    relay_id: String,
-    secret: [u8; 32],
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
+    pub(super) relay_id: String,
+    pub(super) secret: [u8; 32],
     lock: File,
 }
 
 impl Folder {
-    fn take(path: &Path) -> Result<Self, OpenError> {
+    pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
         let failed = |what: &Path| {
             let path = what.to_owned();
             move |source| OpenError::Write { path, source }
@@ -263,7 +146,7 @@ impl Folder {
     }
 
     /// Frees the folder, also while a child that is about to start still has the file open.
-    fn free(&self) {
+    pub(super) fn free(&self) {
         // Closing the file would do it a moment later.
         let _ = flock(&self.lock, FlockOperation::Unlock);
     }

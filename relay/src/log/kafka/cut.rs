@@ -1,0 +1,68 @@
+//! A place in all partitions at once: the next offset of each.
+//!
+//! Its number is 1 + the sum of the offsets: how many records lie before it since the topic was made, and one more. Cuts
+//! that lie on one reader's way are ordered as their numbers are.
+
+/// The next offset of every partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cut(pub(super) Vec<i64>);
+
+impl Cut {
+    /// The number of the record that comes next.
+    pub(super) fn number(&self) -> u64 {
+        let sum: i64 = self.0.iter().sum();
+        1 + u64::try_from(sum).unwrap_or(0)
+    }
+
+    /// Where both have come to.
+    pub(super) fn min(&self, other: &Cut) -> Cut {
+        self.with(other, i64::min)
+    }
+
+    /// Where one of them has come to.
+    pub(super) fn max(&self, other: &Cut) -> Cut {
+        self.with(other, i64::max)
+    }
+
+    fn with(&self, other: &Cut, one: impl Fn(i64, i64) -> i64) -> Cut {
+        Cut(self
+            .0
+            .iter()
+            .zip(&other.0)
+            .map(|(a, b)| one(*a, *b))
+            .collect())
+    }
+
+    /// As it is kept: numbers with spaces between.
+    pub(super) fn to_text(&self) -> String {
+        let words: Vec<String> = self.0.iter().map(i64::to_string).collect();
+        words.join(" ")
+    }
+
+    /// Reads what [`Cut::to_text`] wrote.
+    pub(super) fn from_text(text: &str) -> Option<Cut> {
+        let numbers = text.split_whitespace().map(|word| word.parse().ok());
+        numbers.collect::<Option<Vec<i64>>>().map(Cut)
+    }
+
+    /// The same for a topic that has more partitions now.
+    pub(super) fn widened(mut self, partitions: usize) -> Cut {
+        self.0.resize(partitions.max(self.0.len()), 0);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_is_numbered_by_what_lies_before_it() {
+        let (a, b) = (Cut(vec![3, 0, 7]), Cut(vec![1, 2, 7]));
+        assert_eq!((a.number(), Cut(vec![0; 3]).number()), (11, 1));
+        assert_eq!((a.min(&b).0, a.max(&b).0), (vec![1, 0, 7], vec![3, 2, 7]));
+        assert_eq!(Cut::from_text(&a.to_text()), Some(a.clone()));
+        assert_eq!(Cut::from_text("1 x"), None);
+        assert_eq!(a.widened(4).0, [3, 0, 7, 0]);
+    }
+}

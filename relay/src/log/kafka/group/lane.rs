@@ -1,0 +1,276 @@
+//! A partition as a sink's lane: a view of what there is, and a cursor whose moves are commits.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt as _};
+use journal::{Account, Block, CursorError, CursorStats, ReadError, Seq};
+use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::watch;
+
+use super::queue::Queue;
+use super::{ASK, Member, RHYTHM, Topic};
+use crate::log::kafka::unusable;
+use crate::log::{Cursor, Reader, View};
+
+/// One partition that is this relay's: what there is, and how far it was delivered.
+pub(super) struct Partition {
+    topic: Arc<Topic>,
+    member: Weak<Member>,
+    queue: Arc<Queue>,
+    partition: i32,
+    low: AtomicI64,
+    high: AtomicI64,
+    books: Mutex<Books>,
+    nothing: watch::Sender<Seq>,
+}
+
+struct Books {
+    position: u64,
+    account: Account,
+}
+
+impl Partition {
+    pub(super) fn new(
+        topic: &Arc<Topic>,
+        member: &Arc<Member>,
+        queue: Arc<Queue>,
+        partition: i32,
+        place: i64,
+    ) -> Partition {
+        let (low, high) = topic.bounds(partition).unwrap_or((place, place));
+        Partition {
+            topic: Arc::clone(topic),
+            member: Arc::downgrade(member),
+            queue,
+            partition,
+            low: AtomicI64::new(low),
+            high: AtomicI64::new(high.max(place)),
+            books: Mutex::new(Books {
+                position: number(place),
+                account: Account::default(),
+            }),
+            nothing: watch::Sender::new(Seq(0)),
+        }
+    }
+
+    /// Where the partition begins and ends now.
+    pub(super) fn reaches(&self, low: i64, high: i64) {
+        self.low.store(low, Ordering::Relaxed);
+        self.high.fetch_max(high, Ordering::Relaxed);
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn name(&self) -> String {
+        format!("of {}/{}", self.topic.name(), self.partition)
+    }
+
+    /// Tells the broker. Done when it has written it down.
+    fn commit(&self, to: u64) -> impl Future<Output = Result<(), CursorError>> + Send + 'static {
+        let (member, topic, partition) =
+            (self.member.clone(), Arc::clone(&self.topic), self.partition);
+        let name = self.name();
+        async move {
+            let written = tokio::task::spawn_blocking(move || {
+                let Some(member) = member.upgrade() else {
+                    return Err("the share was given up".to_owned());
+                };
+                let mut list = TopicPartitionList::new();
+                list.add_partition_offset(topic.name(), partition, Offset::Offset(offset(to)))
+                    .and_then(|()| member.commit(&list, CommitMode::Sync))
+                    .map_err(|error| error.to_string())
+            });
+            let written = written.await.map_err(|_| CursorError::Closed)?;
+            written.map_err(|error| unusable(&name, error))
+        }
+    }
+}
+
+/// A place in a partition as readers number it.
+fn number(offset: i64) -> u64 {
+    u64::try_from(offset).unwrap_or(0) + 1
+}
+
+fn offset(number: u64) -> i64 {
+    i64::try_from(number.saturating_sub(1)).unwrap_or(i64::MAX)
+}
+
+impl View for Partition {
+    fn first(&self) -> Seq {
+        Seq(number(self.low.load(Ordering::Relaxed)))
+    }
+
+    /// What was read: the end is not known here before it comes.
+    fn committed(&self) -> Seq {
+        Seq(number(self.queue.state().next) - 1)
+    }
+
+    fn subscribe(&self) -> watch::Receiver<Seq> {
+        self.nothing.subscribe()
+    }
+
+    fn reader(&self, from: Seq) -> Box<dyn Reader> {
+        Box::new(Reading {
+            topic: Arc::clone(&self.topic),
+            member: self.member.clone(),
+            queue: Arc::clone(&self.queue),
+            partition: self.partition,
+            next: from.0.max(1),
+        })
+    }
+
+    fn seek_time(&self, unix_ns: u64) -> Result<Seq, ReadError> {
+        let time = i64::try_from(unix_ns / 1_000_000).unwrap_or(i64::MAX);
+        let cut = self.topic.at_time(time)?;
+        let found = usize::try_from(self.partition)
+            .ok()
+            .and_then(|partition| cut.0.get(partition));
+        found.map(|offset| Seq(number(*offset))).ok_or_else(|| {
+            self.topic
+                .unreadable("a partition is newer than this relay; restart it")
+        })
+    }
+
+    fn end(&self) -> Result<Seq, ReadError> {
+        Ok(Seq(number(self.topic.bounds(self.partition)?.1)))
+    }
+}
+
+struct Reading {
+    topic: Arc<Topic>,
+    member: Weak<Member>,
+    queue: Arc<Queue>,
+    partition: i32,
+    next: u64,
+}
+
+impl Reading {
+    /// Goes where this reader stands, if the partition was read elsewhere.
+    fn go(&self) -> Result<(), ReadError> {
+        let wanted = offset(self.next);
+        if self.queue.state().next == wanted {
+            return Ok(());
+        }
+        let Some(member) = self.member.upgrade() else {
+            return Err(self.topic.unreadable("the share was given up"));
+        };
+        member
+            .seek(
+                self.topic.name(),
+                self.partition,
+                Offset::Offset(wanted),
+                ASK,
+            )
+            .map_err(|error| self.topic.unreadable(error))?;
+        self.queue.begin(wanted);
+        Ok(())
+    }
+}
+
+impl Reader for Reading {
+    fn position(&self) -> Seq {
+        Seq(self.next)
+    }
+
+    fn next(&mut self, max_bytes: usize) -> Result<Block, ReadError> {
+        self.go()?;
+        let mut block = Block::default();
+        let mut bytes = 0;
+        let mut state = self.queue.state();
+        if state.next != offset(self.next) {
+            // A read that was given up meanwhile went elsewhere.
+            block.next = Seq(self.next);
+            return Ok(block);
+        }
+        while bytes < max_bytes.max(1) {
+            let read = match self.queue.take(&mut state) {
+                Some(Ok(read)) => read,
+                Some(Err(error)) if block.is_empty() => {
+                    return Err(self.topic.unreadable(error));
+                }
+                Some(Err(_)) | None => break,
+            };
+            let missing = u64::try_from(read.offset - state.next).unwrap_or(0);
+            if missing > 0 && !block.is_empty() {
+                // What is missing stands at the beginning of a block.
+                state.head = Some(read);
+                break;
+            }
+            if missing > 0 {
+                block.expired = missing;
+                block.skipped.push(Seq(self.next)..Seq(self.next + missing));
+            }
+            state.next = read.offset + 1;
+            self.next = number(state.next);
+            bytes += read.weight();
+            block.entries.push(read.entry(self.next - 1));
+        }
+        block.next = Seq(self.next);
+        Ok(block)
+    }
+
+    fn wait(&mut self) -> BoxFuture<'_, bool> {
+        async move {
+            if self.queue.state().head.is_some() {
+                return true;
+            }
+            let arrived = self.queue.arrived.notified();
+            // Looked at now and then, too: a notice that a dropped wait took with it is not missed for long.
+            let _ = tokio::time::timeout(RHYTHM, arrived).await;
+            true
+        }
+        .boxed()
+    }
+}
+
+impl Cursor for Partition {
+    fn position(&self) -> Seq {
+        Seq(self.books().position)
+    }
+
+    fn state(&self) -> Option<Bytes> {
+        None
+    }
+
+    fn advance(
+        &self,
+        to: Seq,
+        account: Account,
+        _state: Option<Bytes>,
+    ) -> BoxFuture<'_, Result<(), CursorError>> {
+        {
+            let mut books = self.books();
+            books.position = to.0;
+            books.account += account;
+            self.high.fetch_max(offset(to.0), Ordering::Relaxed);
+        }
+        self.commit(to.0).boxed()
+    }
+
+    fn rewind(&self, to: Seq) -> BoxFuture<'_, Result<Seq, CursorError>> {
+        let to = to.max(self.first());
+        self.books().position = to.0;
+        let written = self.commit(to.0);
+        async move { written.await.map(|()| to) }.boxed()
+    }
+
+    fn stats(&self) -> CursorStats {
+        let books = self.books();
+        let end = number(self.high.load(Ordering::Relaxed)).max(books.position);
+        let pending = end - books.position;
+        CursorStats {
+            name: self.name(),
+            position: Seq(books.position),
+            pending,
+            account: books.account,
+            journaled: books.account.total() + pending,
+            birth: Seq(0),
+            retired: false,
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! A Kafka topic as the log, shared by any number of relays.
+//!
+//! ```text
+//! append ─▶ producer: acks=all, idempotent, partition by sensor ─▶ topic ─┬▶ group, one a sink: lanes by partition ─▶ fan-out
+//!                                                                         ├▶ timeline: all partitions, no group ─▶ feeds, history
+//!                                                                         └▶ own: what this relay took ─▶ sinks that sum up
+//! ```
+//!
+//! | part of a record | what it is |
+//! |---|---|
+//! | partition | by the sensor's id (an import: by its stream), so a sensor's events keep their order |
+//! | key | that id |
+//! | header `cresset` | the kind (one byte), then the id of the relay that took it |
+//! | value | the event's id (16 bytes), then the sender's bytes: what the journal keeps |
+//!
+//! Decisions:
+//! - **Acknowledged is a delivery report** of an idempotent producer with `acks=all`: every in-sync replica has the event.
+//! - **A resend through another relay may be there twice**: received ranges are each relay's own. Elasticsearch removes the
+//!   second by its id; other sinks are at least once.
+//! - **Numbers.** In one partition a record's number is its offset + 1. In the order of all it is 1 + the sum of all offsets
+//!   before it, so every relay numbers alike but for events of the same moment ([`cut`]).
+//! - **Retention is the topic's**: a relay that makes the topic gives it its own `max_age`; a sink that lags longer has lost.
+
+mod cut;
+mod group;
+mod merge;
+mod own;
+mod position;
+mod producer;
+mod quiet;
+mod record;
+mod timeline;
+mod topic;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use exporters::kafka::Connection;
+use futures::future::{BoxFuture, FutureExt as _};
+use journal::{AppendError, CursorError, Ledger, Seq, Stats};
+use proto::{Event, StreamId};
+
+use self::group::Group;
+use self::own::Own;
+use self::producer::Producer;
+use self::timeline::Timeline;
+use self::topic::Topic;
+use super::{Appended, Lane, Log, Numbering, Supply, View, Want};
+use crate::received::Received;
+
+/// A cursor is a commit at the broker, so it moves at most so often.
+const RHYTHM: Duration = Duration::from_millis(500);
+
+/// Where the log is.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The brokers.
+    pub connection: Connection,
+    /// The topic. It is made where there is none.
+    pub topic: String,
+    /// Partitions of a topic that is made.
+    pub partitions: u32,
+    /// Copies of each; the brokers' default if none.
+    pub replication: Option<u32>,
+    /// How long a topic that is made keeps events.
+    pub max_age: Duration,
+}
+
+/// A log that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadLog(String);
+
+/// The log.
+pub struct KafkaLog {
+    topic: Arc<Topic>,
+    producer: Producer,
+    timeline: Timeline,
+    positions: PathBuf,
+    relay: String,
+    life: String,
+    /// Ended when the log is closed.
+    own: Mutex<Vec<Arc<Own>>>,
+}
+
+impl KafkaLog {
+    /// Reaches the brokers, makes the topic if there is none and begins to follow it. Blocks. `relay` is this relay's id;
+    /// sums are kept below `data_dir`.
+    ///
+    /// # Errors
+    /// What the brokers say, or that they say nothing.
+    pub fn open(
+        config: Config,
+        relay: &str,
+        data_dir: &Path,
+        received: Received,
+    ) -> Result<Self, BadLog> {
+        let topic = Arc::new(Topic::open(config)?);
+        let (_, high) = topic
+            .watermarks()
+            .map_err(|error| BadLog(error.to_string()))?;
+        Ok(KafkaLog {
+            producer: Producer::open(Arc::clone(&topic), relay, received)?,
+            timeline: Timeline::start(Arc::clone(&topic), high)?,
+            positions: data_dir.join("positions"),
+            relay: relay.to_owned(),
+            life: StreamId::random().to_string(),
+            own: Mutex::default(),
+            topic,
+        })
+    }
+}
+
+impl Log for KafkaLog {
+    fn append(
+        &self,
+        from: Arc<str>,
+        events: Vec<Event>,
+    ) -> BoxFuture<'_, Result<Appended, AppendError>> {
+        self.producer.append(from, events).boxed()
+    }
+
+    fn view(&self) -> Arc<dyn View> {
+        Arc::new(self.timeline.clone())
+    }
+
+    fn supply(&self, sink: &str, want: Want) -> Result<Supply, CursorError> {
+        if !want.sums {
+            let (topic, sink) = (Arc::clone(&self.topic), sink.to_owned());
+            return Ok(Supply::Share(Arc::new(move || {
+                Group::join(&topic, &sink, want.options.start)
+                    .map_err(|error| unusable(&sink, error))
+            })));
+        }
+        let own = Own::open(
+            &self.topic,
+            sink,
+            &self.relay,
+            &self.positions,
+            want.options.start,
+        )
+        .map_err(|error| unusable(sink, error))?;
+        let own = Arc::new(own);
+        self.own
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::clone(&own));
+        Ok(Supply::Lane(Lane {
+            view: Arc::<Own>::clone(&own),
+            cursor: own,
+            rhythm: RHYTHM,
+            shared: false,
+        }))
+    }
+
+    /// A group that nobody joins holds nothing back.
+    fn only(&self, _sinks: &[&str]) {}
+
+    fn retain(&self, _max_size: u64, _max_age: Duration) -> bool {
+        tracing::warn!(
+            topic = self.topic.name(),
+            "the log keeps events as long as its topic says; relay.retention is for a topic that is made"
+        );
+        true
+    }
+
+    fn figures(&self) -> Stats {
+        let (ledger, written) = self.producer.ledger();
+        Stats {
+            first: self.timeline.first(),
+            committed: self.timeline.committed(),
+            ledger,
+            written,
+            ..nothing()
+        }
+    }
+
+    fn oldest_unix(&self) -> u64 {
+        self.timeline.oldest_ms() / 1000
+    }
+
+    fn numbering(&self) -> Numbering {
+        Numbering::Shared {
+            log: self.topic.id().to_owned(),
+            life: self.life.clone(),
+        }
+    }
+
+    fn close(&self) {
+        self.producer.close();
+        self.timeline.stop();
+        for own in self
+            .own
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
+            own.stop();
+        }
+    }
+}
+
+fn unusable(sink: &str, error: impl std::fmt::Display) -> CursorError {
+    CursorError::Disk {
+        name: sink.to_owned(),
+        source: Arc::new(std::io::Error::other(error.to_string())),
+    }
+}
+
+/// Figures of a log that keeps nothing on this machine.
+fn nothing() -> Stats {
+    Stats {
+        first: Seq(1),
+        committed: Seq(0),
+        segments: 0,
+        bytes: 0,
+        max_size: 0,
+        ledger: Ledger::default(),
+        groups: 0,
+        written: 0,
+        sync_last_ns: 0,
+        sync_max_ns: 0,
+        suspects: 0,
+        removed_segments: 0,
+        cursor_failures: 0,
+        packed_segments: 0,
+        packed_from: 0,
+        packed_to: 0,
+        pack_failures: 0,
+        refusing: None,
+        violation: None,
+        cursors: Vec::new(),
+    }
+}

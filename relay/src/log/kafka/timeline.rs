@@ -1,0 +1,485 @@
+//! All partitions in one numbered order, followed once for all feeds.
+//!
+//! ```text
+//!   history: merged by time, read anew          blocks: cuts are known       in memory
+//! ───────────────────────────────────────────┬────────────────────────────┬───────────────▶ arrives
+//!                                            oldest cut                   window
+//! ```
+//! A thread reads what arrives and puts it down as blocks: the cut where a block begins, and its records by time, partition
+//! and offset. Who is behind the window reads a block again, between its cuts, in the same order; who is behind the oldest
+//! cut, or asks for a time, has all that lies before it merged in that order. So a number means the same record as long as
+//! its block is known, and later the same but for records of the same moment.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::{BoxFuture, FutureExt as _};
+use journal::{Block, Entry, ReadError, Seq};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use tokio::sync::watch;
+
+use super::BadLog;
+use super::cut::Cut;
+use super::merge::{Merge, Step};
+use super::quiet::Quiet;
+use super::record::Read;
+use super::topic::Topic;
+use crate::log::{Reader, View};
+
+/// A block is put down when it has so many records, bytes, or is so old.
+const BLOCK_RECORDS: usize = 512;
+const BLOCK_BYTES: usize = 64 << 10;
+const BLOCK_AGE: Duration = Duration::from_millis(20);
+/// Bytes of records in memory.
+const WINDOW: usize = 16 << 20;
+/// Blocks whose cuts are known.
+const BLOCKS: usize = 16_384;
+/// How often the thread looks where retention has come to.
+const LOOK_BACK: Duration = Duration::from_secs(5);
+/// Clocks of brokers, and the order of what came at one moment, are this exact.
+const BLUR_MS: i64 = 1000;
+/// Places that were looked up last.
+const FOUND: usize = 64;
+
+/// The order of all; a cheap handle.
+#[derive(Clone)]
+pub(super) struct Timeline {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    topic: Arc<Topic>,
+    state: Mutex<State>,
+    committed: watch::Sender<Seq>,
+    /// Number of the oldest record, and its time in milliseconds.
+    first: AtomicU64,
+    oldest: AtomicI64,
+    stopped: AtomicBool,
+}
+
+struct State {
+    blocks: VecDeque<Put>,
+    /// Where the next block begins.
+    end: Cut,
+    /// Of the blocks in memory.
+    bytes: usize,
+    /// Blocks that are not in memory.
+    light: usize,
+    /// Numbers that were asked for by time, with their cuts.
+    found: VecDeque<(u64, Cut)>,
+}
+
+/// A block as it was put down.
+struct Put {
+    first: u64,
+    from: Cut,
+    /// None: no longer in memory.
+    entries: Option<Arc<[Entry]>>,
+    bytes: usize,
+}
+
+impl Timeline {
+    /// Follows the topic from `from` on.
+    pub(super) fn start(topic: Arc<Topic>, from: Cut) -> Result<Timeline, BadLog> {
+        let consumer = topic.reader(&from).map_err(|e| BadLog(e.to_string()))?;
+        let number = from.number();
+        let state = State {
+            blocks: VecDeque::new(),
+            end: from,
+            bytes: 0,
+            light: 0,
+            found: VecDeque::new(),
+        };
+        let inner = Arc::new(Inner {
+            topic,
+            state: Mutex::new(state),
+            committed: watch::Sender::new(Seq(number - 1)),
+            first: AtomicU64::new(number),
+            oldest: AtomicI64::new(0),
+            stopped: AtomicBool::new(false),
+        });
+        inner.look_back();
+        let follower = Arc::clone(&inner);
+        std::thread::Builder::new()
+            .name("kafka-timeline".to_owned())
+            .spawn(move || follower.follow(&consumer))
+            .map_err(|e| BadLog(e.to_string()))?;
+        Ok(Timeline { inner })
+    }
+
+    /// Ends the thread, soon.
+    pub(super) fn stop(&self) {
+        self.inner.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// When the oldest record was kept, in milliseconds since 1970; 0 if there is none.
+    pub(super) fn oldest_ms(&self) -> u64 {
+        u64::try_from(self.inner.oldest.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+}
+
+impl View for Timeline {
+    fn first(&self) -> Seq {
+        Seq(self.inner.first.load(Ordering::Relaxed))
+    }
+
+    fn committed(&self) -> Seq {
+        *self.inner.committed.borrow()
+    }
+
+    fn subscribe(&self) -> watch::Receiver<Seq> {
+        self.inner.committed.subscribe()
+    }
+
+    fn reader(&self, from: Seq) -> Box<dyn Reader> {
+        Box::new(Reading {
+            inner: Arc::clone(&self.inner),
+            next: from.0.max(1),
+            own: None,
+            committed: self.inner.committed.subscribe(),
+        })
+    }
+
+    fn seek_time(&self, unix_ns: u64) -> Result<Seq, ReadError> {
+        let time = i64::try_from(unix_ns / 1_000_000).unwrap_or(i64::MAX);
+        // Who asks for a time looks at the times of what it gets.
+        let cut = self.inner.at_time(time.saturating_sub(BLUR_MS))?;
+        Ok(Seq(cut.number()))
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change is whole before anything can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The life of the thread.
+    fn follow(&self, consumer: &BaseConsumer<Quiet>) {
+        let (mut looked, mut told) = (Instant::now(), None);
+        while !self.stopped.load(Ordering::Relaxed) {
+            let records = collect(consumer);
+            if !records.is_empty() {
+                consumer.context().fine();
+                self.put(records);
+            }
+            if looked.elapsed() > LOOK_BACK {
+                looked = Instant::now();
+                self.look_back();
+                let trouble = consumer.context().trouble();
+                if let Some(why) = trouble.as_ref().filter(|_| trouble != told) {
+                    tracing::warn!(why, "the log is not read at present; feeds get nothing new");
+                }
+                told = trouble;
+            }
+        }
+    }
+
+    /// Puts records down as a block and wakes the readers.
+    fn put(&self, mut records: Vec<Read>) {
+        records.sort_unstable_by_key(Read::order);
+        let bytes = records.iter().map(Read::weight).sum();
+        let mut state = self.state();
+        let (from, first) = (state.end.clone(), state.end.number());
+        let mut next = first;
+        let mut entries = Vec::with_capacity(records.len());
+        for read in records {
+            let Some(at) = usize::try_from(read.partition)
+                .ok()
+                .and_then(|partition| state.end.0.get_mut(partition))
+            else {
+                continue;
+            };
+            let (gap, after) = (read.offset - *at, read.offset + 1);
+            // What was there already came again after a connection broke.
+            let Ok(gap) = u64::try_from(gap) else {
+                continue;
+            };
+            *at = after;
+            entries.push(read.entry(next + gap));
+            next += gap + 1;
+        }
+        state.blocks.push_back(Put {
+            first,
+            from,
+            entries: Some(entries.into()),
+            bytes,
+        });
+        state.bytes += bytes;
+        state.trim();
+        drop(state);
+        self.committed.send_replace(Seq(next - 1));
+    }
+
+    /// Where retention has come to.
+    fn look_back(&self) {
+        let Ok((low, high)) = self.topic.watermarks() else {
+            return;
+        };
+        let before = self.first.swap(low.number(), Ordering::Relaxed);
+        if before == low.number() && self.oldest.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        let oldest = if low == high {
+            Ok(0)
+        } else {
+            self.time_of(low.number() + 1)
+        };
+        if let Ok(oldest) = oldest {
+            self.oldest.store(oldest, Ordering::Relaxed);
+        }
+    }
+
+    /// The cut of a time, as far as it was followed.
+    fn at_time(&self, time: i64) -> Result<Cut, ReadError> {
+        let end = self.state().end.clone();
+        let cut = self.topic.at_time(time)?.min(&end);
+        let mut state = self.state();
+        state.found.push_back((cut.number(), cut.clone()));
+        if state.found.len() > FOUND {
+            state.found.pop_front();
+        }
+        Ok(cut)
+    }
+
+    /// The first millisecond at which `number` lies before the cut of the time.
+    fn time_of(&self, number: u64) -> Result<i64, ReadError> {
+        let (mut low, mut high) = (0, now_ms() + 1);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if self.topic.at_time(middle)?.number() < number {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    /// A cut at or before a number that lies before all blocks.
+    fn cut_before(&self, number: u64) -> Result<Cut, ReadError> {
+        let known = self
+            .state()
+            .found
+            .iter()
+            .rev()
+            .find(|(found, _)| *found == number)
+            .map(|(_, cut)| cut.clone());
+        if let Some(cut) = known {
+            return Ok(cut);
+        }
+        let (low, _) = self.topic.watermarks()?;
+        if number <= low.number() {
+            return Ok(low);
+        }
+        let time = self.time_of(number)?;
+        let cut = self.at_time(time - 1)?.max(&low);
+        Ok(if cut.number() <= number { cut } else { low })
+    }
+
+    /// What a reader at `next` has to do.
+    fn look(&self, next: u64) -> Look {
+        let state = self.state();
+        if next >= state.end.number() {
+            return Look::End;
+        }
+        let at = state.blocks.partition_point(|block| block.first <= next);
+        let Some(at) = at.checked_sub(1) else {
+            let to = state.blocks.front().map_or(&state.end, |block| &block.from);
+            return Look::History { to: to.clone() };
+        };
+        let to = state
+            .blocks
+            .get(at + 1)
+            .map_or(&state.end, |block| &block.from);
+        let block = &state.blocks[at];
+        match &block.entries {
+            Some(entries) => Look::Here {
+                entries: Arc::clone(entries),
+                next: to.number(),
+            },
+            None => Look::Again {
+                from: block.from.clone(),
+                to: to.clone(),
+            },
+        }
+    }
+}
+
+enum Look {
+    /// Nothing is there yet.
+    End,
+    /// In memory.
+    Here { entries: Arc<[Entry]>, next: u64 },
+    /// A block to be read again.
+    Again { from: Cut, to: Cut },
+    /// Older than all blocks.
+    History { to: Cut },
+}
+
+impl State {
+    fn trim(&mut self) {
+        while self.bytes > WINDOW && self.light + 1 < self.blocks.len() {
+            let block = &mut self.blocks[self.light];
+            block.entries = None;
+            self.bytes -= block.bytes;
+            self.light += 1;
+        }
+        while self.blocks.len() > BLOCKS
+            && let Some(block) = self.blocks.pop_front()
+        {
+            if block.entries.is_some() {
+                self.bytes -= block.bytes;
+            } else {
+                self.light -= 1;
+            }
+        }
+    }
+}
+
+/// What arrived, as one block.
+fn collect(consumer: &BaseConsumer<Quiet>) -> Vec<Read> {
+    let (mut records, mut bytes, mut since) = (Vec::new(), 0, None);
+    while records.len() < BLOCK_RECORDS && bytes < BLOCK_BYTES {
+        let patience = match since {
+            None => Duration::from_millis(200),
+            Some(since) => BLOCK_AGE.saturating_sub(Instant::now().duration_since(since)),
+        };
+        match consumer.poll(patience) {
+            Some(Ok(message)) => {
+                let read = Read::new(&message);
+                bytes += read.weight();
+                records.push(read);
+                since.get_or_insert_with(Instant::now);
+            }
+            // librdkafka tells why, and goes on by itself.
+            Some(Err(error)) => tracing::debug!(%error, "reading the log"),
+            None => break,
+        }
+    }
+    records
+}
+
+fn now_ms() -> i64 {
+    i64::try_from(crate::log::unix_nanoseconds() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+/// One reader.
+struct Reading {
+    inner: Arc<Inner>,
+    next: u64,
+    /// Reading again what is not in memory: from where, and the number there.
+    own: Option<Own>,
+    committed: watch::Receiver<Seq>,
+}
+
+struct Own {
+    merge: Merge,
+    number: u64,
+}
+
+impl Reading {
+    /// Reads on between cuts, from the one that `from` finds unless the reader stands there already.
+    fn merged(
+        &mut self,
+        to: &Cut,
+        max_bytes: usize,
+        from: impl FnOnce(&Inner, u64) -> Result<Cut, ReadError>,
+    ) -> Result<Block, ReadError> {
+        let stands = self.own.take().filter(|own| own.number == self.next);
+        let mut own = match stands {
+            Some(own) => own,
+            None => {
+                let from = from(&self.inner, self.next)?;
+                let number = from.number();
+                let merge = Merge::open(&self.inner.topic, from)?;
+                Own { merge, number }
+            }
+        };
+        let mut block = Block::default();
+        let mut bytes = 0;
+        if own.number > self.next {
+            lost(&mut block, self.next, own.number);
+        }
+        while bytes < max_bytes.max(1) {
+            match own.merge.next(to)? {
+                Step::End(missing) => {
+                    lost(&mut block, own.number.max(self.next), own.number + missing);
+                    own.number += missing;
+                    break;
+                }
+                Step::Record(missing, read) => {
+                    lost(&mut block, own.number.max(self.next), own.number + missing);
+                    let number = own.number + missing;
+                    own.number = number + 1;
+                    if number >= self.next {
+                        bytes += read.weight();
+                        block.entries.push(read.entry(number));
+                    }
+                }
+            }
+        }
+        self.next = own.number.max(self.next);
+        block.next = Seq(self.next);
+        self.own = Some(own);
+        Ok(block)
+    }
+}
+
+/// Records that retention took.
+fn lost(block: &mut Block, from: u64, to: u64) {
+    if to > from {
+        block.expired += to - from;
+        block.skipped.push(Seq(from)..Seq(to));
+    }
+}
+
+impl Reader for Reading {
+    fn position(&self) -> Seq {
+        Seq(self.next)
+    }
+
+    fn next(&mut self, max_bytes: usize) -> Result<Block, ReadError> {
+        match self.inner.look(self.next) {
+            Look::End => Ok(Block {
+                next: Seq(self.next),
+                ..Block::default()
+            }),
+            Look::Here { entries, next } => {
+                let from = entries.partition_point(|entry| entry.seq.0 < self.next);
+                let mut block = Block {
+                    entries: entries[from..].to_vec(),
+                    next: Seq(next),
+                    ..Block::default()
+                };
+                let mut at = self.next;
+                for entry in &entries[from..] {
+                    lost(&mut block, at, entry.seq.0);
+                    at = entry.seq.0 + 1;
+                }
+                lost(&mut block, at, next);
+                self.next = next;
+                self.own = None;
+                Ok(block)
+            }
+            Look::Again { from, to } => {
+                // A block is read whole: it is small.
+                self.merged(&to, usize::MAX, |_, _| Ok(from))
+            }
+            Look::History { to } => {
+                self.merged(&to, max_bytes, |inner, next| inner.cut_before(next))
+            }
+        }
+    }
+
+    fn wait(&mut self) -> BoxFuture<'_, bool> {
+        let next = self.next;
+        async move {
+            let more = self.committed.wait_for(|committed| committed.0 >= next);
+            more.await.is_ok()
+        }
+        .boxed()
+    }
+}

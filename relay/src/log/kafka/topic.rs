@@ -1,0 +1,279 @@
+//! The topic: made if there is none, and asked where its partitions begin, end and stood at a time.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use exporters::kafka::Client;
+use journal::ReadError;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use super::cut::Cut;
+use super::quiet::Quiet;
+use super::{BadLog, Config};
+
+/// How long the brokers may take to answer at start.
+const START: Duration = Duration::from_secs(30);
+/// How long they may take later.
+const ASK: Duration = Duration::from_secs(10);
+/// The largest record of a topic that is made: the largest event and what stands around it.
+const MAX_RECORD: usize = (1 << 20) + (64 << 10);
+/// What brokers take unless told otherwise (`message.max.bytes`).
+const USUAL_LIMIT: usize = 1_048_588;
+
+/// The topic, for whoever reads or writes it.
+pub(super) struct Topic {
+    name: String,
+    /// Which topic of which cluster.
+    id: String,
+    client: Client,
+    /// For questions only.
+    asking: BaseConsumer<Quiet>,
+    partitions: usize,
+    limit: usize,
+}
+
+impl Topic {
+    /// Reaches the brokers and makes the topic if there is none. Blocks.
+    pub(super) fn open(config: Config) -> Result<Topic, BadLog> {
+        let Config {
+            connection,
+            topic,
+            partitions,
+            replication,
+            max_age,
+        } = config;
+        let bad = |error: &dyn std::fmt::Display| BadLog(error.to_string());
+        let client = connection.open().map_err(|e| bad(&e))?;
+        let asking: BaseConsumer<Quiet> =
+            BaseConsumer::from_config_and_context(&client.config(), Quiet::default())
+                .map_err(|e| bad(&e))?;
+        let cluster = asking.client().fetch_cluster_id(START).ok_or_else(|| {
+            let why = asking
+                .context()
+                .trouble()
+                .unwrap_or_else(|| "no answer".to_owned());
+            BadLog(format!(
+                "the brokers {} cannot be reached: {why}",
+                client.brokers()
+            ))
+        })?;
+        let made = Made {
+            partitions,
+            replication,
+            max_age,
+        };
+        let limit = made.make(&client.config(), &topic)?;
+        let id = format!("kafka {cluster} {topic}");
+        let mut topic = Topic {
+            name: topic,
+            id,
+            client,
+            asking,
+            partitions: 0,
+            limit,
+        };
+        topic.partitions = topic.count_partitions()?;
+        tracing::info!(
+            topic = topic.name,
+            partitions = topic.partitions,
+            limit,
+            "the log is a Kafka topic"
+        );
+        Ok(topic)
+    }
+
+    /// A topic that was just made is known a moment later.
+    fn count_partitions(&self) -> Result<usize, BadLog> {
+        let deadline = Instant::now() + START;
+        loop {
+            let metadata = self.asking.fetch_metadata(Some(&self.name), ASK);
+            let found = metadata
+                .as_ref()
+                .ok()
+                .and_then(|metadata| metadata.topics().first());
+            if let Some(found) = found
+                && found.error().is_none()
+                && !found.partitions().is_empty()
+            {
+                return Ok(found.partitions().len());
+            }
+            if Instant::now() > deadline {
+                let why = metadata
+                    .err()
+                    .map_or("it is not there".to_owned(), |e| e.to_string());
+                return Err(BadLog(format!("topic {}: {why}", self.name)));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn brokers(&self) -> String {
+        self.client.brokers()
+    }
+
+    pub(super) fn partitions(&self) -> usize {
+        self.partitions
+    }
+
+    /// What a record may weigh.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    pub(super) fn config(&self) -> ClientConfig {
+        self.client.config()
+    }
+
+    /// Settings for reading the topic, in the order of each partition.
+    pub(super) fn reading(&self, group: &str) -> ClientConfig {
+        let mut config = self.config();
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_uncommitted")
+            .set("queued.max.messages.kbytes", "4096")
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.error.backoff.ms", "200");
+        config
+    }
+
+    /// A consumer that is in no group, at these places.
+    pub(super) fn reader(&self, from: &Cut) -> Result<BaseConsumer<Quiet>, KafkaError> {
+        let config = self.reading(&format!("{}.reader", self.name));
+        let consumer = BaseConsumer::from_config_and_context(&config, Quiet::default())?;
+        consumer.assign(&self.list(from)?)?;
+        Ok(consumer)
+    }
+
+    fn list(&self, cut: &Cut) -> Result<TopicPartitionList, KafkaError> {
+        let mut list = TopicPartitionList::with_capacity(cut.0.len());
+        for (partition, offset) in (0..).zip(&cut.0) {
+            list.add_partition_offset(&self.name, partition, Offset::Offset(*offset))?;
+        }
+        Ok(list)
+    }
+
+    /// Where a partition begins and ends. Blocks.
+    pub(super) fn bounds(&self, partition: i32) -> Result<(i64, i64), ReadError> {
+        self.asking
+            .fetch_watermarks(&self.name, partition, ASK)
+            .map_err(|error| self.unreadable(error))
+    }
+
+    /// Where all partitions begin and end. Blocks.
+    pub(super) fn watermarks(&self) -> Result<(Cut, Cut), ReadError> {
+        let bounds = (0..)
+            .take(self.partitions)
+            .map(|partition| self.bounds(partition));
+        let (low, high) = bounds.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        Ok((Cut(low), Cut(high)))
+    }
+
+    /// The first record of that time (milliseconds since 1970) or later in every partition; its end, where there is none.
+    /// Blocks.
+    pub(super) fn at_time(&self, time: i64) -> Result<Cut, ReadError> {
+        let asked = self
+            // Negative numbers are words of their own there.
+            .list(&Cut(vec![time.max(0); self.partitions]))
+            .and_then(|list| self.asking.offsets_for_times(list, ASK));
+        let found = asked.map_err(|error| self.unreadable(error))?;
+        let mut cut = Vec::with_capacity(self.partitions);
+        for partition in (0..).take(self.partitions) {
+            let offset = found
+                .find_partition(&self.name, partition)
+                .map(|element| element.offset());
+            cut.push(match offset {
+                Some(Offset::Offset(offset)) => offset,
+                _ => self.bounds(partition)?.1,
+            });
+        }
+        Ok(Cut(cut))
+    }
+
+    pub(super) fn unreadable(&self, error: impl std::fmt::Display) -> ReadError {
+        ReadError {
+            name: format!("topic {}", self.name),
+            source: io::Error::other(error.to_string()),
+        }
+    }
+}
+
+/// A topic to be made.
+struct Made {
+    partitions: u32,
+    replication: Option<u32>,
+    max_age: Duration,
+}
+
+impl Made {
+    /// Makes it where there is none; what a record of it may weigh.
+    fn make(&self, config: &ClientConfig, topic: &str) -> Result<usize, BadLog> {
+        let admin = AdminClient::from_config_and_context(config, Quiet::default())
+            .map_err(|e| BadLog(e.to_string()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| BadLog(e.to_string()))?;
+        runtime.block_on(async {
+            self.create(&admin, topic).await?;
+            Ok(limit_of(&admin, topic).await)
+        })
+    }
+
+    async fn create(&self, admin: &AdminClient<Quiet>, topic: &str) -> Result<(), BadLog> {
+        let age = self.max_age.as_millis().to_string();
+        let record = MAX_RECORD.to_string();
+        let partitions = i32::try_from(self.partitions).unwrap_or(i32::MAX);
+        let replication = self
+            .replication
+            .and_then(|n| i32::try_from(n).ok())
+            .unwrap_or(-1);
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replication))
+            .set("message.timestamp.type", "LogAppendTime")
+            .set("retention.ms", &age)
+            .set("max.message.bytes", &record);
+        let options = AdminOptions::new().operation_timeout(Some(START));
+        let made = admin.create_topics([&new], &options).await;
+        match made.map(|mut made| made.pop()) {
+            Ok(Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists)))) => Ok(()),
+            // Whoever may not make topics may still use one.
+            Ok(Some(Err((_, why)))) => {
+                tracing::debug!(topic, %why, "the topic is not made");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(BadLog(format!("topic {topic}: {error}"))),
+        }
+    }
+}
+
+/// What a record of the topic may weigh: the topic's own bound, or what is usual where it may not be asked.
+async fn limit_of(admin: &AdminClient<Quiet>, topic: &str) -> usize {
+    let options = AdminOptions::new().request_timeout(Some(ASK));
+    let told = admin
+        .describe_configs([&ResourceSpecifier::Topic(topic)], &options)
+        .await;
+    let told = told
+        .ok()
+        .and_then(|mut told| told.pop())
+        .and_then(Result::ok);
+    let limit = told.and_then(|told| {
+        let entry = told.get("max.message.bytes")?;
+        entry.value.as_ref()?.parse().ok()
+    });
+    limit.unwrap_or(USUAL_LIMIT)
+}

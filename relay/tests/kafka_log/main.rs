@@ -1,0 +1,21 @@
+//! The log: one contract on the journal and on a real Kafka broker, and relays that share one broker.
+#![cfg(feature = "kafka")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod contract;
+#[path = "../../../exporters/tests/support/elasticsearch.rs"]
+mod elasticsearch;
+mod ground;
+mod program;
+mod relays;
+mod sensor;
+#[path = "../../../exporters/tests/support/servers.rs"]
+mod servers;
+#[path = "../support/mod.rs"]
+mod support;
+mod together;

@@ -1,0 +1,123 @@
+//! A relay as a process of its own: this test program started again, which can be killed.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use relay::{App, LogKind};
+
+use crate::support::settings;
+
+const TEST: &str = "program::a_relay_for_others";
+
+/// A relay, running or not.
+pub(crate) struct Program {
+    folder: tempfile::TempDir,
+    brokers: String,
+    sinks: String,
+    child: Option<Child>,
+    /// Where sensors connect; none while it is down.
+    pub(crate) link: Arc<Mutex<Option<SocketAddr>>>,
+    http: Option<SocketAddr>,
+}
+
+impl Program {
+    pub(crate) fn new(brokers: &str, sinks: &str) -> Program {
+        let mut program = Program {
+            folder: tempfile::tempdir().unwrap(),
+            brokers: brokers.to_owned(),
+            sinks: sinks.to_owned(),
+            child: None,
+            link: Arc::default(),
+            http: None,
+        };
+        program.start();
+        program
+    }
+
+    pub(crate) fn start(&mut self) {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([TEST, "--exact", "--nocapture"])
+            .env("FOLDER", self.folder.path())
+            .env("BROKERS", &self.brokers)
+            .env("SINKS", &self.sinks)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let addresses = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| line.strip_prefix("UP ").map(str::to_owned))
+            .expect("the relay starts");
+        // Nobody else reads what the child says.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        let mut addresses = addresses.split(' ').map(|word| word.parse().unwrap());
+        *self.link.lock().unwrap() = addresses.next();
+        self.http = addresses.next();
+        self.child = Some(child);
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        *self.link.lock().unwrap() = None;
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Its page of figures.
+    pub(crate) async fn metrics(&self) -> String {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("http://{}/metrics", self.http.unwrap());
+        client.get(url).send().await.unwrap().text().await.unwrap()
+    }
+
+    /// One figure, by its name and labels; 0 if it is not there.
+    pub(crate) async fn figure(&self, line: &str) -> f64 {
+        let page = self.metrics().await;
+        let value = page
+            .lines()
+            .find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
+        value.unwrap_or(0.0)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Nothing by itself: what [`Program`] runs.
+#[test]
+fn a_relay_for_others() {
+    let (Ok(folder), Ok(brokers), Ok(sinks)) = (
+        std::env::var("FOLDER"),
+        std::env::var("BROKERS"),
+        std::env::var("SINKS"),
+    ) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut config = settings(Path::new(&folder), &sinks);
+        config.relay.log.kind = LogKind::Kafka;
+        config.relay.log.brokers = vec![brokers];
+        config.relay.log.partitions = Some(6);
+        let app = App::build(config).await.unwrap();
+        let (link, http) = (app.addresses().link, app.addresses().http);
+        // One write a line, so that what was printed is whole.
+        std::io::stdout()
+            .write_all(format!("\nUP {link} {http}\n").as_bytes())
+            .unwrap();
+        app.run(std::future::pending()).await.unwrap();
+    });
+}
