@@ -36,7 +36,7 @@ use crate::enrolment;
 use crate::fanout::{self, Fanout};
 use crate::feed::{LogService, Nonces, Tail};
 use crate::http::{self, Readiness};
-use crate::ingest::{self, Accounts, Door, Ingest, Owners};
+use crate::ingest::{self, Accounts, Door, Ingest, Silence};
 use crate::listen::{self, Connections, Grpc};
 use crate::log::{OpenError, Store};
 use crate::losses::Origin;
@@ -143,6 +143,7 @@ pub struct App {
     policies: Policies,
     rolling: Rolling,
     listeners: [Grpc; 3],
+    silence: Silence,
     http: TcpListener,
     trust: Trust,
     reloader: Reloader,
@@ -189,7 +190,7 @@ impl App {
         let accounts = Accounts::new(&registry)?;
         let ingest = Ingest::traced(
             ingest::Config {
-                owners: owners(&config)?,
+                owners: trust.owners.clone(),
                 ..ingest_config(&config)
             },
             log.clone(),
@@ -198,6 +199,8 @@ impl App {
             traces.clone(),
         );
         ingest.budget().register(&registry)?;
+        let own = ingest.importer(Door::Relay);
+        let silence = ingest.watch_silence(settings::silence(&config), own, origin.clone());
 
         let addresses = bound.addresses.clone();
         let nonces = Nonces::default();
@@ -286,6 +289,7 @@ impl App {
             },
             listeners,
             http,
+            silence,
             trust,
             reloader,
             logging,
@@ -355,6 +359,7 @@ impl App {
             rolling,
             listeners,
             http,
+            silence,
             trust,
             reloader,
             traces,
@@ -364,6 +369,7 @@ impl App {
         background.spawn(policies.run(notices(ingest.importer(Door::Relay), origin.clone())));
         background.spawn(rolling.run());
         background.spawn(trust.watch());
+        background.spawn(silence.run());
         background.spawn(telling.run());
         let own = ingest.importer(Door::Relay);
         background.spawn(log.standing().clone().watch(own, origin));
@@ -455,10 +461,4 @@ async fn reopen(mut signals: tokio::signal::unix::Signal, fanout: Fanout) {
         tracing::info!("reopening the files of sinks");
         fanout.reopen();
     }
-}
-
-/// Whose streams are whose, as the data folder knows it.
-fn owners(config: &Config) -> Result<Owners, StartError> {
-    let path = config.relay.data_dir.join("streams");
-    Owners::open(&path).map_err(|source| StartError::Owners { path, source })
 }

@@ -95,6 +95,8 @@ pub struct Relay {
     pub log: LogConfig,
     /// How long events are kept.
     pub retention: Retention,
+    /// When sensors are missed.
+    pub sensors: SensorWatch,
     /// What comes in.
     pub ingest: Intake,
     /// Live readers.
@@ -113,6 +115,7 @@ impl Default for Relay {
             limits: PeerLimits::default(),
             log: LogConfig::default(),
             retention: Retention::default(),
+            sensors: SensorWatch::default(),
             ingest: Intake::default(),
             feeds: Feeds::default(),
             telemetry: Telemetry::default(),
@@ -377,6 +380,26 @@ impl Default for PeerLimits {
         Self {
             connections: 1024,
             idle: yaml::Span(std::time::Duration::from_secs(300)),
+        }
+    }
+}
+
+/// When sensors are missed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SensorWatch {
+    /// A sensor that is not heard for so long is told of as an event, in status and in /metrics. One that is there speaks
+    /// every two seconds.
+    pub silent_after: yaml::Span,
+    /// One that has been away for so long is not missed any more.
+    pub forget_after: yaml::Span,
+}
+
+impl Default for SensorWatch {
+    fn default() -> Self {
+        Self {
+            silent_after: yaml::Span(std::time::Duration::from_secs(120)),
+            forget_after: yaml::Span(std::time::Duration::from_secs(7 * 24 * 3600)),
         }
     }
 }

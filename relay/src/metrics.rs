@@ -52,6 +52,7 @@ pub(crate) fn register(registry: &Registry, status: Status, store: Store) -> Res
 /// The figures, made anew for every scrape: labels of what is gone go with it.
 struct Figures {
     sensors: IntGaugeVec,
+    silent: IntGaugeVec,
     not_applied: IntGauge,
     oldest: IntGauge,
     lost: IntCounterVec,
@@ -64,9 +65,16 @@ impl Figures {
             sensors: IntGaugeVec::new(
                 Opts::new(
                     "cresset_sensors",
-                    "Sensors seen since the start: connected, or away.",
+                    "Sensors that the relay knows: connected, or away.",
                 ),
                 &["state"],
+            )?,
+            silent: IntGaugeVec::new(
+                Opts::new(
+                    "cresset_sensor_silent_since_timestamp_seconds",
+                    "Sensors that are not heard (relay.sensors.silent_after), and since when; none of those that are.",
+                ),
+                &["sensor", "node"],
             )?,
             not_applied: IntGauge::new(
                 "cresset_sensors_rules_not_applied",
@@ -90,15 +98,16 @@ impl Figures {
         })
     }
 
-    fn collectors(&self) -> [&dyn Collector; 5] {
+    fn collectors(&self) -> [&dyn Collector; 6] {
         let Self {
             sensors,
+            silent,
             not_applied,
             oldest,
             lost,
             ready,
         } = self;
-        [sensors, not_applied, oldest, lost, ready]
+        [sensors, silent, not_applied, oldest, lost, ready]
     }
 
     fn fill(&self, status: &StatusReply) {
@@ -118,6 +127,15 @@ impl Figures {
         self.sensors
             .with_label_values(&["away"])
             .set((status.sensors.len() - connected) as i64);
+        for sensor in status
+            .sensors
+            .iter()
+            .filter(|sensor| sensor.silent_unix != 0)
+        {
+            self.silent
+                .with_label_values(&[&sensor.sensor, &sensor.node])
+                .set(signed(sensor.silent_unix));
+        }
         self.not_applied.set(behind as i64);
         if let Some(journal) = &status.journal {
             self.oldest.set(signed(journal.oldest_unix));

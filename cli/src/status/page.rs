@@ -245,6 +245,10 @@ impl Page {
             (false, 0) => "! away".to_string(),
             (false, time) => format!("! away for {}", ago(time)),
         };
+        let seen = match sensor.silent_unix {
+            0 => seen,
+            since => format!("! SILENT for {}", ago(since)),
+        };
         let rules = match (&sensor.rules[..], sensor.rules_applied, place) {
             ([], _, _) => "no rules yet".to_string(),
             (rules, false, _) => format!("! refused the rules {}", short(rules)),
@@ -262,6 +266,15 @@ impl Page {
             ),
         );
         self.line(2, &sent(sensor));
+        if sensor.refused_sessions > 0 {
+            let (times, peer) = (sensor.refused_sessions, &sensor.refused_peer);
+            self.line(
+                2,
+                &format!(
+                    "! a second machine says that it is this one: {peer}, refused {times} times"
+                ),
+            );
+        }
         if let Some(kernel) = &sensor.kernel {
             self.kernel(kernel);
         }

@@ -346,6 +346,7 @@ fn waits_for_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             was.tls.is_some() != is.tls.is_some(),
         ),
         ("relay.tls.enrolment", gives(was) != gives(is)),
+        ("relay.sensors", was.sensors != is.sensors),
         ("relay.limits", was.limits != is.limits),
         ("relay.log", was.log != is.log),
         (

@@ -5,7 +5,7 @@ use proto::rules;
 
 use super::StartError;
 use crate::config::{self, Config};
-use crate::ingest::Budget;
+use crate::ingest::{Budget, SilenceSettings};
 use crate::log::Store;
 use crate::{feed, ingest, policies};
 
@@ -126,6 +126,15 @@ pub(super) fn ingest_config(config: &Config) -> ingest::Config {
         // A machine that could not count so far could not hold it either.
         budget: usize::try_from(config.relay.ingest.budget.0).unwrap_or(usize::MAX),
         ..ingest::Config::default()
+    }
+}
+
+pub(super) fn silence(config: &Config) -> SilenceSettings {
+    let sensors = &config.relay.sensors;
+    SilenceSettings {
+        path: Some(config.relay.data_dir.join("sensors.json")),
+        silent_after: sensors.silent_after.0,
+        forget_after: sensors.forget_after.0,
     }
 }
 

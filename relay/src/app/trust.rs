@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use crate::access::{Access, AccessEntry, Door};
 use crate::config::{self, Config, Listen};
 use crate::enrolment::{self, Enrolment};
+use crate::ingest::Owners;
 use crate::listen::{Certificates, Clients, Material, TlsError, TlsFiles};
 
 use super::StartError;
@@ -23,6 +24,8 @@ pub(super) struct Trust {
     pub(super) feed: Option<Certificates>,
     pub(super) link: Option<Certificates>,
     pub(super) access: Access,
+    /// Whose streams are whose.
+    pub(super) owners: Owners,
     /// None: no certificates are given.
     pub(super) enrolment: Option<Enrolment>,
     entries: Arc<ArcSwap<Vec<AccessEntry>>>,
@@ -52,6 +55,7 @@ impl Trust {
             link: load(&listen.link, Door::Link)?,
             entries: Arc::new(ArcSwap::from_pointee(config.relay.access.clone())),
             access,
+            owners: owners(config)?,
             enrolment,
         })
     }
@@ -141,6 +145,12 @@ fn clients(material: &Material, access: &Access, door: Door) -> Clients {
     } else {
         Clients::Must
     }
+}
+
+/// What the data folder knows of streams and their sensors.
+fn owners(config: &Config) -> Result<Owners, StartError> {
+    let path = config.relay.data_dir.join("streams");
+    Owners::open(&path).map_err(|source| StartError::Owners { path, source })
 }
 
 /// The relay's own authority, if the settings want one.

@@ -26,6 +26,9 @@ const MIN_LIFETIME: Duration = Duration::from_secs(10);
 /// Nobody watches canaries for longer.
 const LONGEST_HOLD: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// Least silence that is told: two of the sensors' words, and one more.
+const MIN_SILENCE: yaml::Span = yaml::Span(std::time::Duration::from_secs(5));
+
 /// What stands behind a key that cannot be used yet.
 const LATER: &str = "not available in this version; take it out";
 
@@ -48,6 +51,7 @@ pub(super) fn check(config: &Config, node: &Node, problems: &mut Vec<Problem>) {
     }
     checker.policies(config);
     checker.retention(config);
+    checker.sensors(config);
     checker.ingest(config);
     checker.sources(config);
     checker.data_dir(config);
@@ -247,6 +251,22 @@ impl Checker<'_> {
         let retention = &config.relay.retention;
         if retention.max_size.0 < MIN_JOURNAL {
             self.say("relay.retention.max_size", "less than 64MiB; give it more");
+        }
+    }
+
+    fn sensors(&mut self, config: &Config) {
+        let sensors = &config.relay.sensors;
+        if sensors.silent_after < MIN_SILENCE {
+            self.say(
+                "relay.sensors.silent_after",
+                "less than 5s; a busy network would make silence of it: give it more",
+            );
+        }
+        if sensors.forget_after < sensors.silent_after {
+            self.say(
+                "relay.sensors.forget_after",
+                "shorter than silent_after; who is forgotten cannot be missed: give it more",
+            );
         }
     }
 

@@ -24,6 +24,7 @@ mod owners;
 mod sensors;
 mod service;
 mod session;
+mod silence;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +44,7 @@ pub use importer::{Imported, Importer};
 pub use owners::Owners;
 pub use sensors::Sensors;
 pub use service::LinkService;
+pub(crate) use silence::{Settings as SilenceSettings, Silence};
 
 /// The largest message, in bytes: a batch, and what stands around its events.
 const MAX_MESSAGE: usize = MAX_BATCH + (512 << 10);

@@ -1,19 +1,23 @@
 //! Every sensor that is connected, or was: what it said of itself and when it was last heard.
 //!
 //! A sensor id has one live session. A second one is refused rather than preferred: two machines with one id (a copied
-//! disk) would otherwise throw each other out for ever, and nobody would know.
+//! disk) would otherwise throw each other out for ever, and nobody would know. The refusal is told where the first one is seen.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proto::{StreamId, link, query};
 
 use super::hello::Hello;
+use super::silence::Known;
 
 /// Sensors remembered. Beyond that the one that was not heard for the longest time is forgotten.
 const MAX_SENSORS: usize = 10_000;
+
+/// Seconds between two notices of one id that two machines have.
+const SECOND_TOLD: u64 = 60;
 
 /// What sensors call their figures: events that wait, seconds that the oldest of them has waited, and losses by place.
 const SPOOLED: &str = "spooled";
@@ -24,6 +28,54 @@ const LOST: &str = "lost_";
 #[derive(Debug, Clone, Default)]
 pub struct Sensors {
     sensors: Arc<Mutex<BTreeMap<String, Sensor>>>,
+    notices: Arc<Mutex<Vec<Notice>>>,
+}
+
+/// What somebody who watches sensors should know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Notice {
+    #[error("sensor {sensor} (node {node}) is silent: not heard since {}", time(*.since))]
+    Silent {
+        sensor: String,
+        node: String,
+        since: u64,
+    },
+    #[error("sensor {sensor} (node {node}) is heard again, after {silence}")]
+    Back {
+        sensor: String,
+        node: String,
+        silence: yaml::Span,
+    },
+    #[error("sensor {sensor} (node {node}) was away for {away} and is forgotten")]
+    Forgotten {
+        sensor: String,
+        node: String,
+        away: yaml::Span,
+    },
+    #[error(
+        "a second machine, at {peer}, says that it is sensor {sensor} (node {node}, connected from {first}) and was refused; every sensor needs an id of its own: remove the copied id file on one of them"
+    )]
+    Second {
+        sensor: String,
+        node: String,
+        peer: String,
+        first: String,
+    },
+}
+
+impl Notice {
+    pub(super) fn level(&self) -> &'static str {
+        match self {
+            Self::Silent { .. } | Self::Second { .. } => "WARN",
+            Self::Back { .. } | Self::Forgotten { .. } => "INFO",
+        }
+    }
+}
+
+/// Unix seconds for people.
+fn time(unix: u64) -> jiff::Timestamp {
+    let seconds = i64::try_from(unix).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX)
 }
 
 #[derive(Debug)]
@@ -33,6 +85,8 @@ struct Sensor {
     peer: String,
     /// What it said that it holds, by stream.
     spooled: Vec<(StreamId, Range<u64>)>,
+    /// Silence counts from here, in unix seconds: the last message, or the start of this relay.
+    since: u64,
 }
 
 /// Who sends a stream.
@@ -92,18 +146,28 @@ impl Sensors {
     pub(super) fn connect(&self, hello: &Hello, peer: &str) -> Result<Session, InUse> {
         let message = &hello.message;
         let mut sensors = self.lock();
-        let known = sensors.get(&message.sensor);
+        let known = sensors.get_mut(&message.sensor);
         if let Some(sensor) = known.filter(|sensor| sensor.status.connected) {
+            self.note(sensor.refuse(peer));
             return Err(InUse {
                 sensor: message.sensor.clone(),
                 peer: sensor.peer.clone(),
                 node: sensor.status.node.clone(),
             });
         }
+        let known = sensors.get(&message.sensor);
+        self.note(known.and_then(Sensor::back));
         if known.is_none() && sensors.len() >= MAX_SENSORS {
             forget_one(&mut sensors);
         }
+        let before = sensors.get(&message.sensor);
+        let before = before
+            .map(|sensor| sensor.status.clone())
+            .unwrap_or_default();
         let status = query::SensorStatus {
+            refused_sessions: before.refused_sessions,
+            refused_peer: before.refused_peer,
+            refused_unix: before.refused_unix,
             sensor: message.sensor.clone(),
             version: message.sensor_version.clone(),
             node: message.node.clone(),
@@ -121,12 +185,64 @@ impl Sensors {
                 status,
                 peer: peer.to_owned(),
                 spooled: spooled(hello),
+                since: now(),
             },
         );
         Ok(Session {
             sensors: self.clone(),
             sensor: message.sensor.clone(),
         })
+    }
+
+    /// Whom an earlier life of this relay knew.
+    pub(super) fn restore(&self, known: Vec<Known>) {
+        let mut sensors = self.lock();
+        for known in known.into_iter().take(MAX_SENSORS) {
+            let sensor = Sensor::remembered(known);
+            sensors
+                .entry(sensor.status.sensor.clone())
+                .or_insert(sensor);
+        }
+    }
+
+    pub(super) fn known(&self) -> Vec<Known> {
+        let sensors = self.lock();
+        let known = |sensor: &Sensor| Known {
+            sensor: sensor.status.sensor.clone(),
+            node: sensor.status.node.clone(),
+            version: sensor.status.version.clone(),
+            last_seen: sensor.status.last_seen_unix,
+        };
+        sensors.values().map(known).collect()
+    }
+
+    /// Looks who has become silent, and who has been away for so long that nobody asks any more.
+    pub(super) fn look(&self, silent_after: Duration, forget_after: Duration) -> Vec<Notice> {
+        let now = now();
+        let mut sensors = self.lock();
+        let mut notices = std::mem::take(&mut *self.notices());
+        for sensor in sensors.values_mut() {
+            notices.extend(sensor.silent(now, silent_after));
+        }
+        sensors.retain(|_, sensor| {
+            let forgotten = sensor.forgotten(now, forget_after);
+            let stays = forgotten.is_none();
+            notices.extend(forgotten);
+            stays
+        });
+        notices
+    }
+
+    fn note(&self, notice: Option<Notice>) {
+        let mut notices = self.notices();
+        // Looked at every second; a flood is bounded by the number of sensors.
+        if notices.len() < MAX_SENSORS {
+            notices.extend(notice);
+        }
+    }
+
+    fn notices(&self) -> MutexGuard<'_, Vec<Notice>> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Sensor>> {
@@ -149,6 +265,87 @@ fn spooled(hello: &Hello) -> Vec<(StreamId, Range<u64>)> {
         range.first..range.end
     });
     hello.streams.iter().copied().zip(ranges).collect()
+}
+
+impl Sensor {
+    fn remembered(known: Known) -> Self {
+        let status = query::SensorStatus {
+            sensor: known.sensor,
+            node: known.node,
+            version: known.version,
+            last_seen_unix: known.last_seen,
+            ..query::SensorStatus::default()
+        };
+        Self {
+            status,
+            peer: String::new(),
+            spooled: Vec::new(),
+            since: now(),
+        }
+    }
+
+    fn whose(&self) -> (String, String) {
+        (self.status.sensor.clone(), self.status.node.clone())
+    }
+
+    /// Somebody else says that it is this sensor. Told once a minute.
+    fn refuse(&mut self, peer: &str) -> Option<Notice> {
+        let now = now();
+        let told = self.status.refused_unix;
+        self.status.refused_sessions += 1;
+        self.status.refused_peer = peer.to_owned();
+        if now < told.saturating_add(SECOND_TOLD) {
+            return None;
+        }
+        self.status.refused_unix = now;
+        let (sensor, node) = self.whose();
+        let (peer, first) = (peer.to_owned(), self.peer.clone());
+        Some(Notice::Second {
+            sensor,
+            node,
+            peer,
+            first,
+        })
+    }
+
+    fn silent(&mut self, now: u64, after: Duration) -> Option<Notice> {
+        let since = self.since.max(self.status.last_seen_unix);
+        let silent = now.saturating_sub(since) >= after.as_secs();
+        if !silent || self.status.silent_unix != 0 {
+            return None;
+        }
+        let since = self.status.last_seen_unix;
+        self.status.silent_unix = since.max(1);
+        let (sensor, node) = self.whose();
+        Some(Notice::Silent {
+            sensor,
+            node,
+            since,
+        })
+    }
+
+    /// It was silent, and is heard.
+    fn back(&self) -> Option<Notice> {
+        let since = self.status.silent_unix;
+        let silence = yaml::Span(Duration::from_secs(now().saturating_sub(since)));
+        let (sensor, node) = self.whose();
+        (since != 0).then_some(Notice::Back {
+            sensor,
+            node,
+            silence,
+        })
+    }
+
+    fn forgotten(&self, now: u64, after: Duration) -> Option<Notice> {
+        let away = now.saturating_sub(self.status.last_seen_unix);
+        let (sensor, node) = self.whose();
+        let gone = !self.status.connected && away >= after.as_secs();
+        gone.then(|| Notice::Forgotten {
+            sensor,
+            node,
+            away: yaml::Span(Duration::from_secs(away)),
+        })
+    }
 }
 
 fn forget_one(sensors: &mut BTreeMap<String, Sensor>) {
@@ -209,6 +406,8 @@ impl Session {
 
     fn change(&self, change: impl FnOnce(&mut query::SensorStatus)) {
         if let Some(sensor) = self.sensors.lock().get_mut(&self.sensor) {
+            self.sensors.note(sensor.back());
+            sensor.status.silent_unix = 0;
             sensor.status.last_seen_unix = now();
             change(&mut sensor.status);
         }
@@ -277,5 +476,57 @@ mod tests {
         assert_eq!(sensors.list().len(), MAX_SENSORS);
         assert_eq!(sensors.connected(), 1);
         drop(live);
+    }
+
+    #[test]
+    fn who_is_not_heard_is_silent_once_heard_again_once_and_forgotten_in_the_end() {
+        let sensors = Sensors::default();
+        let (now, hour) = (now(), Duration::from_secs(3600));
+        let known = |sensor: &str, ago| Known {
+            sensor: sensor.to_owned(),
+            node: "node-a".to_owned(),
+            version: String::new(),
+            last_seen: now - ago,
+        };
+        sensors.restore(vec![known("a", 600), known("b", 7200)]);
+        // Nobody could be heard while the relay was down.
+        let told = |silent: u64| -> Vec<String> {
+            let notices = sensors.look(Duration::from_secs(silent), hour);
+            notices.iter().map(ToString::to_string).collect()
+        };
+        let forgotten = told(60);
+        assert!(
+            forgotten.len() == 1 && forgotten[0].contains("sensor b"),
+            "{forgotten:?}"
+        );
+        let silent = told(0);
+        assert!(
+            silent.len() == 1 && silent[0].contains("a (node node-a) is silent"),
+            "{silent:?}"
+        );
+        assert_eq!(
+            (told(0), sensors.list()[0].silent_unix),
+            (vec![], now - 600)
+        );
+        let live = sensors.connect(&hello("a"), "x").unwrap();
+        let back = told(60);
+        assert!(
+            back.len() == 1 && back[0].contains("heard again, after 10m"),
+            "{back:?}"
+        );
+        assert_eq!(sensors.list()[0].silent_unix, 0);
+        // A connection on which nothing comes is silence, too.
+        assert_eq!(told(0).len(), 1);
+        live.heard();
+        assert_eq!(told(60).len(), 1);
+        for _ in 0..3 {
+            assert!(sensors.connect(&hello("a"), "10.0.0.9:1").is_err());
+        }
+        let second = told(60);
+        assert!(
+            second.len() == 1 && second[0].contains("10.0.0.9:1"),
+            "{second:?}"
+        );
+        assert_eq!(sensors.list()[0].refused_sessions, 3);
     }
 }

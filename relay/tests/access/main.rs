@@ -8,6 +8,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attacks;
 mod enrolment;
 mod roles;
+mod silence;
 mod streams;

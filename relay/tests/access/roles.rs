@@ -28,7 +28,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
-const SIEM: &str = "0123456789abcdef-siem";
+pub(crate) const SIEM: &str = "0123456789abcdef-siem";
 const ALL: &str = "0123456789abcdef-all";
 
 /// A request of somebody with this token.
