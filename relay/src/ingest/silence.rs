@@ -163,9 +163,8 @@ impl Silence {
             fs::rename(&new, &path)
         };
         // Tried again a minute later: nobody waits for it.
-        match tokio::task::spawn_blocking(write).await {
-            Ok(Err(why)) => tracing::warn!(%why, "who the sensors are could not be written"),
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(why)) = tokio::task::spawn_blocking(write).await {
+            tracing::warn!(%why, "who the sensors are could not be written");
         }
         *saved = known;
     }
