@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::node::Node;
+use support::simulated::{self, outcome, predicted};
 use support::{can_watch, eventually, program};
 
 const VISIBLE: &str = "
@@ -33,33 +34,7 @@ spec:
 const SCRIPT: &str = "/usr/bin/id; echo id=$?; /usr/bin/uname >/dev/null; echo uname=$?; /usr/bin/true; echo true=$?";
 
 fn simulate(node: &Node, extra: &[&str]) -> std::process::Output {
-    let mut command = program("cresset");
-    command
-        .args([
-            "policy", "simulate", "--since", "10m", "--root", "/", "-o", "json",
-        ])
-        .args(["--relay", &node.feed])
-        .args(extra)
-        .arg(node.path("new.yaml"));
-    command.output().expect("cresset policy simulate")
-}
-
-/// What the simulation says of a program: outcome of the row that has it among its samples.
-fn predicted(result: &Value, program: &str) -> Option<String> {
-    let workloads = result["workloads"].as_array()?;
-    let verdicts = workloads
-        .iter()
-        .flat_map(|one| one["verdicts"].as_array())
-        .flatten();
-    let named = |sample: &Value| {
-        let text = sample["operation"].as_str().unwrap_or_default();
-        // The shell that runs the script names all of them among its arguments.
-        text.split(' ').nth(1) == Some(program)
-    };
-    let row = verdicts
-        .into_iter()
-        .find(|row| row["samples"].as_array().into_iter().flatten().any(named))?;
-    Some(row["verdict"]["outcome"].as_str()?.to_owned())
+    simulated::simulate(&node.feed, &node.path("new.yaml"), extra)
 }
 
 #[test]
@@ -174,20 +149,6 @@ sensor:
   visibility: {workloads: [process, file, network], host: []}
 ";
 
-/// What the simulation says of the operation whose sample begins so and has this in it.
-fn outcome(result: &Value, begins: &str, has: &str) -> Option<String> {
-    let workloads = result["workloads"].as_array()?.iter();
-    let mut verdicts = workloads
-        .flat_map(|one| one["verdicts"].as_array())
-        .flatten();
-    let named = |sample: &Value| {
-        let text = sample["operation"].as_str().unwrap_or_default();
-        text.starts_with(begins) && text.contains(has)
-    };
-    let row = verdicts.find(|row| row["samples"].as_array().into_iter().flatten().any(named))?;
-    Some(row["verdict"]["outcome"].as_str()?.to_owned())
-}
-
 #[test]
 fn files_and_sockets_are_simulated_as_they_are_enforced() {
     if !can_watch("simulate files and sockets") {
@@ -215,7 +176,7 @@ fn files_and_sockets_are_simulated_as_they_are_enforced() {
 
     let reading = format!("reading {secret}");
     let wanted = [(&*reading, "", "block"), ("a ", "UDP", "block")];
-    let simulated = eventually("the record has both", Duration::from_secs(30), || {
+    let foretold = eventually("the record has both", Duration::from_secs(30), || {
         let output = simulate(&node, &[]);
         let result: Value = serde_json::from_slice(&output.stdout).ok()?;
         let all = wanted
@@ -224,11 +185,11 @@ fn files_and_sockets_are_simulated_as_they_are_enforced() {
         all.then_some(result)
     });
     for (begins, has, says) in wanted {
-        let found = outcome(&simulated, begins, has);
-        assert_eq!(found.as_deref(), Some(says), "{begins}{has}: {simulated:#}");
+        let found = outcome(&foretold, begins, has);
+        assert_eq!(found.as_deref(), Some(says), "{begins}{has}: {foretold:#}");
     }
-    let tcp = outcome(&simulated, "a ", "TCP");
-    assert_ne!(tcp.as_deref(), Some("block"), "{simulated:#}");
+    let tcp = outcome(&foretold, "a ", "TCP");
+    assert_ne!(tcp.as_deref(), Some("block"), "{foretold:#}");
 
     let applied = program("cresset")
         .args(["policy", "apply", "--data"])

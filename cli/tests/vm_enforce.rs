@@ -14,6 +14,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use serde_json::Value;
+use support::simulated::{outcome, predicted, simulate};
 use support::{Running, eventually, get, in_force, program, skip};
 
 const POLICY: &str = r#"
@@ -79,6 +80,76 @@ spec:
     matchDirectories:
       - {dir: /opt/open/, recursive: true, action: Allow}
 "#;
+
+/// What is simulated first and then put in force, for workloads that nothing else is about.
+const TRIED: &str = r#"
+apiVersion: security.kubearmor.com/v1
+kind: KubeArmorPolicy
+metadata: {name: vm-tried, namespace: tried}
+spec:
+  selector: {matchLabels: {app: tried}}
+  action: Block
+  process:
+    matchPaths:
+      - {path: /opt/tried/blocked}
+      - {path: /opt/tried/audited, action: Audit}
+  file:
+    matchPaths:
+      - {path: /data/tried/secret}
+      - {path: /data/tried/watched, action: Audit}
+    matchDirectories:
+      - {dir: /data/tried/vault/, recursive: true}
+  network:
+    matchProtocols:
+      - {protocol: udp}
+"#;
+
+/// One operation of the workload, how the simulation names it, and what the policy is to say of it.
+struct Tried {
+    act: &'static [&'static str],
+    begins: &'static str,
+    has: &'static str,
+    outcome: &'static str,
+}
+
+const TRIALS: &[Tried] = &[
+    Tried {
+        act: &["exec", "/opt/tried/blocked"],
+        begins: "",
+        has: "/opt/tried/blocked",
+        outcome: "block",
+    },
+    Tried {
+        act: &["exec", "/opt/tried/audited"],
+        begins: "",
+        has: "/opt/tried/audited",
+        outcome: "audit",
+    },
+    Tried {
+        act: &["read", "/data/tried/secret"],
+        begins: "reading ",
+        has: "/data/tried/secret",
+        outcome: "block",
+    },
+    Tried {
+        act: &["append", "/data/tried/vault/key"],
+        begins: "writing ",
+        has: "/data/tried/vault/key",
+        outcome: "block",
+    },
+    Tried {
+        act: &["read", "/data/tried/watched"],
+        begins: "reading ",
+        has: "/data/tried/watched",
+        outcome: "audit",
+    },
+    Tried {
+        act: &["udp"],
+        begins: "a ",
+        has: "UDP",
+        outcome: "block",
+    },
+];
 
 const RELAY: &str = "
 version: 1
@@ -232,6 +303,7 @@ fn suite() -> ExitCode {
 
     let mut score = Score::default();
     outcomes(&mut score);
+    simulated_then_enforced(&mut score);
     let alerts = alerts();
     told(&mut score, &alerts, tier);
     if score.failed > 0 {
@@ -278,6 +350,8 @@ fn prepare() {
         "/opt/closed/deep",
         "/opt/open",
         "/data/vault/deep",
+        "/opt/tried",
+        "/data/tried/vault",
     ] {
         fs::create_dir_all(dir).expect("a folder");
     }
@@ -288,11 +362,21 @@ fn prepare() {
         "audited",
         "closed/deep/tool",
         "open/tool",
+        "tried/blocked",
+        "tried/audited",
     ] {
         fs::copy(&this, Path::new("/opt").join(copy)).expect("a copy");
     }
     symlink("/opt/blocked", "/opt/alias").expect("a link");
-    for file in ["secret", "watched", "free", "vault/deep/key"] {
+    for file in [
+        "secret",
+        "watched",
+        "free",
+        "vault/deep/key",
+        "tried/secret",
+        "tried/watched",
+        "tried/vault/key",
+    ] {
         fs::write(Path::new("/data").join(file), "x").expect("a file");
     }
     symlink("/data/secret", "/data/alias").expect("a link");
@@ -435,6 +519,68 @@ fn outcomes(score: &mut Score) {
         &said.unwrap_or_default(),
         "ran",
     );
+}
+
+/// Everything that the trials do, by a workload of theirs; what each of them printed.
+fn try_all() -> Vec<String> {
+    let run = |tried: &Tried| {
+        let words = ["/opt/allowed", "act"].into_iter();
+        let command: Vec<&str> = words.chain(tried.act.iter().copied()).collect();
+        workload("tried", "app=tried", &command)
+    };
+    TRIALS.iter().map(run).collect()
+}
+
+/// A workload is recorded, policies are simulated on the record, then enforced on the same workload: what was foretold to
+/// be blocked is refused, and nothing else is.
+fn simulated_then_enforced(score: &mut Score) {
+    let free = try_all();
+    let refused = free.iter().filter(|said| *said == "EACCES").count();
+    score.case("nothing is refused before", &refused.to_string(), "0");
+    let file = Path::new("/tmp/tried.yaml");
+    fs::write(file, TRIED).expect("a policy");
+
+    let foretold = |result: &Value, tried: &Tried| match tried.begins {
+        "" => predicted(result, tried.has),
+        begins => outcome(result, begins, tried.has),
+    };
+    let mut last = Value::Null;
+    let result = eventually("the record has everything", Duration::from_secs(60), || {
+        let output = simulate("127.0.0.1:32767", file, &[]);
+        last = serde_json::from_slice(&output.stdout).ok()?;
+        let all = TRIALS.iter().all(|tried| foretold(&last, tried).is_some());
+        all.then(|| last.clone())
+    });
+    for tried in TRIALS {
+        let said = foretold(&result, tried).unwrap_or_default();
+        score.case(
+            &format!("simulated: {}", tried.act.join(" ")),
+            &said,
+            tried.outcome,
+        );
+    }
+
+    fs::copy(file, "/tmp/policies/tried.yaml").expect("a policy");
+    eventually("they are in force", Duration::from_secs(60), || {
+        let output = program("cresset")
+            .args(["policy", "status", "--relay", "127.0.0.1:32767"])
+            .output()
+            .ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.success() && text.contains("6 policies")).then_some(())
+    });
+    in_force("127.0.0.1:32767");
+    for (tried, said) in TRIALS.iter().zip(try_all()) {
+        let refused = said == "EACCES";
+        score.case(
+            &format!("enforced: {}: {said}", tried.act.join(" ")),
+            if refused { "refused" } else { "done" },
+            match tried.outcome {
+                "block" => "refused",
+                _ => "done",
+            },
+        );
+    }
 }
 
 fn status() -> Option<String> {

@@ -7,6 +7,7 @@ pub mod books;
 pub mod node;
 pub mod oracle;
 pub mod program;
+pub mod simulated;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
