@@ -175,6 +175,7 @@ impl App {
     }
 
     async fn wire(config: Config, trust: Trust, log: Store) -> Result<Self, StartError> {
+        let owners = trust::owners(&config)?;
         let registry = metrics::registry()?;
         let bound = Bindings::take(&config.relay.listen).await?;
         let policies = policies::build(policies_config(&config), &registry)?;
@@ -190,7 +191,7 @@ impl App {
         let accounts = Accounts::new(&registry)?;
         let ingest = Ingest::traced(
             ingest::Config {
-                owners: trust.owners.clone(),
+                owners,
                 ..ingest_config(&config)
             },
             log.clone(),

@@ -24,8 +24,6 @@ pub(super) struct Trust {
     pub(super) feed: Option<Certificates>,
     pub(super) link: Option<Certificates>,
     pub(super) access: Access,
-    /// Whose streams are whose.
-    pub(super) owners: Owners,
     /// None: no certificates are given.
     pub(super) enrolment: Option<Enrolment>,
     entries: Arc<ArcSwap<Vec<AccessEntry>>>,
@@ -55,7 +53,6 @@ impl Trust {
             link: load(&listen.link, Door::Link)?,
             entries: Arc::new(ArcSwap::from_pointee(config.relay.access.clone())),
             access,
-            owners: owners(config)?,
             enrolment,
         })
     }
@@ -147,8 +144,8 @@ fn clients(material: &Material, access: &Access, door: Door) -> Clients {
     }
 }
 
-/// What the data folder knows of streams and their sensors.
-fn owners(config: &Config) -> Result<Owners, StartError> {
+/// What the data folder knows of streams and their sensors. The folder is this relay's: opening mends what a crash cut short.
+pub(super) fn owners(config: &Config) -> Result<Owners, StartError> {
     let path = config.relay.data_dir.join("streams");
     Owners::open(&path).map_err(|source| StartError::Owners { path, source })
 }
