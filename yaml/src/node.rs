@@ -288,7 +288,8 @@ impl Node {
                 });
                 &mut entries[at].value
             }
-            Value::Scalar { .. } => unreachable!("made a mapping above"),
+            // Invariant: what is neither a map nor a list that has this index was made a map above.
+            Value::Scalar { .. } => unreachable!("invariant: made a mapping above"),
         }
     }
 
