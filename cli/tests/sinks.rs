@@ -3,10 +3,11 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
@@ -417,4 +418,161 @@ fn whoever_is_not_there_is_told_how_to_reach_a_relay() {
         why.contains("admin.sock") && why.contains("is it running"),
         "{why}"
     );
+}
+
+/// A web server for `webhook` that answers every request with one status and keeps what it took.
+#[derive(Clone)]
+struct Web {
+    at: std::net::SocketAddr,
+    status: Arc<AtomicU16>,
+    asked: Arc<AtomicUsize>,
+    /// The pods of the events that it took.
+    pods: Arc<Mutex<Vec<String>>>,
+}
+
+impl Web {
+    fn start(status: u16) -> Web {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let web = Web {
+            at: listener.local_addr().expect("an address"),
+            status: Arc::new(AtomicU16::new(status)),
+            asked: Arc::default(),
+            pods: Arc::default(),
+        };
+        let serving = web.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let web = serving.clone();
+                std::thread::spawn(move || while web.answer(&stream).is_some() {});
+            }
+        });
+        web
+    }
+
+    /// None: the connection has ended.
+    fn answer(&self, stream: &std::net::TcpStream) -> Option<()> {
+        let mut reader = BufReader::new(stream);
+        let (mut length, mut line) = (0, String::new());
+        while reader.read_line(&mut line).ok()? > 2 {
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().expect("a length");
+            }
+            line.clear();
+        }
+        if length == 0 {
+            return None;
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let text = String::from_utf8(body).expect("text");
+        let status = self.status.load(Ordering::Relaxed);
+        // Whatever the status says, one thing it never takes.
+        let status = if text.contains("poison") { 400 } else { status };
+        if status == 200 {
+            let pods = text.lines().map(|line| {
+                let event: Value = serde_json::from_str(line).expect("JSON");
+                event["PodName"].as_str().unwrap_or_default().to_owned()
+            });
+            self.pods.lock().expect("whole").extend(pods);
+        }
+        let mut stream = stream;
+        write!(
+            stream,
+            "HTTP/1.1 {status} Said\r\ncontent-length: 4\r\n\r\nsaid"
+        )
+        .ok()
+    }
+
+    fn pods(&self) -> Vec<String> {
+        let mut pods = self.pods.lock().expect("whole").clone();
+        // What the relay tells of itself has no pod.
+        pods.retain(|pod| !pod.is_empty());
+        pods
+    }
+}
+
+#[test]
+fn a_destination_that_refuses_everything_is_waited_for_and_one_poison_event_is_not() {
+    let web = Web::start(400);
+    let sinks = format!(
+        "chat: {{type: webhook, shape: ndjson, url: \"http://{}/\", start: beginning, \
+         batch: {{max_delay: 100ms}}, retry: {{initial: 20ms, max: 100ms}}}}",
+        web.at
+    );
+    let scene = Scene {
+        place: Place::new("", &sinks),
+    };
+    let relay = scene.place.start();
+    scene.import(&["a", "poison", "b"]);
+    eventually("it says what is wrong", SOON, || {
+        let told = scene.sink("chat")["last_error"].to_string();
+        told.contains("refuses every event").then_some(())
+    });
+    let list = scene.cresset(&["sink", "list"]);
+    assert!(
+        list.contains("HTTP 400") && list.contains("cresset sink skip"),
+        "{list}"
+    );
+    let asked = web.asked.load(Ordering::Relaxed);
+    eventually("it is tried again", SOON, || {
+        (web.asked.load(Ordering::Relaxed) > asked + 5).then_some(())
+    });
+    assert_eq!(scene.sink("chat")["dead_letters"], 0);
+    let failed = scene.try_to(&["sink", "test", "chat"]);
+    let said = String::from_utf8_lossy(&failed.stdout).into_owned();
+    assert_eq!(failed.status.code(), Some(1), "{said}");
+    let steps: Vec<&str> = said.lines().collect();
+    assert!(steps[0].starts_with("ok      resolve"), "{said}");
+    assert!(steps[1].starts_with("ok      connect"), "{said}");
+    assert!(
+        steps[2].contains("write") && steps[2].contains("HTTP 400"),
+        "{said}"
+    );
+    web.status.store(200, Ordering::Relaxed);
+    eventually("all is there", SOON, || {
+        (web.pods() == ["a", "b"]).then_some(())
+    });
+    eventually("the poison is put aside", SOON, || {
+        (scene.sink("chat")["dead_letters"] == 1).then_some(())
+    });
+    let letters = scene.cresset(&["dlq", "list", "chat"]);
+    assert!(letters.contains("HTTP 400"), "{letters}");
+    scene.cresset(&["sink", "test", "chat"]);
+    relay.stop();
+}
+
+#[test]
+fn a_stalled_stdout_hurts_nobody_and_has_everything_in_the_end() {
+    let scene = Scene {
+        place: Place::new(
+            "",
+            "console: {type: stdout, format: json, start: beginning}, \
+             archive: {type: file, path: DIR/events.jsonl, fields: all, start: beginning}",
+        ),
+    };
+    // Nobody reads this pipe, and its kernel takes 64 KiB.
+    let (running, stdout) = scene.place.spawn(Stdio::piped());
+    let relay = Relay::ready(running);
+    let names: Vec<String> = (0..2000).map(|n| format!("pod-{n}")).collect();
+    let pods: Vec<&str> = names.iter().map(String::as_str).collect();
+    scene.import(&pods);
+    scene.when_pods(&pods);
+    eventually("the pipe is full", SOON, || {
+        (scene.sink("console")["pending"].as_u64() > Some(0)).then_some(())
+    });
+    // Everything else goes on: status, further events, tests.
+    scene.cresset(&["sink", "test", "archive"]);
+    let reader = std::thread::spawn(move || {
+        let lines = BufReader::new(stdout.expect("piped")).lines();
+        let lines = lines.map_while(Result::ok);
+        let events = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        let pods = events.filter_map(|event| event["PodName"].as_str().map(str::to_owned));
+        pods.collect::<Vec<String>>()
+    });
+    eventually("it catches up", SOON, || {
+        (scene.sink("console")["pending"] == 0).then_some(())
+    });
+    relay.stop();
+    assert_eq!(reader.join().expect("lines"), names);
 }

@@ -5,6 +5,8 @@
 //! ```
 //! Names are resolved at every connection.
 
+mod trial;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,11 +22,14 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::{CertificateError, Error as TlsError};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::Unavailable;
 use crate::http::{Proxy, endpoint};
 use crate::tls::ClientTls;
+
+pub(crate) use trial::reach;
 
 /// For names, TCP, the proxy's word and TLS together.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -96,6 +101,10 @@ impl Dial {
             None => tcp(&self.host, self.port).await?,
             Some(proxy) => self.through(proxy).await?,
         };
+        self.encrypt(stream).await
+    }
+
+    async fn encrypt(&self, stream: TcpStream) -> Result<Wire, String> {
         let Some(tls) = &self.tls else {
             return Ok(Wire::Plain(stream));
         };
@@ -106,7 +115,7 @@ impl Dial {
         let connected = TlsConnector::from(Arc::new(config))
             .connect(name, stream)
             .await;
-        let stream = connected.map_err(|error| format!("TLS: {error}"))?;
+        let stream = connected.map_err(|error| format!("TLS: {}", tls_trouble(&error)))?;
         Ok(Wire::Encrypted(Box::new(stream)))
     }
 
@@ -114,17 +123,22 @@ impl Dial {
         let url = endpoint(proxy)?;
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or(80);
-        let mut stream = tcp(host, port)
-            .await
-            .map_err(|why| format!("proxy {host}:{port}: {why}"))?;
+        let at = |why: String| format!("proxy {host}:{port}: {why}");
+        let mut stream = tcp(host, port).await.map_err(at)?;
+        self.ask_proxy(&mut stream).await.map_err(at)?;
+        Ok(stream)
+    }
+
+    /// Has a proxy connect to the destination.
+    async fn ask_proxy(&self, stream: &mut TcpStream) -> Result<(), String> {
         let request = self.connect_request()?;
-        let asked = ask(&mut stream, request.as_bytes()).await;
-        let head = asked.map_err(|error| format!("proxy {host}:{port}: {error}"))?;
+        let asked = ask(stream, request.as_bytes()).await;
+        let head = asked.map_err(|error| error.to_string())?;
         let status = head.split_whitespace().nth(1).unwrap_or_default();
         match status.starts_with('2') {
-            true => Ok(stream),
+            true => Ok(()),
             false => Err(format!(
-                "proxy {host}:{port} answered `{}`",
+                "it answered `{}`; check the sink's proxy",
                 crate::http::shown(head.lines().next().unwrap_or_default())
             )),
         }
@@ -144,6 +158,46 @@ impl Dial {
         }
         request.push_str("\r\n");
         Ok(request)
+    }
+}
+
+/// What is wrong with a handshake, and what to do.
+fn tls_trouble(error: &io::Error) -> String {
+    let cause = error
+        .get_ref()
+        .and_then(|cause| cause.downcast_ref::<TlsError>());
+    let advice = match cause {
+        Some(TlsError::InvalidCertificate(wrong)) => certificate_advice(wrong),
+        Some(TlsError::AlertReceived(_)) => {
+            "it ends the connection; it may want a client certificate that it knows (tls.cert_file, tls.key_file)"
+        }
+        Some(TlsError::InvalidMessage(_)) => {
+            "what answers there speaks no TLS; check the port, or leave the encryption out"
+        }
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "it ended the connection in the middle; check the port, and that it speaks TLS"
+        }
+        _ => return error.to_string(),
+    };
+    format!("{error}; {advice}")
+}
+
+fn certificate_advice(wrong: &CertificateError) -> &'static str {
+    match wrong {
+        // The second: signed by another authority of the same name.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "its certificate is signed by nobody known here; name the authority's certificate in tls.ca_file"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "its certificate is for other names; write one of them into the address or into tls.server_name"
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "its certificate has ended; renew it there, or set this machine's clock"
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "its certificate is not valid yet; look at the clocks of both machines"
+        }
+        _ => "its certificate is not good",
     }
 }
 

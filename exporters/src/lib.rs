@@ -23,15 +23,17 @@
 //!    (at least once), so hand [`Encoded::id`] on where the destination can use it.
 //!    - the destination has it, and keeps it → [`Outcome::Done`]; before that the cursor does not move, so never say it early
 //!    - it would take it later → [`Outcome::Retry`]
-//!    - it will never take *this event* → [`Outcome::Reject`] with the reason: the event becomes a dead letter
+//!    - it says no to *this event* → [`Outcome::Refuse`] with the reason: the event becomes a dead letter, unless the destination
+//!      says no to every other, too; then the settings are wrong, and the fan-out waits and says so
+//!    - the event cannot even be offered (unreadable, too large for the protocol) → [`Outcome::Reject`]: a dead letter at once
 //!    - it takes nothing at all (away, wrong password, no such index) → [`Unavailable`]: everything waits, nothing is rejected
-//! 5. **`test`** where the destination has steps worth telling apart (resolve, connect, authenticate, read back): `cresset sink
-//!    test` shows them. Without it the one step is a `write`.
+//! 5. **`test`** where the destination has steps worth telling apart (resolve, connect, TLS, authenticate, read back): `cresset sink
+//!    test` shows them; `dial` and `http` have a `try_out` for the way there. Without it the one step is a `write`.
 //! 6. **Name it** in the list of `config.rs`, the one place that knows all sinks.
 //! 7. **Tests** through the real door: a real file, a real pipe, a real server; and a line in `tests/contract`.
 //!
 //! What connecting sinks share: [`tls`] and [`secret`], `http` (one client, one meaning of status codes), `dial` (bare and gRPC
-//! connections, proxies), `offer` (halving what is refused until the bad event is alone). `docs/sinks.md` goes through all of it.
+//! connections, proxies), `offer` (finding the bad events of what is refused). `docs/sinks.md` goes through all of it.
 //!
 //! `send` runs on the relay's runtime and must not block it. A destination that can only block (a pipe, a disk) gets a
 //! thread of its own: see `blocking.rs`, which `stdout` and `file` use.
@@ -159,10 +161,16 @@ pub enum Outcome {
         /// Why, for status and logs.
         reason: String,
     },
-    /// Never: this event becomes a dead letter.
+    /// Never, and that is certain: nobody can read it, or it fits in no message. It becomes a dead letter.
     Reject {
         /// Why, in one line. Lines after it, if any, are the destination's answer as it came: they are kept with the dead
         /// letter and shown by `cresset dlq show`.
+        reason: String,
+    },
+    /// The destination said no to this event. It becomes a dead letter where the destination takes others; one that says no to
+    /// everything is set up wrongly, so everything waits.
+    Refuse {
+        /// As for [`Outcome::Reject`].
         reason: String,
     },
 }

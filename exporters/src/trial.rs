@@ -1,7 +1,8 @@
 //! Trying a destination with one marked event, step by step: what `cresset sink test` shows.
 //!
 //! A sink says which steps its destination has (resolve, connect, TLS, authenticate, write, read back) by doing them through
-//! [`Trial::step`]; each is timed and told as it ends, and the first that fails is the last.
+//! [`Trial::step`]; each is timed and told as it ends, and the first that fails is the last. The way there is the same for all:
+//! `dial::Dial::try_out`.
 
 use std::time::{Duration, Instant};
 
@@ -88,15 +89,31 @@ impl Trial {
         &self,
         sending: impl Future<Output = Result<Vec<Outcome>, Unavailable>>,
     ) -> Result<(), Failed> {
-        self.step("write", async { written(sending.await) }).await
+        self.write_told(sending, "the destination has the event")
+            .await
+    }
+
+    /// The same, where having taken it means something else: `said`.
+    ///
+    /// # Errors
+    /// The destination did not take it.
+    pub async fn write_told(
+        &self,
+        sending: impl Future<Output = Result<Vec<Outcome>, Unavailable>>,
+        said: &str,
+    ) -> Result<(), Failed> {
+        self.step("write", async { written(sending.await, said) })
+            .await
     }
 }
 
-fn written(sent: Result<Vec<Outcome>, Unavailable>) -> Result<((), String), String> {
+fn written(sent: Result<Vec<Outcome>, Unavailable>, said: &str) -> Result<((), String), String> {
     match sent.map_err(|away| away.reason)?.as_slice() {
-        [Outcome::Done] => Ok(((), "the destination has the event".to_owned())),
+        [Outcome::Done] => Ok(((), said.to_owned())),
         [Outcome::Retry { reason, .. }] => Err(format!("not now: {reason}")),
-        [Outcome::Reject { reason }] => Err(format!("refused for good: {reason}")),
+        [Outcome::Reject { reason } | Outcome::Refuse { reason }] => {
+            Err(format!("refused for good: {reason}"))
+        }
         other => Err(format!(
             "the sink told of {} events when 1 was sent; please report it",
             other.len()
@@ -143,7 +160,7 @@ mod tests {
 
     #[test]
     fn only_an_event_that_is_kept_is_written() {
-        assert!(written(Ok(vec![Outcome::Done])).is_ok());
+        assert!(written(Ok(vec![Outcome::Done]), "").is_ok());
         let reason = || "429".to_owned();
         let retry = Outcome::Retry {
             after: None,
@@ -152,9 +169,10 @@ mod tests {
         for other in [
             vec![retry],
             vec![Outcome::Reject { reason: reason() }],
+            vec![Outcome::Refuse { reason: reason() }],
             vec![],
         ] {
-            assert!(written(Ok(other)).is_err());
+            assert!(written(Ok(other), "").is_err());
         }
     }
 }

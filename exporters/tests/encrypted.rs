@@ -34,7 +34,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
-use events::{alerts, ids, letters, sink};
+use events::{alert, alerts, ids, letters, sink, steps};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -87,7 +87,14 @@ async fn syslog_over_tls_reaches_the_receiver_that_the_authority_vouches_for() {
     };
     let stranger = to(folders[1].path()).send(alerts(1)).await.unwrap_err();
     assert!(stranger.reason.contains("TLS"), "{stranger}");
+    let (tried, why) = steps(&*to(folders[1].path()), alert(1, "cart")).await;
+    assert_eq!(tried, ["+resolve", "+connect", "-TLS"], "{why}");
+    assert!(why.contains("tls.ca_file"), "{why}");
     let sink = to(folders[0].path());
+    let (tried, why) = steps(&*sink, alert(99, "marked")).await;
+    assert_eq!(tried, ["+resolve", "+connect", "+TLS", "+write"], "{why}");
+    // The way is tried with a connection of its own, which says good-bye.
+    assert_eq!(timeout(SOON, told.recv()).await.unwrap().unwrap(), "");
     let batch = alerts(30);
     let outcomes = timeout(SOON, sink.send(batch.clone()))
         .await

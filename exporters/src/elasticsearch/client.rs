@@ -137,6 +137,27 @@ impl Client {
         })
     }
 
+    /// Hosts and ports that requests go to first; none if that is for the environment to say.
+    pub(super) fn first_hosts(&self) -> Option<Vec<(String, u16)>> {
+        let Settings {
+            proxy, endpoints, ..
+        } = &self.settings;
+        let host = |url: &Url| {
+            let port = url.port_or_known_default().unwrap_or(9200);
+            (url.host_str().unwrap_or_default().to_owned(), port)
+        };
+        match proxy {
+            Proxy::At(proxy) => Some(vec![host(proxy)]),
+            Proxy::Environment if is_proxy_set() => None,
+            Proxy::Environment | Proxy::None => Some(endpoints.iter().map(host).collect()),
+        }
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        let mut endpoints = self.settings.endpoints.iter();
+        endpoints.any(|url| url.scheme() == "https")
+    }
+
     /// Sends a request to a host that takes it.
     pub(super) async fn request(
         &self,
@@ -282,6 +303,14 @@ impl Client {
         let awake: Vec<&Host> = all.iter().copied().filter(|host| !host.rests()).collect();
         if awake.is_empty() { all } else { awake }
     }
+}
+
+/// Whether the environment names a proxy, in the words that the client looks at.
+fn is_proxy_set() -> bool {
+    ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
+        .into_iter()
+        .flat_map(|name| [name.to_owned(), name.to_ascii_lowercase()])
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
 impl Settings {

@@ -190,7 +190,7 @@ impl Elasticsearch {
                 let [only] = bulk.events[..] else {
                     return Next::Smaller;
                 };
-                outcomes.refuse(
+                outcomes.too_large(
                     only,
                     format!("{reason}: the event alone makes a request of {size} bytes"),
                 );

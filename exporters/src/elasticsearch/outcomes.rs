@@ -27,6 +27,11 @@ impl Outcomes {
         }
     }
 
+    /// The event at `place` is too large for the server, also alone.
+    pub(super) fn too_large(&mut self, place: usize, reason: String) {
+        self.tell(place, Outcome::Refuse { reason });
+    }
+
     /// The event at `place` cannot be sent.
     pub(super) fn refuse(&mut self, place: usize, reason: String) {
         self.tell(place, Outcome::Reject { reason });
@@ -36,7 +41,7 @@ impl Outcomes {
     pub(super) fn judge(&mut self, place: usize, verdict: Verdict, after: Option<Duration>) {
         let outcome = match verdict {
             Verdict::Done => Outcome::Done,
-            Verdict::Reject(reason) => Outcome::Reject { reason },
+            Verdict::Reject(reason) => Outcome::Refuse { reason },
             Verdict::Again { reason, .. } => {
                 self.again = true;
                 Outcome::Retry { after, reason }
@@ -116,7 +121,7 @@ mod tests {
         let told = outcomes.finish().unwrap();
         assert_eq!(told[0], Outcome::Done);
         assert!(matches!(&told[1], Outcome::Retry { reason, .. } if reason == "busy"));
-        assert!(matches!(&told[2], Outcome::Reject { reason } if reason == "bad"));
+        assert!(matches!(&told[2], Outcome::Refuse { reason } if reason == "bad"));
         assert!(matches!(&told[3], Outcome::Retry { reason, .. } if reason == "forbidden"));
     }
 

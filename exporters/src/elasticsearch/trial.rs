@@ -9,6 +9,7 @@ use super::Elasticsearch;
 use super::client::Client;
 use super::response::failure;
 use super::setup::product;
+use crate::dial::reach;
 use crate::{Batch, Encoded, Failed, Sink as _, Trial};
 
 pub(super) async fn run(
@@ -17,7 +18,13 @@ pub(super) async fn run(
     trial: &Trial,
 ) -> Result<(), Failed> {
     let client = &sink.client;
-    trial.step("connect", connect(client)).await?;
+    match client.first_hosts() {
+        Some(hosts) => drop(reach(trial, &hosts).await?),
+        None => trial.step("connect", answers(client)).await?,
+    }
+    if client.is_encrypted() {
+        trial.step("TLS", answers(client)).await?;
+    }
     trial.step("authenticate", authenticate(client)).await?;
     let place = sink.bodies.place(&event);
     trial
@@ -27,7 +34,7 @@ pub(super) async fn run(
     trial.step("read back", read).await
 }
 
-async fn connect(client: &Client) -> Result<((), String), String> {
+async fn answers(client: &Client) -> Result<((), String), String> {
     let answer = client.request(Method::Head, "", None).await;
     let answer = answer.map_err(|unreached| unreached.reason)?;
     Ok(((), format!("{} answers", answer.host)))

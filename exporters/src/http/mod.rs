@@ -28,10 +28,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use yaml::{Node, Problem};
 
-use crate::Unavailable;
+use crate::dial::Dial;
 use crate::secret::Keys;
 use crate::stamp::Stamp;
 use crate::tls::ClientTls;
+use crate::{Failed, Trial, Unavailable};
 
 pub use auth::Auth;
 pub(crate) use auth::Credentials;
@@ -168,6 +169,15 @@ pub(crate) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
+    pub(crate) fn get(url: Url) -> Self {
+        Request {
+            method: Method::GET,
+            url,
+            content_type: "application/json",
+            body: Vec::new(),
+        }
+    }
+
     pub(crate) fn post(url: &Url, content_type: &'a str, body: Vec<u8>) -> Self {
         Request {
             method: Method::POST,
@@ -217,7 +227,7 @@ impl Http {
     /// # Errors
     /// There is no answer.
     pub(crate) async fn send(&self, request: Request<'_>) -> Result<Answer, Unavailable> {
-        let compressed = self.compression == Compression::Gzip;
+        let compressed = self.compression == Compression::Gzip && !request.body.is_empty();
         let body = Bytes::from(match compressed {
             true => gzip(&request.body),
             false => request.body,
@@ -244,6 +254,27 @@ impl Http {
             true => once().await,
             false => Ok(answer),
         }
+    }
+
+    /// Goes the way to an address, step by step.
+    ///
+    /// # Errors
+    /// A step failed; it has been told.
+    pub(crate) async fn try_out(&self, url: &Url, trial: &Trial) -> Result<(), Failed> {
+        let encrypted = url.scheme() == "https";
+        let (mut to, mut proxy) = (url.clone(), self.proxy.clone());
+        // What is not encrypted is handed to the proxy itself.
+        if let (false, Some(Ok(at))) = (encrypted, proxy.url.as_deref().map(endpoint)) {
+            (to, proxy) = (at, Proxy::default());
+        }
+        let dial = Dial {
+            host: to.host_str().unwrap_or_default().to_owned(),
+            port: to.port_or_known_default().unwrap_or(80),
+            tls: encrypted.then(|| self.tls.clone()),
+            protocols: &["h2", "http/1.1"],
+            proxy,
+        };
+        dial.try_out(trial).await
     }
 
     fn client(&self) -> Client {

@@ -119,6 +119,23 @@ fn parts(broker: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// Kafka's own port.
+#[cfg(feature = "kafka")]
+const PORT: u16 = 9092;
+
+#[cfg(feature = "kafka")]
+impl Connection {
+    /// Hosts and ports of the brokers to begin with.
+    pub(super) fn hosts(&self) -> Vec<(String, u16)> {
+        let host = |broker: &String| {
+            let (host, port) = parts(broker);
+            let port = port.and_then(|port| port.parse().ok());
+            (host.to_owned(), port.unwrap_or(PORT))
+        };
+        self.brokers.iter().map(host).collect()
+    }
+}
+
 fn is_address(broker: &str) -> bool {
     let (host, port) = parts(broker);
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
@@ -179,6 +196,11 @@ mod client {
         #[must_use]
         pub fn brokers(&self) -> String {
             self.connection.brokers.join(", ")
+        }
+
+        /// The way to the brokers.
+        pub(in crate::kafka) fn connection(&self) -> &Connection {
+            &self.connection
         }
 
         /// The password was refused: it is read again for the next client.

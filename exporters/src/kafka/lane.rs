@@ -48,6 +48,14 @@ pub(super) struct Trouble {
     pub(super) reason: String,
 }
 
+/// What a cluster says of a topic.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Topic {
+    pub(super) brokers: usize,
+    pub(super) partitions: usize,
+    pub(super) error: Option<RDKafkaErrorCode>,
+}
+
 /// A producer and its reports.
 pub(super) struct Lane {
     /// Taken only when the lane is dropped.
@@ -119,6 +127,33 @@ impl Lane {
         }
         let mut state = self.reports.lock();
         (std::mem::take(&mut state.fates), state.trouble.take())
+    }
+
+    /// Asks the cluster for a topic: how many brokers and partitions there are. Blocks for at most so long.
+    ///
+    /// # Errors
+    /// No broker answered; what librdkafka says of them, if it says anything.
+    pub(super) fn about(&self, topic: &str, within: Duration) -> Result<Topic, Trouble> {
+        let nobody = |reason: String| Trouble {
+            code: RDKafkaErrorCode::BrokerTransportFailure,
+            reason,
+        };
+        let Some(producer) = &self.producer else {
+            return Err(nobody("the producer has ended".to_owned()));
+        };
+        let client = producer.client();
+        let told = client.fetch_metadata(Some(topic), within).map_err(|e| {
+            let trouble = self.reports.lock().trouble.take();
+            trouble.unwrap_or_else(|| nobody(e.to_string()))
+        })?;
+        let about = told.topics().iter().find(|about| about.name() == topic);
+        Ok(Topic {
+            brokers: told.brokers().len(),
+            partitions: about.map_or(0, |about| about.partitions().len()),
+            error: about
+                .and_then(|about| about.error())
+                .map(RDKafkaErrorCode::from),
+        })
     }
 
     async fn give_up(&self) {

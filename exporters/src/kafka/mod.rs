@@ -36,6 +36,8 @@ mod record;
 mod sink;
 mod template;
 #[cfg(feature = "kafka")]
+mod trial;
+#[cfg(feature = "kafka")]
 mod verdict;
 
 use std::time::Duration;

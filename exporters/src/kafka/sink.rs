@@ -15,7 +15,7 @@ use super::record::Records;
 use super::verdict::{Meaning, is_refusal, meaning};
 use super::{Config, TIMEOUT};
 use crate::lines::unreadable;
-use crate::{Batch, BuildError, Context, Encoded, Outcome, Sink, Unavailable};
+use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable};
 
 /// Bytes of one request for a partition: under the limit that brokers have when nobody set one (1,048,588).
 const REQUEST_BYTES: usize = 1_000_000;
@@ -28,8 +28,8 @@ const TURN: usize = 128;
 
 /// The sink.
 pub struct Kafka {
-    client: Client,
-    records: Records,
+    pub(super) client: Client,
+    pub(super) records: Records,
     config: Config,
     timeout: Duration,
     /// What one request may have; halved where a broker does not take that much.
@@ -54,7 +54,7 @@ impl Idle {
 
 /// How the records of a batch travel.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Packing {
+pub(super) enum Packing {
     Together,
     /// Each in a request of its own, so that it is judged alone.
     Alone,
@@ -82,7 +82,7 @@ impl Kafka {
         Ok(sink)
     }
 
-    fn producer(&self, packing: Packing) -> ClientConfig {
+    pub(super) fn producer(&self, packing: Packing) -> ClientConfig {
         let mut config = self.client.config();
         config
             .set("acks", "all")
@@ -208,13 +208,13 @@ impl Kafka {
             reason,
         };
         match meaning(code) {
-            Meaning::TooLarge => Outcome::Reject {
+            Meaning::TooLarge => Outcome::Refuse {
                 reason: format!(
                     "topic {topic} takes no record as large as this one ({} bytes): {code}; its max.message.bytes says how large",
                     self.size(event)
                 ),
             },
-            Meaning::Never => Outcome::Reject {
+            Meaning::Never => Outcome::Refuse {
                 reason: format!("topic {topic} does not take this record: {code}"),
             },
             Meaning::NoTopic => again(format!("there is no topic {topic}; create it")),
@@ -262,7 +262,7 @@ fn is_too_large(fate: Fate) -> bool {
 impl Sink for Kafka {
     fn whereabouts(&self, event: &Encoded) -> Option<String> {
         Some(format!(
-            "topic {}, header id {}",
+            "topic {}, header event-id {}",
             self.records.topic(event),
             event.id()
         ))
@@ -281,6 +281,10 @@ impl Sink for Kafka {
             .map(|(event, fate)| self.outcome(event, fate, trouble.as_ref()))
             .collect();
         nothing_taken(&outcomes).map_or(Ok(outcomes), Err)
+    }
+
+    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+        super::trial::run(self, event, trial).await
     }
 }
 

@@ -13,6 +13,7 @@
 //! - What Loki refuses (400: too old, too long) is found by halving; it becomes a dead letter with Loki's words.
 
 mod push;
+mod trial;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,9 +30,9 @@ use yaml::{Node, Problem, Span};
 use crate::config::{BatchLimits, Defaults};
 use crate::http::{Auth, Compression, Http, Judged, Options, Proxy, Request, endpoint};
 use crate::lines::{Format, Lines, unreadable};
-use crate::offer::{self, Answer, Destination};
+use crate::offer::{self, Answer, Destination, Standing};
 use crate::tls::ClientTls;
-use crate::{Batch, BuildError, Context, Encoded, Outcome, Sink, Unavailable, told};
+use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable, told};
 
 use push::Entry;
 
@@ -193,13 +194,16 @@ fn is_label(name: &str) -> bool {
     first && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
+/// Where Loki takes entries.
+const PUSH: &str = "/loki/api/v1/push";
+
 fn push_url(text: &str) -> Result<Url, String> {
     if text.is_empty() {
         return Err("is missing; write as in `url: http://loki:3100`".to_owned());
     }
     let mut url = endpoint(text)?;
     if url.path() == "/" {
-        url.set_path("/loki/api/v1/push");
+        url.set_path(PUSH);
     }
     Ok(url)
 }
@@ -215,6 +219,7 @@ pub struct Loki {
     max_streams: usize,
     /// The combinations of field labels seen so far.
     streams: Mutex<HashSet<Vec<String>>>,
+    standing: Standing,
 }
 
 impl Loki {
@@ -237,6 +242,7 @@ impl Loki {
             metadata: !config.no_metadata,
             max_streams: config.max_streams.unwrap_or(1000) as usize,
             streams: Mutex::default(),
+            standing: Standing::default(),
         })
     }
 
@@ -303,6 +309,10 @@ impl Sink for Loki {
     async fn send(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Unavailable> {
         offer::deliver(self, &batch).await
     }
+
+    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+        trial::run(self, event, trial).await
+    }
 }
 
 impl Destination for Loki {
@@ -327,7 +337,11 @@ impl Destination for Loki {
         })
     }
 
-    async fn offer(&self, entries: &[Entry]) -> Result<Answer, Unavailable> {
+    fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    async fn offer(&self, entries: &[&Entry]) -> Result<Answer, Unavailable> {
         let request = Request::post(&self.url, "application/json", push::body(entries));
         match self.http.send(request).await?.judge()? {
             Judged::Taken(_) => Ok(Answer::Taken),

@@ -47,7 +47,7 @@ impl Serialize for Value<'_> {
 }
 
 /// The body of a push.
-pub(super) fn body(entries: &[Entry]) -> Vec<u8> {
+pub(super) fn body(entries: &[&Entry]) -> Vec<u8> {
     let mut streams: BTreeMap<&BTreeMap<String, String>, Vec<Value<'_>>> = BTreeMap::new();
     for entry in entries {
         streams.entry(&entry.stream).or_default().push(Value(entry));
@@ -90,7 +90,7 @@ mod tests {
             entry("a", 2, "later"),
         ];
         assert_eq!(
-            String::from_utf8(body(&entries)).unwrap(),
+            String::from_utf8(body(&entries.each_ref())).unwrap(),
             r#"{"streams":[{"stream":{"namespace":"a"},"values":[["1","early"],["2","late"],["2","later"]]},{"stream":{"namespace":"b"},"values":[["1","x\"\n\u0000",{"pod":"p"}]]}]}"#
         );
     }

@@ -9,9 +9,9 @@ use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::Unavailable;
 use crate::http::{self, Judged, causes, shown};
 use crate::offer::Answer;
-use crate::{Outcome, Unavailable};
 
 pub(super) type Response = ExportLogsServiceResponse;
 
@@ -20,26 +20,22 @@ pub(super) fn success(response: &Response, count: usize) -> Answer {
     let Some(partial) = &response.partial_success else {
         return Answer::Taken;
     };
-    let said = shown(&partial.error_message);
+    let said = match shown(&partial.error_message) {
+        said if said.is_empty() => "the collector refused it without a word".to_owned(),
+        said => said,
+    };
     match partial.rejected_log_records {
         // A warning: all were taken.
         ..=0 => {
-            if !said.is_empty() {
+            if !partial.error_message.is_empty() {
                 tracing::warn!(said, "the collector took all events and warns");
             }
             Answer::Taken
         }
-        rejected => {
-            let reason = match usize::try_from(rejected) {
-                Ok(rejected) if rejected < count => {
-                    format!(
-                        "the collector refused {rejected} of {count} events and did not say which: {said}"
-                    )
-                }
-                _ => format!("the collector refused it: {said}"),
-            };
-            Answer::Each(vec![Outcome::Reject { reason }; count])
-        }
+        rejected => match usize::try_from(rejected) {
+            Ok(rejected) if rejected < count => Answer::AllBut(rejected, said),
+            _ => Answer::Refused(said),
+        },
     }
 }
 
@@ -129,15 +125,12 @@ mod tests {
     }
 
     #[test]
-    fn what_may_have_been_refused_is_rejected_with_the_collectors_words() {
+    fn a_partial_success_says_how_many_were_refused() {
         assert_eq!(partial(0, 3), Answer::Taken);
-        let Answer::Each(each) = partial(1, 3) else {
-            panic!("judged alone")
-        };
-        assert_eq!(each.len(), 3);
-        assert!(
-            matches!(&each[0], Outcome::Reject { reason } if reason.contains("1 of 3") && reason.contains("too old"))
-        );
+        assert_eq!(partial(1, 3), Answer::AllBut(1, "too old".into()));
+        for all in [3, 4, i64::MAX] {
+            assert_eq!(partial(all, 3), Answer::Refused("too old".into()));
+        }
     }
 
     #[test]

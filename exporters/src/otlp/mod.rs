@@ -6,9 +6,9 @@
 //! ```
 //! Written on the protocol's own messages and not on the SDK, whose processor queues and drops by itself.
 //!
-//! - **Partial success** says how many records were refused and not which, and forbids sending the others again. What of
-//!   a batch may have been refused is kept: all its events become dead letters with the collector's words, so that none is
-//!   lost in silence.
+//! - **Partial success** says how many records were refused and not which, and asks for nothing to be sent again. Weighed: to
+//!   keep all of them as dead letters doubles none and names none; to send parts again names the bad one, and some of the good
+//!   ones are there twice under one `log.record.uid`. The second is done (`offer/part.rs`): at least once is what sinks promise.
 //! - A request that is refused as a whole is halved until the bad event is alone.
 
 mod answer;
@@ -33,9 +33,9 @@ use yaml::{Node, Problem, Span};
 use crate::config::{BatchLimits, Defaults};
 use crate::dial::Dial;
 use crate::http::{Auth, Compression, Credentials, Http, Options, Proxy, Request, endpoint};
-use crate::offer::{self, Answer, Destination};
+use crate::offer::{self, Answer, Destination, Standing};
 use crate::tls::ClientTls;
-use crate::{Batch, BuildError, Context, Encoded, Outcome, Sink, Unavailable};
+use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable};
 
 use record::Item;
 
@@ -132,10 +132,11 @@ fn address(text: &str) -> Result<Url, String> {
 pub struct Otlp {
     way: Way,
     resource: BTreeMap<String, String>,
+    standing: Standing,
 }
 
 enum Way {
-    Grpc(Box<Grpc>),
+    Grpc { dial: Box<Dial>, grpc: Box<Grpc> },
     Http { http: Box<Http>, url: Url },
 }
 
@@ -155,7 +156,11 @@ impl Otlp {
         let bad = |why: String| BuildError::new(name, why);
         let mut url = address(&config.endpoint).map_err(bad)?;
         let way = match config.protocol {
-            Protocol::Grpc => Way::Grpc(Box::new(grpc(config, &url).map_err(bad)?)),
+            Protocol::Grpc => {
+                let dial = Box::new(dial(config, &url).map_err(bad)?);
+                let grpc = Box::new(grpc(config, &dial, &url).map_err(bad)?);
+                Way::Grpc { dial, grpc }
+            }
             Protocol::Http => {
                 if url.path() == "/" {
                     url.set_path("/v1/logs");
@@ -167,11 +172,12 @@ impl Otlp {
         Ok(Otlp {
             way,
             resource: config.resource.clone(),
+            standing: Standing::default(),
         })
     }
 }
 
-fn grpc(config: &Config, url: &Url) -> Result<Grpc, String> {
+fn dial(config: &Config, url: &Url) -> Result<Dial, String> {
     let encrypted = url.scheme() == "https";
     if encrypted {
         // A file that cannot be used is told now and not at the first batch.
@@ -180,13 +186,16 @@ fn grpc(config: &Config, url: &Url) -> Result<Grpc, String> {
             .client_config(&["h2"])
             .map_err(|e| e.to_string())?;
     }
-    let dial = Dial {
+    Ok(Dial {
         host: url.host_str().unwrap_or_default().to_owned(),
         port: url.port_or_known_default().unwrap_or(4317),
         tls: encrypted.then(|| config.tls.clone()),
         protocols: &["h2"],
         proxy: config.proxy.clone(),
-    };
+    })
+}
+
+fn grpc(config: &Config, dial: &Dial, url: &Url) -> Result<Grpc, String> {
     let mut headers = MetadataMap::new();
     for (name, value) in &config.headers {
         let name = MetadataKey::from_bytes(name.to_ascii_lowercase().as_bytes());
@@ -197,7 +206,7 @@ fn grpc(config: &Config, url: &Url) -> Result<Grpc, String> {
         );
     }
     Ok(Grpc {
-        client: LogsServiceClient::new(dial.channel(url)?),
+        client: LogsServiceClient::new(dial.clone().channel(url)?),
         credentials: Credentials::open(&config.auth)?,
         headers,
         timeout: config.options().timeout,
@@ -245,6 +254,33 @@ impl Sink for Otlp {
     async fn send(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Unavailable> {
         offer::deliver(self, &batch).await
     }
+
+    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+        match &self.way {
+            Way::Grpc { dial, .. } => dial.try_out(trial).await?,
+            Way::Http { http, url } => http.try_out(url, trial).await?,
+        }
+        trial.step("authenticate", self.empty()).await?;
+        let batch = Arc::new(Batch::new(vec![event]));
+        trial.write(self.send(batch)).await
+    }
+}
+
+impl Otlp {
+    /// A request of no records, which a collector answers like any other.
+    async fn empty(&self) -> Result<((), String), String> {
+        match self.offer(&[]).await {
+            Ok(Answer::Taken) => Ok(((), "the collector takes requests of this sink".to_owned())),
+            Ok(Answer::Refused(reason) | Answer::AllBut(_, reason)) => {
+                // Some want a record in it; who would not let us in says so otherwise.
+                Ok((
+                    (),
+                    format!("it lets us in, and says of a request of nothing: {reason}"),
+                ))
+            }
+            Err(away) => Err(away.reason),
+        }
+    }
 }
 
 impl Destination for Otlp {
@@ -254,10 +290,14 @@ impl Destination for Otlp {
         record::of(event)
     }
 
-    async fn offer(&self, items: &[Item]) -> Result<Answer, Unavailable> {
+    fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    async fn offer(&self, items: &[&Item]) -> Result<Answer, Unavailable> {
         let export = record::request(items, &self.resource);
         match &self.way {
-            Way::Grpc(grpc) => grpc.export(export).await,
+            Way::Grpc { grpc, .. } => grpc.export(export).await,
             Way::Http { http, url } => {
                 let request = Request::post(url, "application/x-protobuf", export.encode_to_vec());
                 answer::http(http.send(request).await?, items.len())

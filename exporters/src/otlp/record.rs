@@ -219,7 +219,10 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// One request with all of them, in order within a resource.
-pub(super) fn request(items: &[Item], more: &BTreeMap<String, String>) -> ExportLogsServiceRequest {
+pub(super) fn request(
+    items: &[&Item],
+    more: &BTreeMap<String, String>,
+) -> ExportLogsServiceRequest {
     let mut resources: BTreeMap<&Attributes, Vec<LogRecord>> = BTreeMap::new();
     for item in items {
         resources
@@ -309,7 +312,7 @@ mod tests {
             .map(|event| of(event).unwrap())
             .collect();
         let more = BTreeMap::from([("deployment.environment.name".to_owned(), "test".to_owned())]);
-        let request = request(&items, &more);
+        let request = request(&items.iter().collect::<Vec<_>>(), &more);
         assert_eq!((count(&request), request.resource_logs.len()), (3, 2));
         let first = &request.resource_logs[0];
         let resource = &first.resource.as_ref().unwrap().attributes;

@@ -36,7 +36,7 @@ use crate::dial::{Dial, Wire};
 use crate::http::Proxy;
 use crate::lines::unreadable;
 use crate::tls::ClientTls;
-use crate::{Batch, BuildError, Context, Encoded, Outcome, Sink, Unavailable};
+use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable};
 
 config! {
     /// Settings of a `syslog` sink.
@@ -256,6 +256,25 @@ impl Sink for Syslog {
         }
     }
 
+    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+        match &self.way {
+            Way::Stream { dial, .. } => dial.try_out(trial).await?,
+            Way::Datagram { host, port, .. } => {
+                trial.step("resolve", resolved(host, *port)).await?;
+            }
+        }
+        let promise = match &self.way {
+            Way::Stream { .. } => {
+                "the receiver's kernel has it; syslog has no answers, so look for it there"
+            }
+            Way::Datagram { .. } => {
+                "it was sent; nobody says whether it came, so look for it there"
+            }
+        };
+        let batch = Arc::new(Batch::new(vec![event]));
+        trial.write_told(self.send(batch), promise).await
+    }
+
     async fn flush(&self) -> Result<(), Unavailable> {
         if let Way::Stream { wire, .. } = &self.way
             && let Some(mut wire) = wire.lock().await.take()
@@ -359,6 +378,19 @@ fn later(reason: &str) -> Outcome {
     Outcome::Retry {
         after: None,
         reason: reason.to_owned(),
+    }
+}
+
+async fn resolved(host: &str, port: u16) -> Result<((), String), String> {
+    match connected(host, port).await {
+        Ok(socket) => Ok((
+            (),
+            socket
+                .peer_addr()
+                .map(|to| to.to_string())
+                .unwrap_or_default(),
+        )),
+        Err(away) => Err(format!("{}; check the sink's address", away.reason)),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::config::{BatchLimits, Defaults};
 use crate::dial::Dial;
 use crate::http::{Proxy, endpoint};
 use crate::tls::ClientTls;
-use crate::{Batch, BuildError, Context, Outcome, Sink, Unavailable};
+use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable};
 
 use session::{Failure, Session};
 
@@ -94,6 +94,7 @@ fn address(text: &str) -> Result<Url, String> {
 
 /// The sink.
 pub struct Upstream {
+    dial: Dial,
     channel: Channel,
     name: String,
     timeout: Duration,
@@ -123,7 +124,8 @@ impl Upstream {
             proxy: config.proxy.clone(),
         };
         Ok(Upstream {
-            channel: dial.channel(&url).map_err(bad)?,
+            channel: dial.clone().channel(&url).map_err(bad)?,
+            dial,
             name: config.name.clone(),
             timeout: config.timeout(),
             session: Mutex::default(),
@@ -134,6 +136,17 @@ impl Upstream {
         Session::open(self.channel.clone(), &self.name)
             .await
             .map_err(Failure::into)
+    }
+}
+
+impl Upstream {
+    /// The session that stands, or one that is opened now: the upstream relay takes one at a time from each name.
+    async fn greet(&self) -> Result<((), String), String> {
+        let mut held = self.session.lock().await;
+        if held.is_none() {
+            *held = Some(self.open().await.map_err(|away| away.reason)?);
+        }
+        Ok(((), format!("it knows this relay as {}", self.name)))
     }
 }
 
@@ -164,5 +177,14 @@ impl Sink for Upstream {
                 self.timeout
             ))),
         }
+    }
+
+    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+        self.dial.try_out(trial).await?;
+        trial.step("authenticate", self.greet()).await?;
+        let batch = Arc::new(Batch::new(vec![event]));
+        trial
+            .write_told(self.send(batch), "the upstream relay has it on disk")
+            .await
     }
 }

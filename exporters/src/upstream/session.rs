@@ -269,7 +269,7 @@ fn acknowledge(
         if let Some(run) = run
             && let Some(place) = run.places.get((rejected.sequence - run.first) as usize)
         {
-            outcomes[*place] = Outcome::Reject {
+            outcomes[*place] = Outcome::Refuse {
                 reason: rejected.reason,
             };
         }
@@ -354,7 +354,7 @@ mod tests {
         assert_eq!(open[&StreamId([1; 8])].len(), 1);
         acknowledge(&mut open, ack(5, vec![]), &mut outcomes).unwrap();
         assert!(open.is_empty());
-        assert!(matches!(&outcomes[1], Outcome::Reject { reason } if reason == "no event"));
+        assert!(matches!(&outcomes[1], Outcome::Refuse { reason } if reason == "no event"));
         assert!(acknowledge(&mut open, ack(9, vec![]), &mut outcomes).is_err());
     }
 }

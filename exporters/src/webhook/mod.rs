@@ -30,10 +30,10 @@ use yaml::{Node, Problem, Span};
 use crate::config::{BatchLimits, Defaults};
 use crate::http::{Auth, Compression, Http, Judged, Options, Proxy, Request, endpoint};
 use crate::lines::unreadable;
-use crate::offer::{self, Answer, Destination};
+use crate::offer::{self, Answer, Destination, Standing};
 use crate::secret::{Keys, Secret};
 use crate::tls::ClientTls;
-use crate::{Batch, BuildError, Context, Encoded, Outcome, Sink, Unavailable};
+use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable};
 
 use group::Group;
 use rate::Budget;
@@ -302,6 +302,7 @@ pub struct Webhook {
     fields: FieldSet,
     group_by: Vec<GroupField>,
     budget: Option<Budget>,
+    standing: Standing,
 }
 
 enum Address {
@@ -357,6 +358,7 @@ impl Webhook {
             fields: config.common().fields,
             group_by: config.group_by.clone().unwrap_or(GROUP_BY.to_vec()),
             budget: config.rate.or(shape.rate()).map(Budget::new),
+            standing: Standing::default(),
         })
     }
 
@@ -399,31 +401,42 @@ impl Webhook {
             _ => groups.len(),
         };
         let mut outcomes = vec![None; batch.len()];
-        let mut settled = false;
+        // One a message.
+        let mut told: Vec<Outcome> = Vec::new();
         for group in group::fold(groups, may) {
-            let outcome = match self.notice(&group).await {
-                Ok(outcome) => outcome,
-                Err(away) if settled => later(away),
-                Err(away) => return Err(away),
-            };
-            settled = true;
+            let outcome = self.next(&group, &told).await?;
             for place in group.places() {
                 outcomes[place] = Some(outcome.clone());
             }
-            if matches!(outcome, Outcome::Retry { .. }) {
-                let rest = |o: Option<Outcome>| o.unwrap_or_else(|| outcome.clone());
-                return Ok(outcomes.into_iter().map(rest).collect());
+            let stop = matches!(outcome, Outcome::Retry { .. });
+            told.push(outcome);
+            if stop {
+                break;
             }
         }
-        let lost = || {
+        self.standing.learn(&told);
+        let rest = told.pop().unwrap_or_else(|| {
             later(Unavailable::new(
                 "the event is in no group; please report it",
             ))
-        };
+        });
+        let outcomes = outcomes.into_iter();
         Ok(outcomes
-            .into_iter()
-            .map(|o| o.unwrap_or_else(lost))
+            .map(|o| o.unwrap_or_else(|| rest.clone()))
             .collect())
+    }
+
+    /// What becomes of a message, after what became of those before it.
+    async fn next(&self, group: &Group<'_>, told: &[Outcome]) -> Result<Outcome, Unavailable> {
+        if self.standing.is_enough(told) {
+            return Ok(later(Unavailable::new(
+                "it refused the messages before this one",
+            )));
+        }
+        match self.notice(group).await {
+            Err(away) if !told.is_empty() => Ok(later(away)),
+            answered => answered,
+        }
     }
 
     async fn notice(&self, group: &Group<'_>) -> Result<Outcome, Unavailable> {
@@ -433,7 +446,7 @@ impl Webhook {
         };
         Ok(match self.post(body).await? {
             Judged::Taken(_) => Outcome::Done,
-            Judged::Refused(reason) => Outcome::Reject { reason },
+            Judged::Refused(reason) => Outcome::Refuse { reason },
         })
     }
 }
@@ -453,6 +466,17 @@ impl Sink for Webhook {
             false => self.notices(&batch).await,
         }
     }
+
+    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+        let url = match self.address.url() {
+            Ok(url) => url,
+            Err(away) => return trial.step("resolve", async { Err(away.reason) }).await,
+        };
+        self.http.try_out(&url, trial).await?;
+        // Who we are it says only to a message.
+        let batch = Arc::new(Batch::new(vec![event]));
+        trial.write(self.send(batch)).await
+    }
 }
 
 impl Destination for Webhook {
@@ -468,7 +492,11 @@ impl Destination for Webhook {
         }
     }
 
-    async fn offer(&self, items: &[Vec<u8>]) -> Result<Answer, Unavailable> {
+    fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    async fn offer(&self, items: &[&Vec<u8>]) -> Result<Answer, Unavailable> {
         Ok(match self.post(self.writer.records(items)).await? {
             Judged::Taken(_) => Answer::Taken,
             Judged::Refused(why) => Answer::Refused(why),

@@ -21,7 +21,7 @@ use std::time::Duration;
 use exporters::{Batch, Outcome, Sink, Unavailable};
 use tokio::time::timeout;
 
-use events::{alert, alerts, batch, broken, ids, letters, reason, sink};
+use events::{alert, alerts, batch, broken, ids, letters, reason, sink, steps};
 use peers::{Mood, Peer};
 
 /// What every test gives up after.
@@ -64,11 +64,22 @@ macro_rules! contract {
             async fn odd_texts_arrive_or_are_rejected_with_the_reason() {
                 super::odd::<$peer>().await;
             }
+            #[tokio::test]
+            async fn one_that_refuses_everything_is_no_heap_of_dead_letters() {
+                super::refuses_all::<$peer>().await;
+            }
+            #[tokio::test]
+            async fn a_trial_tells_every_step_and_the_first_that_fails() {
+                super::trial::<$peer>().await;
+            }
         }
     )* };
 }
 
 contract! {
+    elasticsearch: peers::elasticsearch::Elasticsearch;
+    file: peers::file::File;
+    kafka: peers::kafka::Kafka;
     loki: peers::loki::Loki;
     otlp_http: peers::otlp::OtlpHttp;
     otlp_grpc: peers::otlp::OtlpGrpc;
@@ -183,7 +194,9 @@ async fn one_bad<P: Peer>() {
 
 async fn breaks<P: Peer>() {
     let (peer, sink) = met::<P>().await;
-    peer.feels(Mood::Breaking);
+    if !peer.feels(Mood::Breaking) {
+        return;
+    }
     let batch = batch((1..=20).map(|n| alert(n, &"c".repeat(P::BULK))));
     // What was said to be done while it broke has to be there in the end, too.
     let first = send(&*sink, &batch).await;
@@ -246,4 +259,74 @@ async fn odd<P: Peer>() {
         let seen = peer.pod(id);
         assert!(seen == text, "{id}: {:.60?} came as {:.60?}", text, seen);
     }
+}
+
+/// It says no to whatever comes, as after a wrong setting: every event is refused or comes again, with few requests, and all of
+/// them go once it is mended.
+async fn refuses_all<P: Peer>() {
+    let (peer, sink) = met::<P>().await;
+    if !peer.feels(Mood::Refusing("")) {
+        return;
+    }
+    let batch = alerts(100);
+    let outcomes = send(&*sink, &batch).await.unwrap();
+    assert!(!outcomes.contains(&Outcome::Done));
+    let refused = |outcome: &&Outcome| matches!(outcome, Outcome::Refuse { .. });
+    assert!(outcomes.iter().filter(refused).count() >= 8);
+    let rejected = |outcome: &Outcome| matches!(outcome, Outcome::Reject { .. });
+    assert!(
+        !outcomes.iter().any(rejected),
+        "that is for the fan-out to say"
+    );
+    peer.feels(Mood::Taking);
+    assert_eq!(until_settled(&*sink, &batch).await, "d".repeat(100));
+    peer.settled(100).await;
+}
+
+async fn trial<P: Peer>() {
+    let at = fake_http::free_address().await;
+    let sink = sink(&P::settings(&at.to_string()));
+    let (failed, why) = steps(&*sink, alert(7, "marked")).await;
+    assert_eq!(failed.last(), Some(&format!("-{}", P::AWAY)), "{why}");
+    assert!(why.contains(&at.port().to_string()), "{why}");
+    let peer = P::start(at).await;
+    let (told, last) = steps(&*sink, alert(7, "marked")).await;
+    let expected: Vec<String> = P::STEPS.iter().map(|step| format!("+{step}")).collect();
+    assert_eq!(told, expected, "{last}");
+    peer.settled(1).await;
+    assert_eq!(peer.pod(&alert(7, "").id().to_string()), "marked");
+    if peer.feels(Mood::Refusing("marked")) {
+        let (told, why) = steps(&*sink, alert(7, "marked")).await;
+        assert_eq!(told.last().map(String::as_str), Some("-write"), "{told:?}");
+        assert!(why.contains("I do not like it"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn otlp_finds_the_events_that_a_collector_did_not_take_and_has_all_others() {
+    let (peer, sink) = met::<peers::otlp::OtlpGrpc>().await;
+    peer.feels(Mood::AllBut("evil"));
+    let pods = |n| {
+        if [13, 14, 60].contains(&n) {
+            "evil"
+        } else {
+            "cart"
+        }
+    };
+    let batch = batch((1..=64).map(|n| alert(n, pods(n))));
+    let outcomes = send(&*sink, &batch).await.unwrap();
+    let expected: String = (1..=64)
+        .map(|n| if pods(n) == "evil" { 'x' } else { 'd' })
+        .collect();
+    assert_eq!(letters(&outcomes), expected);
+    assert_eq!(reason(&outcomes, 12), "I do not like it");
+    let mut has = peer.has();
+    let times = has.len();
+    has.sort();
+    has.dedup();
+    assert_eq!(has.len(), 61, "every good one is there");
+    assert!(
+        times < 61 * 5,
+        "{times}: some more than once, and not often"
+    );
 }

@@ -210,7 +210,10 @@ async fn a_trial_tells_each_step_and_reads_its_event_back() {
         told.push((step.name, step.outcome.unwrap()));
     }
     let names: Vec<&str> = told.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, ["connect", "authenticate", "write", "read back"]);
-    assert!(told[1].1.starts_with("Elasticsearch 8."), "{told:?}");
-    assert!(told[3].1.starts_with("trial-alerts-"), "{told:?}");
+    assert_eq!(
+        names,
+        ["resolve", "connect", "authenticate", "write", "read back"]
+    );
+    assert!(told[2].1.starts_with("Elasticsearch 8."), "{told:?}");
+    assert!(told[4].1.starts_with("trial-alerts-"), "{told:?}");
 }

@@ -163,7 +163,7 @@ pub(crate) async fn deliver(
                         match outcome {
                             Outcome::Done => {}
                             Outcome::Retry { .. } => again.push(event),
-                            Outcome::Reject { reason } => {
+                            Outcome::Reject { reason } | Outcome::Refuse { reason } => {
                                 refused.insert(event.id().sequence, reason);
                             }
                         }
@@ -179,7 +179,7 @@ pub(crate) async fn deliver(
 
 pub(crate) fn rejection(outcome: &Outcome) -> &str {
     match outcome {
-        Outcome::Reject { reason } => reason,
+        Outcome::Reject { reason } | Outcome::Refuse { reason } => reason,
         other => panic!("{other:?}"),
     }
 }

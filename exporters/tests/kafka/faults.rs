@@ -115,7 +115,7 @@ async fn only_the_event_that_is_too_large_is_rejected_out_of_a_full_request() {
         let outcomes = send(sink.as_ref(), events).await.unwrap();
         for (n, outcome) in outcomes.iter().enumerate() {
             match outcome {
-                Outcome::Reject { reason } if n == 150 => {
+                Outcome::Refuse { reason } if n == 150 => {
                     assert!(reason.contains("topic small") && reason.contains("max.message.bytes"));
                 }
                 outcome => assert_eq!((n, outcome), (n, &Outcome::Done)),
@@ -147,7 +147,7 @@ async fn an_event_above_the_brokers_own_limit_is_rejected_with_the_reason() {
         (&Outcome::Done, &Outcome::Done)
     );
     assert!(
-        matches!(&outcomes[1], Outcome::Reject { reason } if reason.contains("large")),
+        matches!(&outcomes[1], Outcome::Refuse { reason } if reason.contains("large")),
         "{:?}",
         outcomes[1]
     );
@@ -163,23 +163,42 @@ async fn bytes_that_are_no_event_are_rejected_and_the_others_arrive() {
         "brokers: ['{}'], topics: {{alert: odd}}",
         kafka.brokers()
     ));
-    let events = vec![
+    let long = "é".repeat(400_000);
+    let texts = [
+        "line\nbreak \u{0} \u{7f}\u{1b}[31m",
+        "\"\\{}[],:",
+        "dotted.key=\u{2028}\u{feff}\u{202e}火",
+        "",
+        &long,
+    ];
+    let mut events = vec![
         alert("cart", "a", 1),
         event(Kind::Alert, vec![0x0a, 200], 2),
-        alert("cart", "line\nbreak \u{0} \u{7f}", 3),
     ];
+    events.extend(
+        texts
+            .iter()
+            .zip(3..)
+            .map(|(text, n)| alert("cart", text, n)),
+    );
+    // A pod whose name is no name: the key of its record.
+    events.push(alert("\0/\u{7f}{pod}", "key", 8));
     let outcomes = send(sink.as_ref(), events).await.unwrap();
-    assert_eq!(
-        (&outcomes[0], &outcomes[2]),
-        (&Outcome::Done, &Outcome::Done)
-    );
-    assert!(
-        matches!(&outcomes[1], Outcome::Reject { .. }),
-        "{outcomes:?}"
-    );
+    for (n, outcome) in outcomes.iter().enumerate() {
+        match n {
+            1 => assert!(matches!(outcome, Outcome::Reject { .. }), "{outcomes:?}"),
+            n => assert_eq!((n, outcome), (n, &Outcome::Done)),
+        }
+    }
     let stored = read_back(&kafka.brokers(), "odd");
-    let text = stored.iter().find(|r| r.sequence() == 3).unwrap().json();
-    assert_eq!(text["Message"], "line\nbreak \u{0} \u{7f}");
+    assert_eq!(stored.len(), 7);
+    for (text, n) in texts.iter().zip(3..) {
+        let record = stored.iter().find(|r| r.sequence() == n).unwrap().json();
+        let message = record["Message"].as_str().unwrap_or_default();
+        assert!(message == *text, "{n}: {message:.60}");
+    }
+    let odd = stored.iter().find(|r| r.sequence() == 8).unwrap();
+    assert_eq!(odd.json()["PodName"], "\0/\u{7f}{pod}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,8 @@
 )]
 
 mod delivery;
+#[path = "../support/events.rs"]
+mod events;
 mod faults;
 mod scene;
 mod secure;

@@ -7,6 +7,7 @@ use exporters::Outcome;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use crate::SUITE;
+use crate::events::steps;
 use crate::scene::{alert, read_back, send, sink, try_sink};
 use crate::servers::Kafka;
 
@@ -193,4 +194,54 @@ fn files_that_are_not_there_are_told_when_the_sink_is_made() {
             "{error}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_tells_which_step_fails_and_what_to_do() {
+    let files = Files::new();
+    let Some(kafka) = Kafka::with(SUITE, |port| listeners(port, &files)) else {
+        return;
+    };
+    let (right, wrong) = (files.path("right.pw"), files.path("wrong.pw"));
+    let sink_with = |password: &Path, ca: &str| {
+        sink(&format!(
+            "brokers: ['127.0.0.1:{}'], topics: {{alert: tried}}, {}, tls: {{ca_file: {}, cert_file: {}, key_file: {}}}",
+            kafka.port() + 3,
+            sasl("SCRAM-SHA-512", password),
+            files.path(ca).display(),
+            files.path("client.crt").display(),
+            files.path("client.key").display(),
+        ))
+    };
+    let (told, last) = steps(&*sink_with(&right, "ca.crt"), alert("cart", "marked", 1)).await;
+    let all = [
+        "+resolve",
+        "+connect",
+        "+TLS",
+        "+authenticate",
+        "+topic",
+        "+write",
+        "+read back",
+    ];
+    assert_eq!(told, all, "{last}");
+    assert!(last.contains("offset 0"), "{last}");
+    let (told, last) = steps(&*sink_with(&wrong, "ca.crt"), alert("cart", "marked", 2)).await;
+    assert_eq!(
+        told,
+        ["+resolve", "+connect", "+TLS", "-authenticate"],
+        "{last}"
+    );
+    assert!(last.contains("check sasl"), "{last}");
+    let (told, last) = steps(&*sink_with(&right, "other.crt"), alert("cart", "marked", 3)).await;
+    assert_eq!(told, ["+resolve", "+connect", "-TLS"], "{last}");
+    assert!(last.contains("check tls.ca_file"), "{last}");
+    // A listener that wants what the sink does not do.
+    let bare = sink(&format!("brokers: ['127.0.0.1:{}']", kafka.port() + 3));
+    let (told, last) = steps(&*bare, alert("cart", "marked", 4)).await;
+    assert_eq!(told, ["+resolve", "+connect", "-authenticate"], "{last}");
+    assert!(last.contains("may want TLS"), "{last}");
+    assert_eq!(
+        read_back(&format!("127.0.0.1:{}", kafka.port()), "tried").len(),
+        1
+    );
 }

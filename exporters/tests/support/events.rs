@@ -2,8 +2,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use exporters::{Batch, Context, Encoded, Outcome, Sink, SinkConfig};
+use exporters::{Batch, Context, Encoded, Outcome, Sink, SinkConfig, Trial};
 use prost::Message as _;
 use proto::{Event, EventId, Kind, StreamId, feeder};
 
@@ -72,12 +73,12 @@ pub fn sink(settings: &str) -> Box<dyn Sink> {
     exporters::build("contract", &config.unwrap(), &Context::default()).unwrap()
 }
 
-/// `d`one, `r`etry or `x` rejected, one letter an event.
+/// `d`one, `r`etry or `x` rejected or refused, one letter an event.
 pub fn letters(outcomes: &[Outcome]) -> String {
     let letter = |outcome: &Outcome| match outcome {
         Outcome::Done => 'd',
         Outcome::Retry { .. } => 'r',
-        Outcome::Reject { .. } => 'x',
+        Outcome::Reject { .. } | Outcome::Refuse { .. } => 'x',
     };
     outcomes.iter().map(letter).collect()
 }
@@ -85,7 +86,24 @@ pub fn letters(outcomes: &[Outcome]) -> String {
 /// Why the event at this place was rejected.
 pub fn reason(outcomes: &[Outcome], place: usize) -> &str {
     match &outcomes[place] {
-        Outcome::Reject { reason } => reason,
+        Outcome::Reject { reason } | Outcome::Refuse { reason } => reason,
         other => panic!("not rejected: {other:?}"),
     }
+}
+
+/// The steps of `cresset sink test` with this event: `+` or `-` and the name of each, and what the last one said.
+pub async fn steps(sink: &dyn Sink, event: Arc<Encoded>) -> (Vec<String>, String) {
+    let (trial, mut told) = Trial::new();
+    let tried = tokio::time::timeout(Duration::from_secs(60), sink.test(event, &trial)).await;
+    drop(trial);
+    let (mut steps, mut last) = (Vec::new(), String::new());
+    while let Some(step) = told.recv().await {
+        let sign = if step.outcome.is_ok() { '+' } else { '-' };
+        steps.push(format!("{sign}{}", step.name));
+        last = step.outcome.unwrap_or_else(|wrong| wrong);
+        assert!(!last.is_empty());
+    }
+    let fine = steps.iter().all(|step| step.starts_with('+'));
+    assert_eq!(tried.expect("in time").is_ok(), fine, "{steps:?}: {last}");
+    (steps, last)
 }

@@ -116,7 +116,13 @@ fn syntax(error: serde_json::Error) -> ParseError {
     ParseError::Syntax {
         line,
         column,
-        reason: reason.to_owned(),
+        reason: match reason {
+            // What serde_json says of `\ud800` without its other half, and of `\udc00` without its first.
+            "unexpected end of hex escape" | "lone leading surrogate in hex escape" => {
+                "half of a surrogate pair is no character; write both halves, or \\ufffd".to_owned()
+            }
+            other => other.to_owned(),
+        },
     }
 }
 
@@ -346,6 +352,10 @@ mod tests {
             "line 1, column 19: expected `,` or `}`"
         );
         assert_eq!(error("[1]"), "an event is a JSON object; found a list");
+        for half in [r"\ud800", r"\ud800x", r"\udc00"] {
+            let told = error(&format!(r#"{{"Type":"HostLog","PodName":"{half}"}}"#));
+            assert!(told.contains("half of a surrogate pair"), "{half}: {told}");
+        }
     }
 
     #[test]

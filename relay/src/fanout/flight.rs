@@ -12,6 +12,7 @@ use super::dead_letters::{DeadLetter, DeadLetters};
 use super::health::Health;
 use super::progress::Fate;
 use super::taps::Taps;
+use super::trust::{self, Doubt, Trust};
 use crate::traces::{self, Traces};
 
 /// Events that are sent together, with their places in the journal, in order.
@@ -20,6 +21,8 @@ pub(super) struct Parcel {
     /// How often the destination asked for another try.
     pub(super) attempts: u32,
     pub(super) not_before: Option<Instant>,
+    /// It was refused as a whole before.
+    doubted: Option<Doubt>,
 }
 
 impl Parcel {
@@ -28,6 +31,7 @@ impl Parcel {
             events,
             attempts: 0,
             not_before: None,
+            doubted: None,
         }
     }
 
@@ -52,6 +56,8 @@ pub(super) struct Trouble {
     pub(super) after: Option<Duration>,
     /// It took nothing at all.
     pub(super) away: bool,
+    /// It took nothing because it refuses everything.
+    pub(super) refuses: bool,
 }
 
 impl Trouble {
@@ -60,6 +66,7 @@ impl Trouble {
             reason,
             after,
             away: true,
+            refuses: false,
         }
     }
 }
@@ -72,6 +79,7 @@ pub(super) struct Runway {
     pub(super) taps: Arc<Taps>,
     pub(super) health: Arc<Health>,
     pub(super) traces: Traces,
+    pub(super) trust: Arc<Trust>,
 }
 
 impl Runway {
@@ -143,7 +151,7 @@ async fn carry(runway: Runway, parcel: Parcel) -> Flown {
         again: parcel,
         trouble: None,
     };
-    let mut refused = Vec::new();
+    let (mut dead, mut refused) = (Vec::new(), Vec::new());
     let mut events = std::mem::take(&mut flown.again.events).into_iter();
     for (outcome, (number, event)) in outcomes.into_iter().zip(&mut events) {
         match outcome {
@@ -152,14 +160,28 @@ async fn carry(runway: Runway, parcel: Parcel) -> Flown {
                 flown.again.events.push((number, event));
                 flown.blame(reason, after);
             }
-            Outcome::Reject { reason } => refused.push((number, event, reason)),
+            Outcome::Reject { reason } => dead.push((number, event, reason)),
+            Outcome::Refuse { reason } => refused.push((number, event, reason)),
         }
     }
-    if !refused.is_empty() {
-        bury(&runway.dead_letters, refused, &mut flown).await;
+    let taken = flown.settled.len();
+    runway.trust.took(taken);
+    if taken == 0 && !refused.is_empty() {
+        match runway.trust.judge(refused.len(), flown.again.doubted) {
+            Ok(()) => dead.append(&mut refused),
+            Err(doubt) => flown.doubt(std::mem::take(&mut refused), doubt),
+        }
+    }
+    dead.append(&mut refused);
+    dead.sort_unstable_by_key(|(number, ..)| *number);
+    if !dead.is_empty() {
+        bury(&runway.dead_letters, dead, &mut flown).await;
     }
     flown
 }
+
+/// Events that were not taken, with their places in the journal and the reason.
+type Refused = Vec<(u64, Arc<Encoded>, String)>;
 
 fn nothing(parcel: Parcel, away: Unavailable) -> Flown {
     Flown {
@@ -179,18 +201,39 @@ impl Flown {
                     reason,
                     after,
                     away: false,
+                    refuses: false,
                 })
             }
         }
     }
+
+    /// The destination refused these and took nothing else, which may be its own fault.
+    fn doubt(&mut self, refused: Refused, doubt: Doubt) {
+        let reason = refused.first().map(|(.., reason)| trust::told(reason));
+        self.put_back(refused);
+        self.again.doubted = Some(doubt);
+        self.trouble = Some(Trouble {
+            reason: reason.unwrap_or_default(),
+            after: None,
+            away: true,
+            refuses: true,
+        });
+    }
+
+    /// They are sent again.
+    fn put_back(&mut self, events: Refused) {
+        let events = events.into_iter();
+        self.again
+            .events
+            .extend(events.map(|(number, event, _)| (number, event)));
+        self.again
+            .events
+            .sort_unstable_by_key(|(number, _)| *number);
+    }
 }
 
 /// Writes down what was refused; what cannot be written down is sent again later.
-async fn bury(
-    dead_letters: &Arc<DeadLetters>,
-    refused: Vec<(u64, Arc<Encoded>, String)>,
-    flown: &mut Flown,
-) {
+async fn bury(dead_letters: &Arc<DeadLetters>, refused: Refused, flown: &mut Flown) {
     let letters: Vec<DeadLetter> = refused
         .iter()
         .map(|(sequence, event, reason)| DeadLetter {
@@ -219,15 +262,7 @@ async fn bury(
                 format!("{path}: dead letters cannot be written: {error}"),
                 None,
             );
-            flown.again.events.extend(
-                refused
-                    .into_iter()
-                    .map(|(number, event, _)| (number, event)),
-            );
-            flown
-                .again
-                .events
-                .sort_unstable_by_key(|(number, _)| *number);
+            flown.put_back(refused);
         }
     }
 }

@@ -36,6 +36,7 @@ mod steer;
 mod taps;
 mod task;
 mod trace;
+mod trust;
 mod unit;
 
 use std::collections::BTreeMap;

@@ -28,6 +28,7 @@ use super::passed::{Passed, Word};
 use super::progress::{Fate, Progress};
 use super::recent::{Piece, Recent, Run};
 use super::source::Source;
+use super::trust;
 use crate::log::{Cursor, Lane, View};
 
 /// How often a sink whose old end is not known yet looks whether it has come there.
@@ -135,6 +136,8 @@ struct Hold {
     /// Failures in a row.
     attempts: u32,
     until: Option<Instant>,
+    /// It refused the oldest batch as a whole: what it says to another one tells whose fault that is.
+    try_another: bool,
 }
 
 impl Task {
@@ -326,6 +329,11 @@ impl Task {
     }
 
     fn due(&mut self, now: Instant) -> Option<Parcel> {
+        if std::mem::take(&mut self.hold.try_another)
+            && let Some(parcel) = self.another()
+        {
+            return Some(parcel);
+        }
         if let Some(at) = self
             .waiting
             .iter()
@@ -334,7 +342,25 @@ impl Task {
             return self.waiting.remove(at);
         }
         let due = self.may_send_fresh() && self.fresh_at(now) <= now;
-        due.then(|| Parcel::new(std::mem::take(&mut self.open).events))
+        due.then(|| self.fresh())
+    }
+
+    fn fresh(&mut self) -> Parcel {
+        Parcel::new(std::mem::take(&mut self.open).events)
+    }
+
+    /// Besides one that is not among those that wait.
+    fn has_another(&self) -> bool {
+        !self.waiting.is_empty() || !self.open.events.is_empty()
+    }
+
+    /// A batch other than the oldest, of those that are at hand.
+    fn another(&mut self) -> Option<Parcel> {
+        match !self.open.events.is_empty() && self.waiting.len() < trust::HELD {
+            true => Some(self.fresh()),
+            false if self.waiting.len() > 1 => self.waiting.pop_back(),
+            false => None,
+        }
     }
 
     /// When the batch that is being filled goes.
@@ -402,7 +428,9 @@ impl Task {
             reason,
             after,
             away,
+            refuses,
         } = trouble;
+        let oldest = (self.waiting.front()).is_none_or(|other| parcel.first() < other.first());
         if !away {
             parcel.attempts += 1;
             parcel.not_before = Some(now + backoff::wait(retry, parcel.attempts, after));
@@ -410,7 +438,12 @@ impl Task {
         } else if self.hold.until.is_none_or(|until| until <= now) {
             // Several batches that fail together are one failure.
             self.hold.attempts += 1;
-            self.hold.until = Some(now + backoff::wait(retry, self.hold.attempts, after));
+            let another = refuses && oldest && self.has_another();
+            self.hold.try_another = another;
+            self.hold.until = match another {
+                true => Some(now),
+                false => Some(now + backoff::wait(retry, self.hold.attempts, after)),
+            };
         }
         self.health.retrying(&reason, parcel.events.len());
         let at = self

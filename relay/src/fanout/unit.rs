@@ -217,6 +217,7 @@ impl Inner {
             taps: Arc::clone(&health.taps),
             health: Arc::clone(&health),
             traces: self.traces.clone(),
+            trust: Arc::default(),
         };
         let (orders, ordered) = orders::orders();
         let post = Post {

@@ -210,7 +210,7 @@ fn count(tally: &mut LettersReply, outcome: &Outcome) {
     match outcome {
         Outcome::Done => tally.done += 1,
         Outcome::Retry { reason, .. } => stays(tally, reason),
-        Outcome::Reject { reason } => {
+        Outcome::Reject { reason } | Outcome::Refuse { reason } => {
             tally.refused += 1;
             first(tally, reason);
         }

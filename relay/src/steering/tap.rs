@@ -151,7 +151,7 @@ fn refused(outcome: Outcome, event: &Encoded) -> Option<Refused> {
     let (for_good, mut reason) = match outcome {
         Outcome::Done => return None,
         Outcome::Retry { reason, .. } => (false, reason),
-        Outcome::Reject { reason } => (true, reason),
+        Outcome::Reject { reason } | Outcome::Refuse { reason } => (true, reason),
     };
     reason.truncate(reason.floor_char_boundary(REASON));
     Some(Refused {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use exporters::Outcome;
 use journal::{Journal, RealDisk, Seq};
@@ -95,5 +96,98 @@ async fn the_cursor_waits_for_dead_letters_that_cannot_be_written() {
     soon(|| status_of(&fanout, "siem").pending == 0).await;
     let status = status_of(&fanout, "siem");
     assert_eq!((status.delivered, status.dead_lettered), (2, 1));
+    life.end(fanout).await;
+}
+
+fn refuse() -> Outcome {
+    Outcome::Refuse {
+        reason: "HTTP 400 Bad Request: no such field".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn a_destination_that_refuses_everything_waits_and_nothing_is_a_dead_letter() {
+    let scene = Scene::new();
+    let life = scene.life();
+    let mended = Arc::new(AtomicBool::new(false));
+    let here = Arc::clone(&mended);
+    let fake = Fake::that(move |_, _| match here.load(Ordering::Relaxed) {
+        true => Outcome::Done,
+        false => refuse(),
+    });
+    life.append(1..=30).await;
+    let fanout = life.feed([("siem", "batch: {max_events: 5}", fake.clone())]);
+    // The oldest batch is tried again and again, and others beside it.
+    soon(|| fake.batches().iter().filter(|b| b[0] == 1).count() > 4).await;
+    soon(|| fake.batches().iter().any(|b| b[0] == 6)).await;
+    let status = status_of(&fanout, "siem");
+    assert_eq!((status.dead_lettered, status.position), (0, 1));
+    assert_eq!(status.state, "retrying");
+    for words in ["refuses every event", "no such field", "cresset sink skip"] {
+        assert!(status.last_error.contains(words), "{}", status.last_error);
+    }
+    // Whatever is held: a bounded number of batches.
+    assert!(fake.batches().iter().all(|b| b[0] <= 21));
+    mended.store(true, Ordering::Relaxed);
+    soon(|| status_of(&fanout, "siem").delivered == 30).await;
+    assert_eq!(status_of(&fanout, "siem").dead_lettered, 0);
+    life.end(fanout).await;
+}
+
+#[tokio::test]
+async fn a_batch_of_nothing_but_bad_events_does_not_hold_up_a_destination_that_takes_others() {
+    for bad in [1..=5, 6..=10, 1..=15] {
+        let scene = Scene::new();
+        let life = scene.life();
+        let evil = bad.clone();
+        let fake = Fake::that(move |event, _| match evil.contains(&number(event)) {
+            true => refuse(),
+            false => Outcome::Done,
+        });
+        life.append(1..=30).await;
+        let fanout = life.feed([("siem", "batch: {max_events: 5}", fake.clone())]);
+        soon(|| status_of(&fanout, "siem").pending == 0).await;
+        let status = status_of(&fanout, "siem");
+        let dead = bad.count() as u64;
+        assert_eq!((status.dead_lettered, status.delivered), (dead, 30 - dead));
+        life.end(fanout).await;
+    }
+}
+
+#[tokio::test]
+async fn a_setting_that_breaks_later_costs_a_bounded_number_of_events() {
+    let scene = Scene::new();
+    let life = scene.life();
+    let fake = Fake::that(|event, _| match number(event) {
+        1..=10 => Outcome::Done,
+        _ => refuse(),
+    });
+    let fanout = life.feed([("siem", "batch: {max_events: 10}", fake.clone())]);
+    life.append(1..=500).await;
+    soon(|| {
+        status_of(&fanout, "siem")
+            .last_error
+            .contains("refuses every event")
+    })
+    .await;
+    // What is written down with the cursor comes a moment later.
+    soon(|| status_of(&fanout, "siem").dead_lettered > 0).await;
+    let refused = fake.batches().len();
+    soon(|| fake.batches().len() > refused + 5).await;
+    let status = status_of(&fanout, "siem");
+    assert_eq!((status.delivered, status.dead_lettered), (10, 100));
+    life.end(fanout).await;
+}
+
+#[tokio::test]
+async fn what_the_sink_itself_cannot_send_is_a_dead_letter_at_once() {
+    let scene = Scene::new();
+    let life = scene.life();
+    let fake = Fake::that(|_, _| Outcome::Reject {
+        reason: "cannot be printed".to_owned(),
+    });
+    life.append(1..=300).await;
+    let fanout = life.feed([("siem", "", fake)]);
+    soon(|| status_of(&fanout, "siem").dead_lettered == 300).await;
     life.end(fanout).await;
 }

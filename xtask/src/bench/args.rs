@@ -92,6 +92,9 @@ pub(crate) struct SinksArgs {
     /// How long each row is measured
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) seconds: u64,
+    /// Also against the real Kafka and Elasticsearch of the tests (Java, downloaded once)
+    #[arg(long)]
+    pub(crate) real: bool,
     /// Write the figures here as well
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -103,8 +106,41 @@ pub(crate) struct SinksArgs {
 /// A sink, alone, without a relay around it.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SinkCase {
-    /// Bulk requests to a fast fake, in a process of its own
+    /// Bulk requests
     Elasticsearch,
+    /// Records, with delivery reports
+    Kafka,
+    /// OpenTelemetry logs, over gRPC and HTTP
+    Otlp,
+    /// Pushes
+    Loki,
+    /// Events as they are, and messages with counts
+    Webhook,
+    /// Over TCP
+    Syslog,
+    /// The link to an upstream relay
+    Relay,
+    /// Lines in a file, which is rotated
+    File,
+    /// Counters
+    Prometheus,
+}
+
+/// A destination that says yes to everything.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FakeKind {
+    /// Of bulk requests
+    Bulk,
+    /// librdkafka's broker for tests
+    Kafka,
+    /// 200 without a body
+    Web,
+    /// A collector over gRPC
+    Logs,
+    /// The link of a relay
+    Link,
+    /// A socket that is read
+    Drain,
 }
 
 impl SinksArgs {
@@ -190,6 +226,12 @@ impl std::fmt::Display for Case {
 }
 
 impl std::fmt::Display for SinkCase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        word(self, f)
+    }
+}
+
+impl std::fmt::Display for FakeKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         word(self, f)
     }

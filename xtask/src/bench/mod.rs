@@ -110,6 +110,9 @@ fn sinks(args: &args::SinksArgs) -> Result<()> {
     }
     bench.arg("--folder").arg(folder);
     bench.args(["--seconds", &args.seconds.to_string()]);
+    if args.real {
+        bench.arg("--real");
+    }
     if let Some(path) = &args.json {
         bench.arg("--json").arg(path);
     }

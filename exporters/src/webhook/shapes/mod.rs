@@ -72,14 +72,26 @@ impl Writer {
     }
 
     /// The body of a request with events that are JSON already.
-    pub(super) fn records(&self, items: &[Vec<u8>]) -> Vec<u8> {
-        match self.shape {
-            Shape::Ndjson => items
-                .iter()
-                .flat_map(|item| [&item[..], b"\n"].concat())
-                .collect(),
-            _ => [&b"["[..], &items.join(&b','), b"]"].concat(),
+    pub(super) fn records(&self, items: &[&Vec<u8>]) -> Vec<u8> {
+        let lines = self.shape == Shape::Ndjson;
+        let mut body =
+            Vec::with_capacity(2 + items.iter().map(|item| item.len() + 1).sum::<usize>());
+        if !lines {
+            body.push(b'[');
         }
+        for (at, item) in items.iter().enumerate() {
+            if at > 0 && !lines {
+                body.push(b',');
+            }
+            body.extend_from_slice(item);
+            if lines {
+                body.push(b'\n');
+            }
+        }
+        if !lines {
+            body.push(b']');
+        }
+        body
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use super::webhook::{server, text};
+use super::webhook::{answer, text};
 use super::{Memory, Peer};
 use crate::fake_http::{Answer, FakeHttp, Request};
 
@@ -14,9 +14,19 @@ pub(crate) struct Loki {
 }
 
 impl Peer for Loki {
+    const STEPS: &[&str] = &["resolve", "connect", "authenticate", "write", "read back"];
+
     async fn start(at: SocketAddr) -> Self {
-        let (_server, memory) = server(at, read, || Answer::status(204)).await;
-        Loki { _server, memory }
+        let memory = Memory::new(at);
+        let here = memory.clone();
+        let server = FakeHttp::at(at, move |request| match request.method.as_str() {
+            "GET" => told(&here, request),
+            _ => answer(&here, &read(request), || Answer::status(204)),
+        });
+        Loki {
+            _server: server.await,
+            memory,
+        }
     }
 
     fn settings(at: &str) -> String {
@@ -26,6 +36,29 @@ impl Peer for Loki {
     fn memory(&self) -> &Memory {
         &self.memory
     }
+}
+
+/// What it says to who asks.
+fn told(memory: &Memory, request: &Request) -> Answer {
+    assert_eq!(request.header("x-scope-orgid"), Some("blue"));
+    if request.path == "/loki/api/v1/labels" {
+        return Answer::saying(200, r#"{"status":"success","data":["job"]}"#);
+    }
+    let query = request.path.strip_prefix("/loki/api/v1/query_range?query=");
+    let query = query.expect("a question about a range");
+    let has = |id: &String| query.contains(&format!("event_id%3D%22{id}%22"));
+    let found = memory.ids().iter().any(has);
+    assert!(
+        query.starts_with("%7B") && query.contains("job%3D%22cresset%22"),
+        "{query}"
+    );
+    Answer::saying(
+        200,
+        match found {
+            true => r#"{"data":{"result":[{"stream":{},"values":[]}]}}"#,
+            false => r#"{"data":{"result":[]}}"#,
+        },
+    )
 }
 
 fn read(request: &Request) -> Vec<(String, String)> {

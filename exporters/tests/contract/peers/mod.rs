@@ -1,5 +1,8 @@
 //! Destinations for the contract: scripted, strict about the form of what they get, with a memory of what they have.
 
+pub(crate) mod elasticsearch;
+pub(crate) mod file;
+pub(crate) mod kafka;
 pub(crate) mod loki;
 pub(crate) mod otlp;
 pub(crate) mod relay;
@@ -16,8 +19,10 @@ pub(crate) enum Mood {
     Taking,
     /// Not now; again in 7 seconds, where the protocol can say so.
     Busy,
-    /// What has this word in it is refused with "I do not like it".
+    /// What has this word in it (every text has the empty one) is refused with "I do not like it".
     Refusing(&'static str),
+    /// What has this word in it is not taken, the others are; only how many is told (OTLP).
+    AllBut(&'static str),
     /// Ends the connection once it has read something, without having kept it.
     Breaking,
 }
@@ -31,6 +36,10 @@ pub(crate) trait Peer: Sized {
     fn memory(&self) -> &Memory;
     /// How long a pod's name must be for a batch of 20 to be more than its kernel takes unread.
     const BULK: usize = 4;
+    /// The steps of a trial that goes well.
+    const STEPS: &[&str];
+    /// The step that fails where nobody listens.
+    const AWAY: &str = "connect";
     /// False: it cannot behave so.
     fn feels(&self, mood: Mood) -> bool {
         self.memory().feels(mood);
@@ -43,8 +52,7 @@ pub(crate) trait Peer: Sized {
 
     /// The ids of the events that it has, in the order in which they came.
     fn has(&self) -> Vec<String> {
-        let state = self.memory().0.lock().unwrap();
-        state.kept.iter().map(|(id, _)| id.clone()).collect()
+        self.memory().ids()
     }
 
     /// The pod's name of an event that it has.
@@ -96,6 +104,11 @@ impl Memory {
     /// Keeps these events (id, pod).
     pub(crate) fn keep(&self, events: impl IntoIterator<Item = (String, String)>) {
         self.0.lock().unwrap().kept.extend(events);
+    }
+
+    pub(crate) fn ids(&self) -> Vec<String> {
+        let state = self.0.lock().unwrap();
+        state.kept.iter().map(|(id, _)| id.clone()).collect()
     }
 
     /// Whether it refuses one of these.

@@ -7,7 +7,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
     LogsService, LogsServiceServer,
 };
 use opentelemetry_proto::tonic::collector::logs::v1::{
-    ExportLogsServiceRequest, ExportLogsServiceResponse,
+    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -27,6 +27,8 @@ pub(crate) struct OtlpHttp {
 }
 
 impl Peer for OtlpHttp {
+    const STEPS: &[&str] = &["resolve", "connect", "authenticate", "write"];
+
     async fn start(at: SocketAddr) -> Self {
         let read = |request: &fake_http::Request| {
             assert_eq!(
@@ -65,6 +67,8 @@ impl Drop for OtlpGrpc {
 }
 
 impl Peer for OtlpGrpc {
+    const STEPS: &[&str] = &["resolve", "connect", "authenticate", "write"];
+
     async fn start(at: SocketAddr) -> Self {
         let listener = fake_http::listen(at).await;
         let memory = Memory::new(at);
@@ -107,6 +111,18 @@ impl LogsService for Door {
                 ))
             }
             Mood::Breaking => Err(Status::unavailable("the connection broke")),
+            Mood::AllBut(word) => {
+                let good = events.iter().filter(|(_, pod)| !pod.contains(word));
+                let refused = events.len() - good.clone().count();
+                self.0.keep(good.cloned());
+                let partial = ExportLogsPartialSuccess {
+                    rejected_log_records: refused as i64,
+                    error_message: "I do not like it".into(),
+                };
+                Ok(Response::new(ExportLogsServiceResponse {
+                    partial_success: Some(partial),
+                }))
+            }
             _ if self.0.refuses(&events) => Err(Status::invalid_argument("I do not like it")),
             _ => {
                 self.0.keep(events);

@@ -29,6 +29,8 @@ impl Drop for Upstream {
 }
 
 impl Peer for Upstream {
+    const STEPS: &[&str] = &["resolve", "connect", "authenticate", "write"];
+
     async fn start(at: SocketAddr) -> Self {
         let listener = fake_http::listen(at).await;
         let memory = Memory::new(at);

@@ -18,6 +18,7 @@ macro_rules! format {
 
         impl Peer for $name {
             const BULK: usize = 64 << 10;
+            const STEPS: &[&str] = &["resolve", "connect", "write"];
 
             async fn start(at: SocketAddr) -> Self {
                 let memory = Memory::new(at);

@@ -15,20 +15,25 @@ pub(crate) async fn server(
 ) -> (FakeHttp, Memory) {
     let memory = Memory::new(at);
     let here = memory.clone();
-    let server = FakeHttp::at(at, move |request| {
-        let events = read(request);
-        assert!(!events.is_empty(), "a request without events");
-        match here.mood() {
-            Mood::Busy => Answer::after(429, 7),
-            Mood::Breaking => Answer::Reset,
-            _ if here.refuses(&events) => Answer::saying(400, "I do not like it"),
-            _ => {
-                here.keep(events);
-                taken()
-            }
-        }
-    });
+    let server = FakeHttp::at(at, move |request| answer(&here, &read(request), taken));
     (server.await, memory)
+}
+
+/// What it says to these events.
+pub(crate) fn answer(
+    memory: &Memory,
+    events: &[(String, String)],
+    taken: fn() -> Answer,
+) -> Answer {
+    match memory.mood() {
+        Mood::Busy => Answer::after(429, 7),
+        Mood::Breaking => Answer::Reset,
+        _ if memory.refuses(events) => Answer::saying(400, "I do not like it"),
+        _ => {
+            memory.keep(events.iter().cloned());
+            taken()
+        }
+    }
 }
 
 pub(crate) fn text(value: &Value) -> String {
@@ -46,6 +51,8 @@ macro_rules! shape {
         }
 
         impl Peer for $name {
+            const STEPS: &[&str] = &["resolve", "connect", "write"];
+
             async fn start(at: SocketAddr) -> Self {
                 let read = |request: &Request| {
                     assert_eq!(
@@ -54,7 +61,9 @@ macro_rules! shape {
                     );
                     assert_eq!(request.header("content-type"), Some($kind));
                     assert_eq!(request.header("content-encoding"), None);
-                    ($read)(request)
+                    let events: Vec<(String, String)> = ($read)(request);
+                    assert!(!events.is_empty(), "a request without events");
+                    events
                 };
                 let (_server, memory) = server(at, read, || Answer::Slowly).await;
                 $name { _server, memory }

@@ -47,7 +47,7 @@ enum Command {
     /// Be the destination that `sinks` measures against: prints its address, ends with its standard input
     Fake {
         /// Which
-        case: args::SinkCase,
+        kind: args::FakeKind,
     },
     /// Go over so many events, to be counted by callgrind
     Micro {
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Relay(args) => relay_cases(&args),
         Command::Sinks(args) => sink_cases(&args),
-        Command::Fake { case } => sinks::be_fake(case).map(|()| true),
+        Command::Fake { kind } => sinks::be_fake(kind).map(|()| true),
         Command::Micro {
             case,
             events,
@@ -128,9 +128,14 @@ async fn sink_cases(args: &SinksArgs) -> Result<bool> {
     let header = header::read(&bench)?;
     println!("{}", header.text);
     let mut all: Vec<Row> = Vec::new();
+    let options = sinks::Options {
+        seconds: bench.seconds,
+        folder: bench.folder.clone(),
+        real: args.real,
+    };
     for case in args.cases() {
         eprintln!("{case} …");
-        let rows = sinks::run(case, bench.seconds).await?;
+        let rows = sinks::run(case, &options).await?;
         println!("{}", table::render(&rows));
         all.extend(rows);
     }
