@@ -21,6 +21,7 @@ mod enrolment;
 pub mod fanout;
 pub mod feed;
 pub mod filter;
+mod framed;
 mod http;
 pub mod ingest;
 mod listen;

@@ -9,20 +9,12 @@
 //! Nothing is decoded: the journal's payload is the id followed by the sender's bytes, and the frame is the same
 //! bytes in another order.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use bytes::{BufMut, Bytes, BytesMut};
-use futures::Stream;
-use http_body::{Body, Frame};
+use bytes::{Bytes, BytesMut};
 use journal::{Entry, Seq};
-use prost::Message;
 use proto::{Event, Kind};
-use tonic::Status;
-use tonic::codegen::http;
 
 use super::ring::Content;
+use crate::framed::{HEADER, put_header};
 
 /// One event in a block of frames.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -99,81 +91,8 @@ impl Content for Frames {
     }
 }
 
-/// One message with gRPC's header.
-pub(crate) fn frame(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut out = BytesMut::with_capacity(HEADER + length);
-    put_header(&mut out, length);
-    // A BytesMut has room for everything.
-    let _ = message.encode(&mut out);
-    out.freeze()
-}
-
-/// Bytes of gRPC's header.
-const HEADER: usize = 5;
 /// Bytes by which a frame's event is longer than its record, which has the id, too, but no key and length before it.
 const ID_FIELD: usize = 3;
-
-fn put_header(out: &mut BytesMut, length: usize) {
-    out.put_u8(0);
-    // An event is at most 1 MiB when it is let in.
-    out.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-}
-
-/// A gRPC response whose messages are already framed.
-pub(crate) fn response<S>(frames: S) -> http::Response<tonic::body::Body>
-where
-    S: Stream<Item = Result<Bytes, Status>> + Send + 'static,
-{
-    let body = FrameBody {
-        frames: Some(Box::pin(frames)),
-    };
-    let mut response = http::Response::new(tonic::body::Body::new(body));
-    let grpc = http::HeaderValue::from_static("application/grpc");
-    response
-        .headers_mut()
-        .insert(http::header::CONTENT_TYPE, grpc);
-    response
-}
-
-/// Blocks of frames, then the status as trailers.
-struct FrameBody<S> {
-    frames: Option<Pin<Box<S>>>,
-}
-
-impl<S> Body for FrameBody<S>
-where
-    S: Stream<Item = Result<Bytes, Status>> + Send + 'static,
-{
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(frames) = &mut self.frames else {
-            return Poll::Ready(None);
-        };
-        let end = match frames.as_mut().poll_next(context) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Some(Ok(bytes))) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
-            Poll::Ready(Some(Err(status))) => status,
-            Poll::Ready(None) => Status::ok(""),
-        };
-        self.frames = None;
-        Poll::Ready(Some(Ok(Frame::trailers(trailers(&end)))))
-    }
-}
-
-fn trailers(status: &Status) -> http::HeaderMap {
-    let mut trailers = http::HeaderMap::new();
-    if status.add_header(&mut trailers).is_err() {
-        // The message does not fit a header: the code alone does.
-        trailers.insert("grpc-status", http::HeaderValue::from(status.code() as u16));
-    }
-    trailers
-}
 
 #[cfg(test)]
 mod tests {

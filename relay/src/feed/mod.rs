@@ -20,7 +20,6 @@ mod tail;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -28,13 +27,14 @@ use proto::{Kind, feeder};
 use tonic::codec::Codec;
 use tonic::codegen::http;
 use tonic::server::{Grpc, NamedService};
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
 use crate::access::{Caller, Role};
 use crate::filter::accepts;
+use crate::framed;
+use crate::listen::remote_addr;
 
 pub use nonces::Nonces;
 pub use services::services;
@@ -104,17 +104,18 @@ async fn watch(
     kind: Kind,
     request: http::Request<tonic::body::Body>,
 ) -> http::Response<tonic::body::Body> {
-    let peer = peer(&request);
+    // What the watches of one client have in common.
+    let peer = remote_addr(request.extensions());
     let caller = Caller::of(request.extensions().get(), Role::Reader);
     let word = match filter_word(request).await {
         Ok(word) => word,
         Err(status) => return status.into_http(),
     };
     if !accepts(kind, &word) {
-        return frames::response(futures::stream::empty());
+        return framed::response(futures::stream::empty());
     }
     match reader::feed(&tail, kind, peer, &caller.namespaces) {
-        Ok(feed) => frames::response(feed),
+        Ok(feed) => framed::response(feed),
         Err(status) => status.into_http(),
     }
 }
@@ -141,16 +142,4 @@ async fn health_check(
         })))
     });
     Grpc::new(ProstCodec::default()).unary(echo, request).await
-}
-
-/// Who asks, which is what the watches of one client have in common.
-fn peer<B>(request: &http::Request<B>) -> Option<SocketAddr> {
-    let extensions = request.extensions();
-    let plain = extensions.get::<TcpConnectInfo>();
-    let info = plain.or_else(|| {
-        extensions
-            .get::<TlsConnectInfo<TcpConnectInfo>>()
-            .map(TlsConnectInfo::get_ref)
-    });
-    info.and_then(TcpConnectInfo::remote_addr)
 }

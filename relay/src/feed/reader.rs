@@ -22,9 +22,10 @@ use tonic::Status;
 
 use crate::access::Namespaces;
 use crate::filter::Filter;
+use crate::framed::frame;
 use crate::log::Reader;
 
-use super::frames::{Frames, frame};
+use super::frames::Frames;
 use super::past::Stretch;
 use super::ring::Counts;
 use super::tail::{Admission, Lane, READ, Tail, class, count, kind_index};

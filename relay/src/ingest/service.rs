@@ -1,6 +1,7 @@
 //! The link's gRPC service: one session a call, whose messages have a part of the budget before they are decoded.
 //!
-//! It stands in place of the generated server because that decodes whatever arrives.
+//! It stands in place of the generated server because that decodes whatever arrives, and keeps the room of the largest
+//! answer for as long as the session lasts.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,11 +15,10 @@ use proto::{batch, link};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
+use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
 use tonic::codegen::http;
-use tonic::server::{Grpc, NamedService, StreamingService};
-use tonic::{Request, Response, Status, Streaming};
-use tonic_prost::ProstEncoder;
+use tonic::server::NamedService;
+use tonic::{Status, Streaming};
 use tower::Service;
 use tracing::Instrument;
 
@@ -27,6 +27,8 @@ use super::gate::{Gate, Slot};
 use super::session::Peer;
 use super::{MAX_EVENTS, MAX_MESSAGE, Shared, session};
 use crate::access::{Caller, Role};
+use crate::framed;
+use crate::listen::remote_addr;
 
 /// Answers that wait for the connection. Acks are joined while there is no room, so this is no bound on throughput.
 const REPLIES: usize = 16;
@@ -68,38 +70,28 @@ impl Service<http::Request<Body>> for LinkService {
             let slot = Slot::default();
             let (purse, arrival) = (shared.budget.purse(), shared.config.arrival);
             let request = request.map(|body| Gate::new(body, purse, own, arrival, slot.clone()));
-            let grpc = Grpc::new(Framing(slot));
-            let mut grpc = grpc.max_decoding_message_size(MAX_MESSAGE);
-            Ok(grpc.streaming(Exchange(shared), request).await)
+            Ok(exchange(shared, request, Framing(slot)))
         }
         .boxed()
     }
 }
 
-struct Exchange(Arc<Shared>);
-
-impl StreamingService<Inbound> for Exchange {
-    type Response = link::FromRelay;
-    type ResponseStream = ReceiverStream<Result<link::FromRelay, Status>>;
-    type Future = BoxFuture<'static, Result<Response<Self::ResponseStream>, Status>>;
-
-    fn call(&mut self, request: Request<Streaming<Inbound>>) -> Self::Future {
-        let peer = request
-            .remote_addr()
-            .map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
-        let caller = Caller::of(request.extensions().get(), Role::Sensor);
-        let (replies, stream) = mpsc::channel(REPLIES);
-        // As grave as the gravest line in it, so that a log of warnings says whose they are.
-        let span = tracing::error_span!("link", %peer, sensor = tracing::field::Empty);
-        let session = session::run(
-            self.0.clone(),
-            Peer { peer, caller },
-            request.into_inner(),
-            replies,
-        );
-        tokio::spawn(session.instrument(span));
-        std::future::ready(Ok(Response::new(ReceiverStream::new(stream)))).boxed()
-    }
+/// Starts a session, whose replies are the answer.
+fn exchange(
+    shared: Arc<Shared>,
+    request: http::Request<Gate>,
+    decoder: Framing,
+) -> http::Response<Body> {
+    let peer = remote_addr(request.extensions());
+    let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
+    let caller = Caller::of(request.extensions().get(), Role::Sensor);
+    let inbound = Streaming::new_request(decoder, request.into_body(), None, Some(MAX_MESSAGE));
+    let (replies, stream) = mpsc::channel(REPLIES);
+    // As grave as the gravest line in it, so that a log of warnings says whose they are.
+    let span = tracing::error_span!("link", %peer, sensor = tracing::field::Empty);
+    let session = session::run(shared, Peer { peer, caller }, inbound, replies);
+    tokio::spawn(session.instrument(span));
+    framed::messages(ReceiverStream::new(stream))
 }
 
 /// A message of a sensor, and its part of the budget.
@@ -110,22 +102,8 @@ pub(super) struct Inbound {
     pub(super) share: Option<Share>,
 }
 
+/// Decodes what the gate has let in.
 struct Framing(Slot);
-
-impl Codec for Framing {
-    type Encode = link::FromRelay;
-    type Decode = Inbound;
-    type Encoder = ProstEncoder<link::FromRelay>;
-    type Decoder = Framing;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::default()
-    }
-
-    fn decoder(&mut self) -> Framing {
-        Framing(self.0.clone())
-    }
-}
 
 impl Decoder for Framing {
     type Item = Inbound;

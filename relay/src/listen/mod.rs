@@ -27,3 +27,16 @@ pub(crate) use tls::{Certificates, Clients, Material, TlsFiles};
 
 pub use bind::BindError;
 pub use tls::TlsError;
+
+use std::net::SocketAddr;
+
+use tonic::codegen::http::Extensions;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+
+/// The address that a call comes from; none over a Unix socket.
+pub(crate) fn remote_addr(call: &Extensions) -> Option<SocketAddr> {
+    let plain = call.get::<TcpConnectInfo>();
+    let tls = || call.get::<TlsConnectInfo<TcpConnectInfo>>();
+    let info = plain.or_else(|| tls().map(TlsConnectInfo::get_ref));
+    info.and_then(TcpConnectInfo::remote_addr)
+}

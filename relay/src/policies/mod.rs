@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use policy::{Compiler, Policy, RuleSet};
+use policy::{Compiler, Judges, Policy, RuleSet};
 use prometheus::IntGauge;
 use prost::Message;
 use proto::{query, rules};
@@ -478,9 +478,15 @@ impl Inner {
 }
 
 fn paused(pause: &Pause) -> Problem {
+    let until = i64::try_from(pause.until_unix).ok();
+    let until = until.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    let until = until.map_or_else(
+        || "an end that no clock has".to_owned(),
+        |time| time.to_string(),
+    );
     let message = format!(
-        "all policies are off until {} (unix time): {}; `cresset policy enable` ends it",
-        pause.until_unix, pause.reason
+        "all policies are off until {until}: {}; `cresset policy enable` ends it",
+        pause.reason
     );
     Problem {
         severity: Severity::Warning,
@@ -536,11 +542,7 @@ fn statuses(set: &RuleSet, models: &[Policy]) -> Vec<query::PolicyStatus> {
             query::PolicyStatus {
                 file: files.get(&key).copied().unwrap_or_default().to_owned(),
                 rules: u32::try_from(blob.rules.len()).unwrap_or(u32::MAX),
-                not_enforced: blob
-                    .unenforced
-                    .iter()
-                    .map(|part| format!("{}: {}", part.path, part.reason))
-                    .collect(),
+                not_enforced: left_out(&blob),
                 namespace: blob.namespace,
                 name: blob.name,
                 kind: blob.kind,
@@ -550,6 +552,14 @@ fn statuses(set: &RuleSet, models: &[Policy]) -> Vec<query::PolicyStatus> {
     statuses
         .sort_by(|a, b| (&a.namespace, &a.name, &a.kind).cmp(&(&b.namespace, &b.name, &b.kind)));
     statuses
+}
+
+/// In the words in which sensors report it.
+fn left_out(blob: &rules::PolicyBlob) -> Vec<String> {
+    let parts = Judges::SENSOR.lacks_in(blob).into_iter();
+    parts
+        .map(|part| format!("{}: {}", part.path, part.reason))
+        .collect()
 }
 
 #[derive(Debug)]
