@@ -17,11 +17,11 @@
 use proto::RuleId;
 
 use crate::condition::{Condition, Holds};
-use crate::flat::{Class, Enforced, Said, Step, Verdict};
 use crate::operation::Operation;
 use crate::rank::Rank;
 use crate::rule::Action;
 use crate::standing::{Rules, Standing};
+use crate::verdict::{Class, Enforced, Said, Step, Verdict};
 
 /// Decides one operation by the rules themselves.
 pub fn decide(rules: &Rules, operation: &Operation) -> Verdict<RuleId> {

@@ -8,9 +8,10 @@ use sha2::{Digest as _, Sha256};
 use crate::flat::{Candidate, Flat, Judged, List, SlotRule};
 use crate::force::{Force, Member, in_force};
 use crate::judges::Judges;
+use crate::names::CAPABILITIES;
 use crate::path::depth;
 use crate::rank::Rank;
-use crate::rule::{Action, Object};
+use crate::rule::{Action, Object, Section};
 use crate::socket::SocketKey;
 use crate::standing::{Rules, Standing};
 use crate::syscalls::syscall;
@@ -28,7 +29,7 @@ pub fn flatten(rules: &Rules, judges: Judges) -> Flat {
         modes: force.modes,
         shadow: force.shadow,
         states: Tree::grow(&force).states(),
-        names: lists.keyed(|object| match object {
+        names: lists.keyed(None, [], |object| match object {
             Object::Name(name) => vec![name.clone()],
             _ => Vec::new(),
         }),
@@ -44,11 +45,10 @@ pub fn flatten(rules: &Rules, judges: Judges) -> Flat {
             _ => None,
         }),
         domains: lists.domains(),
-        capability_rules: pairs(lists.keyed(|object| match object {
-            Object::Capability(number) => vec![*number],
-            _ => Vec::new(),
+        capability_rules: lists.capabilities(),
+        syscalls: pairs(lists.keyed(None, [], |object| {
+            object.syscalls().filter_map(syscall).collect()
         })),
-        syscalls: pairs(lists.keyed(|object| object.syscalls().filter_map(syscall).collect())),
         devices: lists.of(|standing| match &standing.rule.object {
             Object::Devices(devices) => Some(devices.narrowness()),
             _ => None,
@@ -102,6 +102,7 @@ fn judged(standing: &Standing) -> Judged {
 pub(crate) struct Entry {
     candidate: Candidate,
     plain: bool,
+    on_trial: bool,
 }
 
 pub(crate) fn entry(member: &Member<'_>, depth: usize) -> Entry {
@@ -114,18 +115,22 @@ pub(crate) fn entry(member: &Member<'_>, depth: usize) -> Entry {
             shadow: member.shadow,
         },
         plain: rule.is_plain(),
+        on_trial: member.on_trial,
     }
 }
 
 /// Sorts, and cuts what can have no effect: all after the first Allow or Block that always matches and decides, all Audits
-/// after the first that always matches.
-pub(crate) fn list(mut all: Vec<Entry>) -> List {
+/// after the first that always matches, and what would happen on trial after an Allow on trial that always matches. Where
+/// nothing always decides, `unnamed` is the end.
+pub(crate) fn list(mut all: Vec<Entry>, unnamed: Option<Candidate>) -> List {
     all.sort_unstable_by_key(|entry| entry.candidate.order);
     let mut kept: Vec<Candidate> = Vec::new();
-    let mut told = false;
-    for Entry { candidate, plain } in all {
+    let (mut told, mut silenced) = (false, false);
+    for entry in all {
+        let (candidate, plain) = (entry.candidate, entry.plain);
         match candidate.action {
-            Action::Audit if told => {}
+            Action::Allow if entry.on_trial => silenced |= plain,
+            Action::Audit if told || (entry.on_trial && silenced) => {}
             Action::Audit => {
                 kept.push(candidate);
                 told = plain;
@@ -133,11 +138,12 @@ pub(crate) fn list(mut all: Vec<Entry>) -> List {
             Action::Allow | Action::Block => {
                 kept.push(candidate);
                 if plain && !candidate.shadow {
-                    break;
+                    return List(kept);
                 }
             }
         }
     }
+    kept.extend(unnamed.filter(|_| !told && !silenced));
     List(kept)
 }
 
@@ -148,26 +154,38 @@ impl Lists<'_, '_> {
     /// One list of all rules that have a depth here. What is tried one by one matches only some operations, so nothing is cut.
     fn of(&self, depth: impl Fn(&Standing) -> Option<usize>) -> List {
         let members = self.0.members.iter();
+        let members = members.filter(|member| !member.only_silences());
         let entries = members.filter_map(|member| Some(entry(member, depth(member.standing)?)));
         let mut all: Vec<Candidate> = entries.map(|entry| entry.candidate).collect();
         all.sort_unstable_by_key(|candidate| candidate.order);
         List(all)
     }
 
-    /// The lists of what has a key instead of a path.
-    fn keyed<K: Ord>(&self, keys: impl Fn(&Object) -> Vec<K>) -> BTreeMap<K, List> {
+    /// The lists of what has a key instead of a path. Where all that no rule names is told, `known` keys have one, too.
+    fn keyed<K: Ord>(
+        &self,
+        unnamed: Option<Candidate>,
+        known: impl IntoIterator<Item = K>,
+        keys: impl Fn(&Object) -> Vec<K>,
+    ) -> BTreeMap<K, List> {
         let mut by_key: BTreeMap<K, Vec<Entry>> = BTreeMap::new();
+        if unnamed.is_some() {
+            by_key.extend(known.into_iter().map(|key| (key, Vec::new())));
+        }
         for member in &self.0.members {
             for key in keys(&member.standing.rule.object) {
                 by_key.entry(key).or_default().push(entry(member, 0));
             }
         }
         let lists = by_key.into_iter();
-        lists.map(|(key, entries)| (key, list(entries))).collect()
+        lists
+            .map(|(key, entries)| (key, list(entries, unnamed)))
+            .collect()
     }
 
     fn sockets(&self) -> Vec<(SocketKey, List)> {
-        let keys = |object: &Object| match object {
+        let unnamed = self.0.unnamed(Section::Network);
+        pairs(self.keyed(unnamed, SocketKey::ALL, |object| match object {
             Object::Protocol(protocol) => {
                 let covered = SocketKey::ALL
                     .into_iter()
@@ -175,8 +193,16 @@ impl Lists<'_, '_> {
                 covered.collect()
             }
             _ => Vec::new(),
-        };
-        pairs(self.keyed(keys))
+        }))
+    }
+
+    fn capabilities(&self) -> Vec<(u8, List)> {
+        let unnamed = self.0.unnamed(Section::Capabilities);
+        let known = (0..).take(CAPABILITIES.len());
+        pairs(self.keyed(unnamed, known, |object| match object {
+            Object::Capability(number) => vec![*number],
+            _ => Vec::new(),
+        }))
     }
 
     /// Each domain has its own rules and those of all its parents.
@@ -190,7 +216,7 @@ impl Lists<'_, '_> {
         }
         let all = |domain: &str| {
             let parents = crate::domain::parents(domain).filter_map(|parent| own.get(parent));
-            list(parents.flatten().copied().collect())
+            list(parents.flatten().copied().collect(), None)
         };
         own.keys()
             .map(|domain| ((*domain).to_owned(), all(domain)))

@@ -9,12 +9,17 @@
 //!
 //! Both are reported. Nothing is ever enforced more broadly than it was written. On a node that judges everything this
 //! module changes nothing.
+//!
+//! A node without shadows has one verdict for an operation, so what a policy in mode audit would do is told as an Audit: a
+//! Block as the Audit that it amounts to; what its allow-list does not name by one Audit that ends every list of the class
+//! ([`Force::unnamed`]); and its Allows keep both from the lists that they would have decided.
 
-use crate::flat::{Class, NotEnforced, Posture};
+use crate::flat::{Candidate, NotEnforced};
 use crate::judges::{Judges, Part};
-use crate::meet::{may_beat, may_share};
+use crate::meet::Exceptions;
 use crate::rule::{Action, Section};
 use crate::standing::{Modes, Rules, Standing};
+use crate::verdict::{Class, Posture};
 
 /// A rule that judges, with the action that it has here.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +28,15 @@ pub(crate) struct Member<'r> {
     pub(crate) slot: u32,
     pub(crate) action: Action,
     pub(crate) shadow: bool,
+    /// An Allow or Block of a policy in mode audit, on a node without shadows: it keeps silent or tells, and decides nothing.
+    pub(crate) on_trial: bool,
+}
+
+impl Member<'_> {
+    /// Lists do not hold it: it only keeps others out of them.
+    pub(crate) fn only_silences(&self) -> bool {
+        self.on_trial && self.action == Action::Allow
+    }
 }
 
 #[derive(Debug)]
@@ -31,6 +45,9 @@ pub(crate) struct Force<'r> {
     pub(crate) modes: Modes,
     pub(crate) shadow: Modes,
     pub(crate) not_enforced: Vec<NotEnforced>,
+    /// What tells of operations that an allow-list on trial would stop, by its section: an Audit in the slot of one of its
+    /// Allows.
+    unnamed: Vec<(Section, Candidate)>,
 }
 
 pub(crate) fn in_force(rules: &Rules, judges: Judges) -> Force<'_> {
@@ -39,21 +56,26 @@ pub(crate) fn in_force(rules: &Rules, judges: Judges) -> Force<'_> {
         modes: rules.modes,
         shadow: rules.shadow,
         not_enforced: rules.left_out.clone(),
+        unnamed: Vec::new(),
     };
     let mut exceptions: Vec<&Standing> = Vec::new();
+    let mut unknown: Vec<Section> = Vec::new();
     for (slot, standing) in (0..).zip(&rules.standing) {
         match judges.lack(&standing.rule) {
             Some(reason) => {
                 force.report(standing, reason);
-                if standing.rule.action == Action::Allow && !standing.shadow() {
-                    exceptions.push(standing);
+                if standing.rule.action == Action::Allow {
+                    unknown.push(standing.rule.section);
+                    exceptions.extend(Some(standing).filter(|allow| !allow.shadow()));
                 }
             }
             None => force.admit(standing, slot, judges.has(Part::Shadow)),
         }
     }
+    let exceptions = Exceptions::new(exceptions);
     force.soften(&exceptions);
     force.lower_postures(&exceptions);
+    force.tell_trials(judges, &unknown);
     force
 }
 
@@ -63,57 +85,52 @@ impl<'r> Force<'r> {
             policy: standing.policy.title(),
             path: standing.rule.title(),
             reason,
+            softened: false,
         });
     }
 
-    /// Without shadows, a Block of a policy in mode audit stands as the Audit that it amounts to, and an Allow is nothing.
     fn admit(&mut self, standing: &'r Standing, slot: u32, shadows: bool) {
         let written = standing.rule.action;
-        let (action, shadow) = match (standing.shadow(), written) {
-            (true, Action::Block) if !shadows => (Action::Audit, false),
-            (true, Action::Allow) if !shadows => {
-                let reason =
-                    "mode: audit: what this allow-list would stop is not told on this node";
-                return self.report(standing, reason.to_owned());
-            }
-            (shadow, _) => (written, shadow),
+        let on_trial = standing.shadow() && !shadows && written != Action::Audit;
+        let action = match written {
+            Action::Block if on_trial => Action::Audit,
+            _ => written,
         };
         self.members.push(Member {
             standing,
             slot,
             action,
-            shadow,
+            shadow: standing.shadow() && shadows,
+            on_trial,
         });
     }
 
-    fn soften(&mut self, exceptions: &[&Standing]) {
+    fn soften(&mut self, exceptions: &Exceptions<'_>) {
         let mut told = Vec::new();
         for member in &mut self.members {
             if member.action != Action::Block || member.shadow {
                 continue;
             }
-            let excepts = |allow: &&&Standing| {
-                allow.rule.section == member.standing.rule.section
-                    && may_beat(&allow.rule, &member.standing.rule)
-                    && may_share(allow, member.standing)
-            };
-            let Some(allow) = exceptions.iter().find(excepts) else {
+            let Some(allow) = exceptions.from(member.standing) else {
                 continue;
             };
             member.action = Action::Audit;
             let reason = format!(
-                "told instead of blocked: the Allow on `{}` of policy {} may except from it and is not judged on this node",
+                "told instead of blocked: the Allow on `{}` of policy {} may except from it and is not judged by this version's sensor",
                 allow.rule.object,
                 allow.policy.title()
             );
-            told.push((member.standing, reason));
+            told.push(NotEnforced {
+                policy: member.standing.policy.title(),
+                path: member.standing.rule.title(),
+                reason,
+                softened: true,
+            });
         }
-        for (standing, reason) in told {
-            self.report(standing, reason);
-        }
+        self.not_enforced.extend(told);
     }
 
-    fn lower_postures(&mut self, exceptions: &[&Standing]) {
+    fn lower_postures(&mut self, exceptions: &Exceptions<'_>) {
         let modes = [
             (Section::Process, &mut self.modes.process),
             (Section::File, &mut self.modes.file),
@@ -125,29 +142,81 @@ impl<'r> Force<'r> {
             (Section::Flows, &mut self.modes.flows),
         ];
         for (section, class) in modes {
-            let mut of_class = exceptions
-                .iter()
-                .filter(|allow| allow.rule.section == section);
-            let Some(allow) = of_class.next() else {
+            let Some(allow) = exceptions.of(section) else {
                 continue;
             };
             let listed = (self.members.iter()).any(|member| {
                 let rule = &member.standing.rule;
-                rule.section == section && member.action == Action::Allow && !member.shadow
+                let decides = !member.shadow && !member.on_trial;
+                rule.section == section && member.action == Action::Allow && decides
             });
             if listed && *class != Class::OPEN && class.posture == Posture::Block {
                 self.not_enforced.push(NotEnforced {
                     policy: allow.policy.title(),
                     path: section.name().to_owned(),
                     reason: format!(
-                        "posture block is only told for {} operations: an Allow of this policy is not judged on this node",
+                        "posture block is only told for {} operations: an Allow of this policy is not judged by this version's sensor",
                         section.name()
                     ),
+                    softened: false,
                 });
             }
             // An allow-list of which no Allow is left would stop, or tell of, everything.
             class.allow_list &= listed;
             class.posture = Posture::Audit;
         }
+    }
+
+    /// The end of every list of a section in which nothing decides, where an allow-list is on trial.
+    pub(crate) fn unnamed(&self, section: Section) -> Option<Candidate> {
+        let mut all = self.unnamed.iter();
+        let (_, candidate) = all.find(|(own, _)| *own == section)?;
+        Some(*candidate)
+    }
+
+    /// Decides for every class whether what an allow-list on trial would stop can be told, and reports where it cannot.
+    /// `unknown` are the sections of Allows that the node does not judge: what those let pass cannot be told from the rest.
+    fn tell_trials(&mut self, judges: Judges, unknown: &[Section]) {
+        let classes = self.modes.each().into_iter().zip(self.shadow.each());
+        for ((section, now), (_, then)) in classes {
+            if now.stops() || !then.stops() {
+                continue;
+            }
+            let own = |member: &&Member<'_>| {
+                member.only_silences() && member.standing.rule.section == section
+            };
+            let allows: Vec<Member<'r>> = self.members.iter().filter(own).copied().collect();
+            let Some(first) = allows.first() else {
+                continue;
+            };
+            let all_plain = allows.iter().all(|allow| allow.standing.rule.is_plain());
+            let one_list = ends_in_one_list(section, judges) && !now.allow_list;
+            if one_list && all_plain && !unknown.contains(&section) {
+                let candidate = Candidate {
+                    slot: first.slot,
+                    action: Action::Audit,
+                    order: u64::MAX,
+                    shadow: false,
+                };
+                self.unnamed.push((section, candidate));
+                continue;
+            }
+            let reason =
+                "mode: audit: what this allow-list would stop is not told by this version's sensor";
+            for allow in allows {
+                self.report(allow.standing, reason.to_owned());
+            }
+        }
+    }
+}
+
+/// Whether every operation of a section is looked up in one list and no other, which may then end in what tells of all that
+/// nothing names.
+fn ends_in_one_list(section: Section, judges: Judges) -> bool {
+    let more = [Part::Name, Part::Pattern, Part::Preset];
+    match section {
+        Section::Process | Section::File => !more.into_iter().any(|part| judges.has(part)),
+        Section::Network | Section::Capabilities => true,
+        _ => false,
     }
 }

@@ -3,10 +3,17 @@
 //! The language says more than every kernel can ask. A node names the parts that its programs judge, and
 //! [`flatten`](crate::flatten()) leaves rules out that need more: reported, and never replaced by something broader.
 
+use std::sync::Arc;
+
+use proto::rules::{PolicyBlob, Unenforced};
+
 use crate::flat::NotEnforced;
+use crate::flatten::flatten;
 use crate::path::{MAX_COMPONENT, MAX_COMPONENTS, components, depth};
 use crate::rule::{Object, Rule};
-use crate::set::{CompiledPolicy, Set};
+use crate::select::Effective;
+use crate::set::{CompiledPolicy, Set, title};
+use crate::standing::Rules;
 
 /// A part of the language that a kernel half may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +47,7 @@ pub enum Part {
     Flow,
     /// Host policies.
     Host,
-    /// `mode: audit` with everything that follows from it; without, its Blocks are told as audited and its Allows are
-    /// passed over.
+    /// `mode: audit` beside what is enforced; without, what it would stop is told as an Audit where nothing else is.
     Shadow,
 }
 
@@ -94,6 +100,8 @@ pub struct Judges(u32);
 impl Judges {
     /// Paths, directories, protocols, capabilities and system calls without conditions: what every node judges.
     pub const PLAIN: Judges = Judges(0);
+    /// What the kernel programs of this version's sensor judge.
+    pub const SENSOR: Judges = Judges::PLAIN;
     /// The whole language.
     pub const ALL: Judges = Judges(u32::MAX);
 
@@ -112,6 +120,11 @@ impl Judges {
         self.0
     }
 
+    /// Whether a rule of this kind of policy is in force on such a node.
+    pub fn judges(self, kind: &str, rule: &Rule) -> bool {
+        Part::of_kind(kind).is_none_or(|part| self.has(part)) && self.lack(rule).is_none()
+    }
+
     /// Why a rule is left out of force on such a node; `None` for one that is judged in full. It is left out whole,
     /// rather than applied more broadly than it was written.
     pub fn lack(self, rule: &Rule) -> Option<String> {
@@ -128,9 +141,9 @@ impl Judges {
         };
         Some(match missing {
             Part::Source | Part::Owner | Part::ReadOnly | Part::Terminal | Part::Arguments => {
-                format!("{name} {verb} not judged on this node: the rule is left out")
+                format!("{name} {verb} not judged by this version's sensor: the rule is left out")
             }
-            _ => format!("{name} {verb} not judged on this node"),
+            _ => format!("{name} {verb} not judged by this version's sensor"),
         })
     }
 }
@@ -144,30 +157,77 @@ impl Judges {
             .collect()
     }
 
+    /// [`Judges::lacks`], and what is softened for what is left out, of each policy as if it stood alone.
+    pub fn shortfall(self, set: &Set) -> Vec<NotEnforced> {
+        let mut all = Vec::new();
+        for policy in &set.policies {
+            let mut told = self.lacks_of(policy);
+            if self.judges_kind(policy) {
+                let rules = Rules::new(&Effective::alone(policy, set), &|_| Vec::new());
+                let softened = flatten(&rules, self).not_enforced.into_iter();
+                let softened: Vec<NotEnforced> =
+                    softened.filter(|part| !told.contains(part)).collect();
+                told.extend(softened);
+            }
+            all.append(&mut told);
+        }
+        all
+    }
+
+    fn judges_kind(self, policy: &CompiledPolicy) -> bool {
+        Part::of_kind(&policy.kind).is_none_or(|part| self.has(part))
+    }
+
+    /// [`Judges::lacks`] of one policy as it is distributed.
+    pub fn lacks_in(self, blob: &PolicyBlob) -> Vec<NotEnforced> {
+        let rules = blob.rules.iter();
+        let rules: Vec<Rule> = rules
+            .filter_map(|rule| Rule::from_wire(rule).ok())
+            .collect();
+        let title = title(&blob.namespace, &blob.name);
+        self.missing(&blob.kind, &title, &blob.unenforced, rules.iter())
+    }
+
     fn lacks_of(self, policy: &CompiledPolicy) -> Vec<NotEnforced> {
+        let rules = policy.rules.iter().map(Arc::as_ref);
+        self.missing(&policy.kind, &policy.title(), &policy.unenforced, rules)
+    }
+
+    fn missing<'r>(
+        self,
+        kind: &str,
+        policy: &str,
+        marked: &[Unenforced],
+        rules: impl Iterator<Item = &'r Rule>,
+    ) -> Vec<NotEnforced> {
         let told = |path: String, reason: String| NotEnforced {
-            policy: policy.title(),
+            policy: policy.to_owned(),
             path,
             reason,
+            softened: false,
         };
-        let whole = match policy.kind.as_str() {
-            "KubeArmorHostPolicy" => Some(Part::Host),
-            "KubeArmorNetworkPolicy" => Some(Part::Flow),
-            _ => None,
-        };
-        if let Some(part) = whole.filter(|part| !self.has(*part)) {
-            let reason = format!("{} are not judged on this node", part.name());
+        let whole = Part::of_kind(kind).filter(|part| !self.has(*part));
+        if let Some(part) = whole {
+            let reason = format!("{} are not judged by this version's sensor", part.name());
             return vec![told("spec".to_owned(), reason)];
         }
-        let marked = policy.unenforced.iter();
+        let marked = marked.iter();
         let marked = marked.map(|part| told(part.path.clone(), part.reason.clone()));
-        let rules = policy.rules.iter();
         let rules = rules.filter_map(|rule| Some(told(rule.title(), self.lack(rule)?)));
         marked.chain(rules).collect()
     }
 }
 
 impl Part {
+    /// What a whole kind of policy asks for.
+    fn of_kind(kind: &str) -> Option<Part> {
+        match kind {
+            "KubeArmorHostPolicy" => Some(Part::Host),
+            "KubeArmorNetworkPolicy" => Some(Part::Flow),
+            _ => None,
+        }
+    }
+
     fn is_asked_by(self, rule: &Rule) -> bool {
         match self {
             Part::Source => !rule.sources.is_empty(),

@@ -44,6 +44,7 @@ mod path;
 mod preset;
 mod rank;
 mod rule;
+mod scan;
 mod select;
 #[cfg(feature = "yaml")]
 mod selector;
@@ -56,6 +57,7 @@ mod tree;
 mod trial;
 #[cfg(feature = "yaml")]
 mod values;
+mod verdict;
 mod wire;
 
 pub use change::{change_between, changed};
@@ -71,10 +73,7 @@ pub use device::{DEVICE_CLASSES, Device, Devices};
 pub use endpoint::{
     Cidr, Connection, Direction, Endpoints, Flows, Packet, Ports, Quota, Transport,
 };
-pub use flat::{
-    Candidate, Class, Enforced, Flat, Judged, List, Lists, NotEnforced, Posture, Said, SlotRule,
-    State, Step, Verdict,
-};
+pub use flat::{Candidate, Flat, Judged, List, Lists, NotEnforced, SlotRule, State};
 pub use flatten::flatten;
 pub use glob::{BadGlob, Glob, MAX_GLOB};
 pub use judges::{Judges, Part};
@@ -96,5 +95,6 @@ pub use standing::{Modes, Rules};
 pub use syscalls::{SYSCALLS, syscall};
 #[cfg(feature = "yaml")]
 pub use trial::Trial;
+pub use verdict::{Class, Enforced, Posture, Said, Step, Verdict};
 #[cfg(feature = "yaml")]
 pub use yaml::{Problem, Severity};

@@ -1,4 +1,11 @@
 //! A policy as it was written → its rules: attributes inherited, comma lists taken apart, paths and names in their one form.
+//!
+//! Here is what all sections share; each has its items in a file of its own.
+
+mod beyond;
+mod network;
+mod numbers;
+mod paths;
 
 use std::collections::BTreeMap;
 
@@ -6,10 +13,11 @@ use proto::RuleId;
 use proto::rules::{self, Unenforced};
 
 use crate::model::{self, Attributes, Policy, Spec};
-use crate::names::{Protocol, capability};
 use crate::path::canonical;
 use crate::preset::Preset;
 use crate::rule::{Action, Object, Rule, Section, rule_id};
+
+pub(crate) use beyond::{PORT_NAMES, bytes};
 
 /// A rule and where it was written.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,214 +138,20 @@ impl<'p> Lower<'p> {
 
     fn sections(&mut self, sections: &Sections<'p>) {
         let outer = sections.attributes;
-        sections
-            .process
-            .into_iter()
-            .for_each(|section| self.process(section, outer));
-        sections
-            .file
-            .into_iter()
-            .for_each(|section| self.file(section, outer));
-        sections
-            .network
-            .into_iter()
-            .for_each(|section| self.network(section, outer));
-        sections
-            .capabilities
-            .into_iter()
-            .for_each(|section| self.capabilities(section, outer));
-        sections
-            .syscalls
-            .into_iter()
-            .for_each(|section| self.syscalls(section, outer));
-    }
-
-    fn process(&mut self, section: &'p model::Process, outer: Attributes<'p>) {
-        let outer = section.attributes().within(outer);
-        for (index, item) in section.match_paths.iter().enumerate() {
-            let object = match (&item.path, &item.execname) {
-                (Some(path), _) => Object::Path(canonical(path)),
-                (None, name) => Object::Name(name.clone().unwrap_or_default()),
-            };
-            let written = Written {
-                sources: sources(&item.from_source),
-                owner_only: item.owner_only,
-                pts: item.pts,
-                args: &item.allowed_args,
-                ..Written::new(Section::Process, object)
-            };
-            self.add(
-                format!("process.matchPaths[{index}]"),
-                written,
-                item.attributes().within(outer),
-            );
+        if let Some(section) = sections.process {
+            self.process(section, outer);
         }
-        for (index, item) in section.match_directories.iter().enumerate() {
-            let object = Object::Directory {
-                path: canonical(&item.dir),
-                recursive: item.recursive,
-            };
-            let written = Written {
-                sources: sources(&item.from_source),
-                owner_only: item.owner_only,
-                pts: item.pts,
-                ..Written::new(Section::Process, object)
-            };
-            self.add(
-                format!("process.matchDirectories[{index}]"),
-                written,
-                item.attributes().within(outer),
-            );
+        if let Some(section) = sections.file {
+            self.file(section, outer);
         }
-        for (index, item) in section.match_patterns.iter().enumerate() {
-            let object = Object::Pattern(item.pattern.clone());
-            let written = Written {
-                owner_only: item.owner_only,
-                ..Written::new(Section::Process, object)
-            };
-            self.add(
-                format!("process.matchPatterns[{index}]"),
-                written,
-                item.attributes().within(outer),
-            );
+        if let Some(section) = sections.network {
+            self.network(section, outer);
         }
-    }
-
-    fn file(&mut self, section: &'p model::File, outer: Attributes<'p>) {
-        let outer = section.attributes().within(outer);
-        for (index, item) in section.match_paths.iter().enumerate() {
-            let written = Written {
-                sources: sources(&item.from_source),
-                owner_only: item.owner_only,
-                read_only: item.read_only,
-                pts: item.pts,
-                ..Written::new(Section::File, Object::Path(canonical(&item.path)))
-            };
-            self.add(
-                format!("file.matchPaths[{index}]"),
-                written,
-                item.attributes().within(outer),
-            );
+        if let Some(section) = sections.capabilities {
+            self.capabilities(section, outer);
         }
-        for (index, item) in section.match_directories.iter().enumerate() {
-            let object = Object::Directory {
-                path: canonical(&item.dir),
-                recursive: item.recursive,
-            };
-            let written = Written {
-                sources: sources(&item.from_source),
-                owner_only: item.owner_only,
-                read_only: item.read_only,
-                pts: item.pts,
-                ..Written::new(Section::File, object)
-            };
-            self.add(
-                format!("file.matchDirectories[{index}]"),
-                written,
-                item.attributes().within(outer),
-            );
-        }
-        for (index, item) in section.match_patterns.iter().enumerate() {
-            let written = Written {
-                owner_only: item.owner_only,
-                read_only: item.read_only,
-                ..Written::new(Section::File, Object::Pattern(item.pattern.clone()))
-            };
-            self.add(
-                format!("file.matchPatterns[{index}]"),
-                written,
-                item.attributes().within(outer),
-            );
-        }
-    }
-
-    fn network(&mut self, section: &'p model::Network, outer: Attributes<'p>) {
-        let outer = section.attributes().within(outer);
-        for (index, item) in section.match_protocols.iter().enumerate() {
-            let protocols =
-                parts(&item.protocol).filter_map(|name| Protocol::of(&name.to_ascii_lowercase()));
-            for protocol in protocols {
-                let written = Written {
-                    sources: sources(&item.from_source),
-                    pts: item.pts,
-                    ..Written::new(Section::Network, Object::Protocol(protocol))
-                };
-                self.add(
-                    format!("network.matchProtocols[{index}]"),
-                    written,
-                    item.attributes().within(outer),
-                );
-            }
-        }
-        for (index, item) in section.match_dns_queries.iter().enumerate() {
-            for domain in parts(&item.domain) {
-                let object = Object::Domain(crate::domain::canonical(domain));
-                let written = Written {
-                    sources: sources(&item.from_source),
-                    ..Written::new(Section::Dns, object)
-                };
-                self.add(
-                    format!("network.matchDNSQueries[{index}]"),
-                    written,
-                    item.attributes().within(outer),
-                );
-            }
-        }
-        self.endpoints(section, outer);
-    }
-
-    fn capabilities(&mut self, section: &'p model::Capabilities, outer: Attributes<'p>) {
-        let outer = section.attributes().within(outer);
-        for (index, item) in section.match_capabilities.iter().enumerate() {
-            for number in parts(&item.capability).filter_map(capability) {
-                let written = Written {
-                    sources: sources(&item.from_source),
-                    ..Written::new(Section::Capabilities, Object::Capability(number))
-                };
-                let place = format!("capabilities.matchCapabilities[{index}]");
-                self.add(place, written, item.attributes().within(outer));
-            }
-        }
-    }
-
-    /// System calls are told of and never denied, whatever the spec's action says.
-    fn syscalls(&mut self, section: &'p model::Syscalls, outer: Attributes<'p>) {
-        let outer = Attributes {
-            action: Some(Action::Audit),
-            ..section.attributes().within(outer)
-        };
-        for (index, item) in section.match_syscalls.iter().enumerate() {
-            let object = Object::Syscall {
-                names: sorted(&item.syscall),
-                path: String::new(),
-                recursive: false,
-            };
-            let written = Written {
-                sources: syscall_sources(&item.from_source),
-                ..Written::new(Section::Syscalls, object)
-            };
-            let place = format!("syscalls.matchSyscalls[{index}]");
-            self.add(place.clone(), written, outer);
-            for name in ["exit", "exit_group"] {
-                if item.syscall.iter().any(|listed| listed == name) {
-                    self.left_out(
-                        &place,
-                        &format!("`{name}` does not return, so it is not told of"),
-                    );
-                }
-            }
-        }
-        for (index, item) in section.match_paths.iter().enumerate() {
-            let object = Object::Syscall {
-                names: sorted(&item.syscall),
-                path: canonical(&item.path),
-                recursive: item.recursive,
-            };
-            let written = Written {
-                sources: syscall_sources(&item.from_source),
-                ..Written::new(Section::Syscalls, object)
-            };
-            self.add(format!("syscalls.matchPaths[{index}]"), written, outer);
+        if let Some(section) = sections.syscalls {
+            self.syscalls(section, outer);
         }
     }
 
@@ -419,10 +233,6 @@ impl<'p> Lower<'p> {
     }
 }
 
-mod beyond;
-
-pub(crate) use beyond::{PORT_NAMES, bytes};
-
 /// The parts of a comma list.
 fn parts(text: &str) -> impl Iterator<Item = &str> {
     text.split(',')
@@ -430,35 +240,11 @@ fn parts(text: &str) -> impl Iterator<Item = &str> {
         .filter(|part| !part.is_empty())
 }
 
-fn sorted(words: &[String]) -> Vec<String> {
-    let mut words = words.to_vec();
-    words.sort_unstable();
-    words.dedup();
-    words
-}
-
 fn sources(written: &[model::Source]) -> Vec<Object> {
     in_order(
         written
             .iter()
             .map(|source| Object::Path(canonical(&source.path))),
-    )
-}
-
-fn syscall_sources(written: &[model::SyscallSource]) -> Vec<Object> {
-    in_order(
-        written
-            .iter()
-            .map(|source| match (&source.path, &source.dir) {
-                (Some(path), _) => Object::Path(canonical(path)),
-                (None, dir) => {
-                    let dir = canonical(&format!("{}/", dir.as_deref().unwrap_or_default()));
-                    Object::Directory {
-                        path: dir,
-                        recursive: source.recursive,
-                    }
-                }
-            }),
     )
 }
 

@@ -92,6 +92,21 @@ fn in_time(set: &Set, now: Moment) -> impl Iterator<Item = &Arc<CompiledPolicy>>
 }
 
 impl Effective {
+    /// One policy, as if it were about somebody and no other were.
+    pub(crate) fn alone(policy: &Arc<CompiledPolicy>, set: &Set) -> Effective {
+        let own = set.namespaces.get(&policy.namespace).copied();
+        let of_node = policy.kind == HOST;
+        Effective {
+            policies: vec![policy.clone()],
+            postures: if of_node {
+                set.host
+            } else {
+                set.postures.under(own.unwrap_or_default())
+            },
+            of_node,
+        }
+    }
+
     /// The names of the policies, `namespace/name` (the name alone for cluster policies), in byte order.
     pub fn policies(&self) -> Vec<String> {
         let mut titles: Vec<String> = self.policies.iter().map(|policy| policy.title()).collect();

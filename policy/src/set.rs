@@ -72,12 +72,16 @@ pub(crate) struct CompiledPolicy {
 }
 
 impl CompiledPolicy {
-    /// `namespace/name`, or the name alone for what has no namespace.
     pub(crate) fn title(&self) -> String {
-        if self.namespace.is_empty() {
-            return self.name.clone();
-        }
-        format!("{}/{}", self.namespace, self.name)
+        title(&self.namespace, &self.name)
+    }
+}
+
+/// `namespace/name`, or the name alone for what has no namespace.
+pub(crate) fn title(namespace: &str, name: &str) -> String {
+    match namespace {
+        "" => name.to_owned(),
+        _ => format!("{namespace}/{name}"),
     }
 }
 

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::aliases::Aliases;
 use crate::condition::{Holds, Program, holds};
-use crate::flat::{Class, NotEnforced, Posture};
+use crate::flat::NotEnforced;
 use crate::glob::Glob;
 use crate::operation::{Act, Operation};
 use crate::path::depth;
@@ -16,6 +16,7 @@ use crate::rule::{Action, Object, Rule, Section};
 use crate::select::Effective;
 use crate::set::{CompiledPolicy, Postures, Unnamed};
 use crate::syscalls::SYSCALLS;
+use crate::verdict::{Class, Posture};
 
 /// The rules about one workload or node, ready to be asked.
 #[derive(Clone, Debug)]
@@ -69,6 +70,20 @@ impl Modes {
         devices: Class::OPEN,
         flows: Class::OPEN,
     };
+
+    /// Every class by its section.
+    pub(crate) fn each(self) -> [(Section, Class); 8] {
+        [
+            (Section::Process, self.process),
+            (Section::File, self.file),
+            (Section::Network, self.network),
+            (Section::Dns, self.dns),
+            (Section::Endpoints, self.endpoints),
+            (Section::Capabilities, self.capabilities),
+            (Section::Devices, self.devices),
+            (Section::Flows, self.flows),
+        ]
+    }
 
     /// The mode of the class that an operation belongs to.
     pub fn of(&self, act: &Act) -> Class {
@@ -179,6 +194,7 @@ fn reported(effective: &Effective) -> Vec<NotEnforced> {
             policy: policy.title(),
             path: part.path.clone(),
             reason: part.reason.clone(),
+            softened: false,
         })
     });
     parts.collect()

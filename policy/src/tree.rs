@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::flat::{Lists, State};
+use crate::flat::{Candidate, Lists, State};
 use crate::flatten::{Entry, entry, list};
 use crate::force::Force;
 use crate::path::{components, depth};
@@ -11,6 +11,8 @@ use crate::rule::{Object, Section};
 /// The paths of all rules in force, by component.
 pub(crate) struct Tree {
     nodes: Vec<Branch>,
+    /// What ends the lists of programs and of files.
+    unnamed: [Option<Candidate>; 2],
 }
 
 #[derive(Default)]
@@ -34,6 +36,7 @@ impl Tree {
     pub(crate) fn grow(force: &Force<'_>) -> Tree {
         let mut tree = Tree {
             nodes: vec![Branch::default()],
+            unnamed: [Section::Process, Section::File].map(|section| force.unnamed(section)),
         };
         for member in &force.members {
             let rule = &member.standing.rule;
@@ -81,16 +84,17 @@ impl Tree {
     }
 
     pub(crate) fn states(&self) -> Vec<State> {
+        let [process, file] = self.unnamed;
         (0..self.nodes.len())
             .map(|at| State {
                 edges: self.nodes[at].edges.clone(),
-                process: self.lists(at, |branch| &branch.process),
-                file: self.lists(at, |branch| &branch.file),
+                process: self.lists(at, process, |branch| &branch.process),
+                file: self.lists(at, file, |branch| &branch.file),
             })
             .collect()
     }
 
-    fn lists(&self, at: usize, of: fn(&Branch) -> &Named) -> Lists {
+    fn lists(&self, at: usize, unnamed: Option<Candidate>, of: fn(&Branch) -> &Named) -> Lists {
         let own = of(&self.nodes[at]);
         let above: Vec<&Branch> =
             std::iter::successors(self.nodes[at].parent, |at| self.nodes[*at].parent)
@@ -102,8 +106,10 @@ impl Tree {
             .copied()
             .collect();
         let parents = above.first().map_or(&[][..], |parent| &of(parent).direct);
-        let join =
-            |parts: &[&[Entry]]| list(parts.iter().flat_map(|part| part.iter().copied()).collect());
+        let join = |parts: &[&[Entry]]| {
+            let entries = parts.iter().flat_map(|part| part.iter().copied());
+            list(entries.collect(), unnamed)
+        };
         Lists {
             // A directory rule is about the directory itself, too.
             here: join(&[&own.exact, &own.direct, &own.recursive, parents, &inherited]),

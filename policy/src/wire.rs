@@ -16,7 +16,7 @@ use crate::syscalls::SYSCALLS;
 
 impl Rule {
     /// A rule off the wire, or what is wrong with it.
-    pub(crate) fn from_wire(wire: &rules::Rule) -> Result<Rule, String> {
+    pub fn from_wire(wire: &rules::Rule) -> Result<Rule, String> {
         let section = section(wire.section())?;
         let object = object(wire.object.as_ref())?;
         fits(section, &object)?;

@@ -8,8 +8,11 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use policy::{
-    Act, Connection, Direction, Enforced, Operation, Posture, Rules, Transport, Verdict, decide,
+    Act, Connection, Device, Direction, Effective, Enforced, Node, Operation, Packet, Posture,
+    Rules, Set, Transport, Verdict, decide, select_node,
 };
 use support::*;
 
@@ -34,12 +37,23 @@ fn blocks(page: &str) -> Vec<(String, usize, String)> {
 }
 
 fn rules_of(text: &str) -> Rules {
+    if text.contains("nodeSelector") {
+        return rules(&node_a(&set_under(&blocking(), &[text.to_owned()])));
+    }
     let whole = if text.contains("apiVersion") {
         text.to_owned()
     } else {
         shop("example", text)
     };
     rules(&cart(&set_under(&blocking(), &[whole])))
+}
+
+fn node_a(set: &Set) -> Effective {
+    let node = Node {
+        hostname: "node-a".to_owned(),
+        labels: BTreeMap::new(),
+    };
+    select_node(set, &node, NOW)
 }
 
 fn operation(words: &str) -> Operation {
@@ -55,6 +69,8 @@ fn operation(words: &str) -> Operation {
         "socket" if what == "tcp" => Operation::socket(1, 6),
         "socket" if what == "raw" => Operation::socket(3, 255),
         "connect" => connect(what, words.next().unwrap()),
+        "plug" => plug(what),
+        "packet" => packet(what, words.next().unwrap()),
         other => panic!("unknown verb {other}"),
     };
     let mut rest: Vec<&str> = words.collect();
@@ -86,6 +102,32 @@ fn connect(transport: &str, address: &str) -> Operation {
         address: address.parse().unwrap(),
         port: port.parse().unwrap(),
         names: Vec::new(),
+    }))
+}
+
+/// A device as `class/subclass/protocol/level`.
+fn plug(what: &str) -> Operation {
+    let numbers: Vec<u8> = what.split('/').map(|part| part.parse().unwrap()).collect();
+    let [class, sub_class, protocol, level] = numbers[..] else {
+        panic!("{what}");
+    };
+    Operation::of(Act::Device(Device {
+        class,
+        sub_class,
+        protocol,
+        level: level.into(),
+    }))
+}
+
+fn packet(transport: &str, address: &str) -> Operation {
+    let (address, port) = address.rsplit_once(':').unwrap();
+    Operation::of(Act::Packet(Packet {
+        direction: Direction::Egress,
+        transport: Transport::of(transport).unwrap(),
+        address: address.parse().unwrap(),
+        port: port.parse().unwrap(),
+        interface: "eth0".to_owned(),
+        used: None,
     }))
 }
 

@@ -155,17 +155,17 @@ fn process_and_file_rules_with_all_conditions() {
             "Process Block /usr/bin/python3.11 args=-m|http.server 6 #shop#hardening 'cart rule hit'",
             "Process Block /usr/local/bin/** 6 #shop#hardening 'cart rule hit'",
             "Process Block glob /opt/*/bin/nc 6 #shop#hardening 'cart rule hit'",
-            "- file: /etc/: readOnly is not judged on this node: the rule is left out",
-            "- file: /etc/hosts: readOnly is not judged on this node: the rule is left out",
-            "- file: /run/secrets/: pts is not judged on this node: the rule is left out",
-            "- file: /var/lib/cart/key.pem: fromSource is not judged on this node: the rule is left out",
-            "- file: /var/log/*.log: ownerOnly is not judged on this node: the rule is left out",
-            "- process: /bin/sleep: pts is not judged on this node: the rule is left out",
-            "- process: /home/app/tool: ownerOnly is not judged on this node: the rule is left out",
-            "- process: /opt/*/bin/nc: matchPatterns is not judged on this node",
-            "- process: /usr/bin/kill: fromSource is not judged on this node: the rule is left out",
-            "- process: /usr/bin/python3.11: allowedArgs is not judged on this node: the rule is left out",
-            "- process: curl: execname is not judged on this node"
+            "- file: /etc/: readOnly is not judged by this version's sensor: the rule is left out",
+            "- file: /etc/hosts: readOnly is not judged by this version's sensor: the rule is left out",
+            "- file: /run/secrets/: pts is not judged by this version's sensor: the rule is left out",
+            "- file: /var/lib/cart/key.pem: fromSource is not judged by this version's sensor: the rule is left out",
+            "- file: /var/log/*.log: ownerOnly is not judged by this version's sensor: the rule is left out",
+            "- process: /bin/sleep: pts is not judged by this version's sensor: the rule is left out",
+            "- process: /home/app/tool: ownerOnly is not judged by this version's sensor: the rule is left out",
+            "- process: /opt/*/bin/nc: matchPatterns is not judged by this version's sensor",
+            "- process: /usr/bin/kill: fromSource is not judged by this version's sensor: the rule is left out",
+            "- process: /usr/bin/python3.11: allowedArgs is not judged by this version's sensor: the rule is left out",
+            "- process: curl: execname is not judged by this version's sensor"
         ]
     );
 }
@@ -179,7 +179,7 @@ fn an_allow_list_that_stays_lenient() {
             "File Allow /** 7",
             "File Allow /run/secrets/kubernetes.io/serviceaccount/** from /usr/bin/agent 7",
             "File Block /run/secrets/kubernetes.io/serviceaccount/** 7",
-            "- file: /run/secrets/kubernetes.io/serviceaccount/: fromSource is not judged on this node: the rule is left out"
+            "- file: /run/secrets/kubernetes.io/serviceaccount/: fromSource is not judged by this version's sensor: the rule is left out"
         ]
     );
 }
@@ -199,12 +199,12 @@ fn network_dns_capabilities_and_system_calls() {
             "Network Block raw pts=Some(false)",
             "Syscalls Audit rmdir+unlink  from /bin/rm|/opt/tools/** 3 'file removed'",
             "Syscalls Audit unlink+unlinkat /home/** from /usr/bin/ 3 'file removed'",
-            "- capabilities: sys_admin: fromSource is not judged on this node: the rule is left out",
-            "- network DNS: example.org: matchDNSQueries is not judged on this node",
-            "- network: raw: pts is not judged on this node: the rule is left out",
-            "- network: tcp: fromSource is not judged on this node: the rule is left out",
-            "- syscalls: rmdir unlink: fromSource is not judged on this node: the rule is left out",
-            "- syscalls: unlink unlinkat /home/: fromSource is not judged on this node: the rule is left out"
+            "- capabilities: sys_admin: fromSource is not judged by this version's sensor: the rule is left out",
+            "- network DNS: example.org: matchDNSQueries is not judged by this version's sensor",
+            "- network: raw: pts is not judged by this version's sensor: the rule is left out",
+            "- network: tcp: fromSource is not judged by this version's sensor: the rule is left out",
+            "- syscalls: rmdir unlink: fromSource is not judged by this version's sensor: the rule is left out",
+            "- syscalls: unlink unlinkat /home/: fromSource is not judged by this version's sensor: the rule is left out"
         ]
     );
 }
@@ -220,11 +220,11 @@ fn presets_are_rules() {
             "Presets Audit protectEnv 8 'preset hit'",
             "Presets Block filelessExec 8 'preset hit'",
             "Presets Block protectProc 8 'preset hit'",
-            "- presets: anonymousMapExec: this preset is not judged on this node",
-            "- presets: exec: this preset is not judged on this node",
-            "- presets: filelessExec: this preset is not judged on this node",
-            "- presets: protectEnv: this preset is not judged on this node",
-            "- presets: protectProc: this preset is not judged on this node"
+            "- presets: anonymousMapExec: this preset is not judged by this version's sensor",
+            "- presets: exec: this preset is not judged by this version's sensor",
+            "- presets: filelessExec: this preset is not judged by this version's sensor",
+            "- presets: protectEnv: this preset is not judged by this version's sensor",
+            "- presets: protectProc: this preset is not judged by this version's sensor"
         ]
     );
 }
@@ -256,7 +256,7 @@ fn policies_for_hosts() {
             "Network Audit udp from /usr/bin/dig 5",
             "Process Block /usr/bin/diff 5",
             "Syscalls Audit unlink  5",
-            "- spec: host policies are not judged on this node"
+            "- spec: host policies are not judged by this version's sensor"
         ]
     );
 }
@@ -280,10 +280,10 @@ fn policies_for_networks() {
         [
             "KubeArmorNetworkPolicy /node-egress-dns node kubernetes.io/hostname=*",
             "Flows Block Egress 0.0.0.0/0 eth0 udp:53-53 tcp:8000-8080 5",
-            "- spec: network policies are not judged on this node",
+            "- spec: network policies are not judged by this version's sensor",
             "KubeArmorNetworkPolicy /cart-quota everywhere, app=cart",
             "Flows Block Egress   524288000 bytes in 3600 s 6 'daily budget used'",
-            "- spec: network policies are not judged on this node"
+            "- spec: network policies are not judged by this version's sensor"
         ]
     );
 }

@@ -175,6 +175,33 @@ fn policies() -> impl Strategy<Value = Vec<String>> {
     })
 }
 
+/// Some policies of rules that every node judges, half of them on trial.
+fn plain_policies() -> impl Strategy<Value = Vec<String>> {
+    let conditions = [
+        ", fromSource: [{path: /c}]",
+        ", fromSource: [{path: /l/c}]",
+        ", ownerOnly: true",
+        ", pts: false",
+        ", readOnly: true",
+        ", allowedArgs: [-x, -y]",
+        ", allowedArgs: [-x]",
+    ];
+    let rule = rule()
+        .prop_filter("judged by every node", |(shape, _)| *shape < 8)
+        .prop_map(move |(shape, line)| {
+            let bare = |line: String, condition: &&str| line.replace(condition, "");
+            (shape, conditions.iter().fold(line, bare))
+        });
+    let policy = (any::<bool>(), prop::collection::vec(rule, 1..5));
+    prop::collection::vec(policy, 1..4).prop_map(|all| {
+        let text = |(number, (trial, rules)): (usize, &(bool, Vec<_>))| {
+            let mode = if *trial { "mode: audit\n" } else { "" };
+            shop(&format!("p{number}"), &format!("{mode}{}", spec(rules)))
+        };
+        all.iter().enumerate().map(text).collect()
+    })
+}
+
 fn posture() -> impl Strategy<Value = rules::Postures> {
     prop::sample::select(vec![
         rules::Postures::default(),
@@ -324,6 +351,24 @@ proptest! {
             flat.decide(operation).enforced.denies() != policy::decide(&rules, operation).enforced.denies()
         });
         prop_assert!(!differ || !flat.not_enforced.is_empty());
+    }
+
+    /// A node without shadows tells what would be stopped on trial where it would be stopped, and nowhere else.
+    #[test]
+    fn what_is_on_trial_is_told_where_it_would_stop(texts in plain_policies(), postures in posture()) {
+        let rules = Rules::new(&cart(&set_under(&postures, &texts)), &links);
+        let flat = policy::flatten(&rules, Judges::SENSOR);
+        for operation in operations() {
+            let meant = policy::decide(&rules, &operation);
+            let would = meant.shadow.is_some_and(|shadow| shadow.denies());
+            let told = flat.decide(&operation).audit.map(|slot| flat.slots[slot as usize].action);
+            match told {
+                Some(policy::Action::Allow | policy::Action::Block) => prop_assert!(would, "{operation:?}"),
+                Some(policy::Action::Audit) => prop_assert!(meant.audit.is_some(), "{operation:?}"),
+                None if flat.not_enforced.is_empty() => prop_assert!(!would && meant.audit.is_none(), "{operation:?}"),
+                None => {}
+            }
+        }
     }
 
     /// The order of policies changes nothing: not the bytes, not the digests, not one verdict.

@@ -32,7 +32,7 @@ const FORGOTTEN: Duration = Duration::from_secs(60);
 /// Kernel sets are numbered from 1 to below this.
 const MOST_SETS: u32 = 4096;
 /// What the kernel half judges: objects that it can look up, without conditions. The rest is left out and reported.
-const JUDGES: Judges = Judges::PLAIN;
+const JUDGES: Judges = Judges::SENSOR;
 
 /// A set in the kernel.
 #[derive(Debug)]

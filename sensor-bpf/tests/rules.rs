@@ -400,6 +400,34 @@ async fn a_policy_in_mode_audit_stops_nothing_and_tells_what_it_would_have_stopp
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_allow_list_in_mode_audit_tells_what_it_would_have_stopped_and_keeps_silent_of_the_rest()
+{
+    let tried = SEED.replace(
+        "spec:",
+        "spec:\n  mode: audit\n  defaultPosture: {file: block}",
+    );
+    let tried = tried.replace("Block", "Allow");
+    let setup = Setup::new(vec![rules(&[&tried])]).await;
+    let status = setup.status(1).await;
+    assert_eq!((status.applied, &status.problems[..]), (true, &[][..]));
+    let (_client, index, _) = setup.client("group-1").await;
+    let decides = |path: &str| (setup.running.kernel).decides(index, &Operation::exec(path));
+    let (named, other) = (decides("/usr/bin/sleep"), decides("/usr/bin/id"));
+    assert_eq!((named.enforced, named.audit), (Enforced::Nothing, None));
+    assert_eq!(other.enforced, Enforced::Nothing);
+    let alert = told_as(&setup, index, other.audit.unwrap()).await;
+    assert_eq!(
+        (&*alert.policy_name, &*alert.action, &*alert.result),
+        ("DefaultPosture", "Audit (Block)", "Passed")
+    );
+    assert_eq!((&*alert.severity, &*alert.message), ("", ""));
+    assert_ne!(
+        alert.rule_id, 0,
+        "a rollout counts it by the rule that is new"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_set_on_trial_stands_beside_what_is_in_force() {
     let changed = SEED.replace("{path: /bin/sleep}", "{path: /bin/sleep}, {path: /bin/id}");
     let (old, new) = (set(&[SEED, FILES]), set(&[&changed, FILES]));
@@ -454,7 +482,7 @@ async fn a_block_whose_exception_is_not_judged_here_is_told_and_said_to_be() {
             .then_some(())
     };
     eventually("both are reported", || {
-        told("ownerOnly is not judged on this node")?;
+        told("ownerOnly is not judged by this version's sensor")?;
         told("told instead of blocked: the Allow on `/usr/bin/`")
     })
     .await;

@@ -7,13 +7,13 @@ use yaml::Problem;
 use super::{Surroundings, told};
 use crate::compile::compile_for;
 use crate::decide::decide;
-use crate::flat::Enforced;
 use crate::lower::rules_of;
 use crate::model::Policy;
 use crate::operation::Operation;
 use crate::select::{Moment, Workload, select};
 use crate::set::Set;
 use crate::standing::Rules;
+use crate::verdict::Enforced;
 
 /// A program that a workload was seen to start with, by its resolved path.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,9 +12,7 @@ pub(super) fn judge(at: &str, text: &str) -> Judged {
         "limit" if bytes(text).is_none() => wrong(format!(
             "`{text}` is no amount; write as in `500MB`, `2G` (no unit: GB)"
         )),
-        "duration" if !is_go_duration(text) => wrong(format!(
-            "`{text}` is no length of time; write as in `30s`, `1h30m`"
-        )),
+        "duration" => duration(text),
         "ports.port" => port(text),
         "ports.endPort" if !text.parse::<u16>().is_ok_and(|port| port > 0) => wrong(format!(
             "`{text}` is no port; write a number from 1 to 65535"
@@ -82,8 +80,16 @@ pub(super) fn range(node: &Node) -> Judged {
     }
 }
 
-/// Go's `time.ParseDuration`, without a sign: hours are the largest unit.
-fn is_go_duration(text: &str) -> bool {
+/// Go's `time.ParseDuration`, without a sign: hours are the largest unit. A quota counts over whole seconds.
+fn duration(text: &str) -> Judged {
     let small = !text.contains(['d', 'w', ' ']);
-    text == "0" || (small && text.parse::<yaml::Span>().is_ok())
+    match text.parse::<yaml::Span>() {
+        Ok(span) if small && span.0.as_secs() > 0 => Ok(()),
+        Ok(_) if small => wrong(format!(
+            "`{text}` is too short a time to count in; write a second or more, as in `1h`"
+        )),
+        _ => wrong(format!(
+            "`{text}` is no length of time; write as in `30s`, `1h30m`"
+        )),
+    }
 }

@@ -132,10 +132,19 @@ fn capability(text: &str) -> Judged {
     one_of("capability", text, CAPABILITIES)
 }
 
+/// A name as it goes over the wire (RFC 1035, 2.3.4): labels of 1 to 63 bytes, 253 in all.
 fn domain(text: &str) -> Judged {
-    let bad = crate::domain::canonical(text).is_empty()
-        || text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '*');
-    if bad {
+    if !text.is_ascii() {
+        return wrong(format!(
+            "`{text}` never goes over the wire like this; write its ASCII form, which begins with `xn--`"
+        ));
+    }
+    let name = crate::domain::canonical(text);
+    let sound = |label: &str| {
+        let legible = !label.contains(|c: char| c.is_whitespace() || c.is_control() || c == '*');
+        (1..=63).contains(&label.len()) && legible
+    };
+    if name.len() > 253 || !name.split('.').all(sound) {
         return wrong(format!(
             "`{text}` is not a domain; write a name such as `example.org`, which covers all below it"
         ));

@@ -120,9 +120,10 @@ fn alert(
         id,
         tier,
     } = context.node;
-    let (task, rule) = (&observation.task, context.rule);
+    let task = &observation.task;
     let subject = Subject::of(context.whose, task);
-    let told = told(decision, *tier, rule);
+    let told = told(decision, *tier, context.rule);
+    let rule = context.rule.filter(|rule| !unnamed(rule));
     let tags = rule.map(|rule| rule.tags.join(",")).unwrap_or_default();
     feeder::Alert {
         timestamp: parts.timestamp,
@@ -143,7 +144,7 @@ fn alert(
         uid: int(task.uid),
         parent_process_name: parts.parent,
         process_name: parts.process,
-        policy_name: policy_name(decision, rule),
+        policy_name: policy_name(decision, context.rule),
         severity: rule.map(|rule| severity(rule.severity)).unwrap_or_default(),
         a_tags: rule.map(|rule| rule.tags.clone()).unwrap_or_default(),
         tags,
@@ -169,7 +170,7 @@ fn alert(
         display_only: display_only(context.image, observation),
         exec_id: task.exec_id,
         parent_exec_id: task.parent_exec_id,
-        rule_id: rule.map(|rule| rule.id.0).unwrap_or_default(),
+        rule_id: context.rule.map(|rule| rule.id.0).unwrap_or_default(),
         tier: u32::from(*tier),
         policy_digest: context.digest.to_vec(),
         user_name: subject.user_name,
@@ -304,8 +305,14 @@ struct Told {
     result: &'static str,
 }
 
+/// Whether a decision in this rule's slot is about what the rule does not name: no Allow is ever told, so it stands for the
+/// posture of the allow-list that it makes, which is on trial (`policy::flatten`).
+fn unnamed(rule: &SlotRule) -> bool {
+    rule.action == policy::Action::Allow
+}
+
 fn told(decision: Decision, tier: u8, rule: Option<&SlotRule>) -> Told {
-    let softened = rule.is_some_and(|rule| rule.action == policy::Action::Block);
+    let would_stop = rule.is_some_and(|rule| rule.action != policy::Action::Audit);
     let enforcer = if tier == 3 { "BPFContain" } else { "BPFLSM" };
     match (decision.action, decision.outcome) {
         (Action::Block, Outcome::Denied) => Told {
@@ -323,8 +330,8 @@ fn told(decision: Decision, tier: u8, rule: Option<&SlotRule>) -> Told {
             action: "Audit (Block)",
             result: "Passed",
         },
-        // A Block that may not be enforced: its policy is in mode audit, or an exception from it is not judged here.
-        (Action::Audit, _) if softened && decision.by != By::Posture => Told {
+        // What may not be enforced: its policy is in mode audit, or an exception from a Block is not judged here.
+        (Action::Audit, _) if would_stop && decision.by != By::Posture => Told {
             enforcer: "eBPF Monitor",
             action: "Audit (Block)",
             result: "Passed",
@@ -345,10 +352,10 @@ fn told(decision: Decision, tier: u8, rule: Option<&SlotRule>) -> Told {
 
 fn policy_name(decision: Decision, rule: Option<&SlotRule>) -> String {
     match (decision.by, rule) {
-        (By::Rule { .. }, Some(rule)) => rule.policy.clone(),
+        (By::Rule { .. }, Some(rule)) if !unnamed(rule) => rule.policy.clone(),
         // The slot table of a set outlives its last record, so a rule without a name is a fault, and said so.
         (By::Rule { .. }, None) => "unknown".to_owned(),
-        (By::Posture, _) => "DefaultPosture".to_owned(),
+        (By::Posture, _) | (By::Rule { .. }, Some(_)) => "DefaultPosture".to_owned(),
     }
 }
 
