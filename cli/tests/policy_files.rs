@@ -96,7 +96,9 @@ impl Files {
     fn with(files: &[(&str, &str)]) -> Files {
         let folder = tempfile::tempdir().expect("a folder");
         for (name, text) in files {
-            std::fs::write(folder.path().join(name), text).expect("written");
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            std::fs::write(path, text).expect("written");
         }
         Files(folder)
     }
@@ -195,6 +197,95 @@ fn explain_says_for_whom_what_and_where() {
     ] {
         assert!(told.contains(needed), "{needed}: {told}");
     }
+}
+
+/// A rule that the sensor leaves out, and one that is softened for it.
+const EXCEPTED: &str = "file: {matchDirectories: [{dir: /key/, recursive: true, action: Block}, \
+    {dir: /key/, recursive: true, action: Allow, fromSource: [{path: /bin/agent}]}]}, process: {matchPaths: [{path: /bin/a}]}";
+
+#[test]
+fn what_sensors_leave_out_is_said_by_explain_and_check_in_the_same_words() {
+    let files = Files::with(&[
+        ("a.yaml", &shop(EXCEPTED)),
+        ("b.yaml", &shop("process: {matchPaths: [{path: /bin/a}]}")),
+    ]);
+    let told = fine(&["explain", &files.path("a.yaml")]);
+    for needed in [
+        "    reading or writing any file below /key/  [not enforced, see below]",
+        "    starting /bin/a\n",
+        "tiers 1 and 2 (BPF LSM, fmod_ret): programs are refused",
+        "Not enforced, on any tier:\n    file: /key/: fromSource is not judged by this version's sensor: the rule is left out",
+        "    file: /key/: told instead of blocked: the Allow on `/key/` of policy shop/p",
+    ] {
+        assert!(told.contains(needed), "{needed}: {told}");
+    }
+    let told = fine(&["check", &files.path("a.yaml")]);
+    assert!(
+        told.contains("note: 2 parts of 1 policy are not enforced by this version's sensor"),
+        "{told}"
+    );
+    let told = fine(&["check", "-o", "json", &files.path("a.yaml")]);
+    assert!(
+        told.contains("file: /key/: fromSource is not judged by this version's sensor"),
+        "{told}"
+    );
+    let told = fine(&["check", &files.path("b.yaml")]);
+    assert!(!told.contains("not enforced"), "{told}");
+    assert!(!fine(&["explain", &files.path("b.yaml")]).contains("ot enforced"));
+}
+
+#[test]
+fn what_a_file_holds_is_shown_and_not_obeyed() {
+    let hostile = shop("\"\\e[2Jx\": 1, process: {matchPaths: [{path: /bin/a}]}");
+    let files = Files::with(&[("a.yaml", &hostile)]);
+    for format in ["text", "github"] {
+        let told = fine(&["check", "-o", format, &files.path("a.yaml")]);
+        assert!(told.contains("x1b[2Jx`"), "{told}");
+        assert!(!told.contains('\u{1b}'), "{told:?}");
+    }
+}
+
+#[test]
+fn explain_says_of_network_policies_whose_traffic_they_are_about() {
+    let quota = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorNetworkPolicy\nmetadata: {name: quota}\nspec:\n  \
+        selector: {matchLabels: {app: cart}}\n  egress: [{limit: 500MB, duration: 90m}]\n";
+    let files = Files::with(&[("q.yaml", quota)]);
+    let told = fine(&["explain", &files.path("q.yaml")]);
+    assert!(
+        told.contains("For the traffic of workloads of every namespace, with app=cart."),
+        "{told}"
+    );
+    assert!(
+        told.contains("packets to anyone beyond 500 MB in 1h30m"),
+        "{told}"
+    );
+}
+
+#[test]
+fn check_with_a_root_tells_of_paths_that_are_not_what_they_look_like() {
+    let busybox = "process: {matchPaths: [{path: /bin/sh}, {path: /bin/apt}, {path: /bin/busybox}, {path: /bin/x}]}";
+    let files = Files::with(&[
+        ("a.yaml", &shop(busybox)),
+        ("root/bin/busybox", ""),
+        ("root/bin/x", ""),
+    ]);
+    let bin = std::path::PathBuf::from(files.path("root/bin"));
+    std::os::unix::fs::symlink("busybox", bin.join("sh")).expect("a link");
+    let told = fine(&[
+        "check",
+        "--root",
+        &files.path("root"),
+        &files.path("a.yaml"),
+    ]);
+    assert!(
+        told.contains("matchPaths[0]: `/bin/sh` is one of many names of `/bin/busybox`"),
+        "{told}"
+    );
+    assert!(
+        told.contains("matchPaths[1]: `/bin/apt` does not exist in the given root"),
+        "{told}"
+    );
+    assert!(told.contains("0 errors, 2 warnings"), "{told}");
 }
 
 #[test]

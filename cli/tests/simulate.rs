@@ -75,6 +75,31 @@ fn what_is_simulated_is_what_enforcement_does() {
     assert_eq!(change[0]["before"]["outcome"], "pass", "{result:#}");
     assert_eq!(result["coverage"]["classes_judged"], 1, "{result:#}");
 
+    // What the workload starts with is on record: a policy that would stop it is told of before it is in force.
+    let shells = POLICY.replace("/usr/bin/id", "/bin/sh");
+    std::fs::write(node.path("shells.yaml"), shells).expect("a policy");
+    let checked = program("cresset")
+        .args([
+            "policy",
+            "check",
+            "--root",
+            "/",
+            "--history",
+            "10m",
+            "--relay",
+            &node.feed,
+        ])
+        .arg(node.path("shells.yaml"))
+        .output()
+        .expect("cresset policy check");
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    let dash = std::fs::canonicalize("/bin/sh").expect("a shell");
+    let stops = format!(
+        "stops `{}`, which a workload of namespace `shop` starts with",
+        dash.display()
+    );
+    assert!(said.contains(&stops), "{said}");
+
     // Now the same policy and the same workload.
     let applied = program("cresset")
         .args(["policy", "apply", "--data"])

@@ -7,10 +7,12 @@ use clap::Args;
 use proto::policies::{ApplyReply, ApplyRequest, Change, DeleteRequest, File, Key, What};
 use yaml::{Problem, Severity};
 
+use super::check::left_out;
 use super::files::{self, Wanted};
 use super::loaded::Loaded;
 use super::remote::{self, AdminArgs};
 use super::report::{Format, report};
+use super::shortfall::{self, Note};
 use crate::connect::{Trouble, say};
 
 /// Put policies in force at the relay, those of the same name in place of older ones
@@ -60,6 +62,7 @@ pub(super) async fn apply(args: &ApplyArgs) -> Result<ExitCode, Trouble> {
     if files.is_empty() {
         return Err(Trouble::Local("no policy files there".to_owned()));
     }
+    let notes = notes(&files);
     let relay = args.admin.connect().await?;
     let request = ApplyRequest {
         files: files
@@ -72,10 +75,15 @@ pub(super) async fn apply(args: &ApplyArgs) -> Result<ExitCode, Trouble> {
         dry_run: args.dry_run,
     };
     let reply = remote::client(&relay).apply(request).await;
-    told(
-        &reply.map_err(|status| relay.trouble(status))?.into_inner(),
-        args.dry_run,
-    )
+    let reply = reply.map_err(|status| relay.trouble(status))?.into_inner();
+    told(&reply, &notes, args.dry_run)
+}
+
+/// What sensors leave out of what is applied. What is wrong with the files is the relay's to say.
+fn notes(files: &[files::Text]) -> Vec<Note> {
+    let all = files.iter().map(|file| (&*file.name, &*file.text));
+    let (policies, _) = policy::load(all);
+    shortfall::notes(&policies)
 }
 
 /// Runs `cresset policy delete`.
@@ -109,7 +117,7 @@ pub(super) async fn delete(args: &DeleteArgs) -> Result<ExitCode, Trouble> {
     let reply = remote::client(&relay).delete(request).await;
     let mut reply = reply.map_err(|status| relay.trouble(status))?.into_inner();
     one_of_both(&mut reply.changes, &args.names);
-    told(&reply, args.dry_run)
+    told(&reply, &[], args.dry_run)
 }
 
 /// A name is looked for with and without a namespace: that it is not in one of the two places is no news.
@@ -127,14 +135,15 @@ fn one_of_both(changes: &mut Vec<Change>, names: &[String]) {
 }
 
 /// Prints an answer; 1 when nothing was changed for its problems, or what was to be deleted is not there.
-fn told(reply: &ApplyReply, dry_run: bool) -> Result<ExitCode, Trouble> {
+fn told(reply: &ApplyReply, notes: &[Note], dry_run: bool) -> Result<ExitCode, Trouble> {
     let problems: Vec<Problem> = reply.problems.iter().map(problem).collect();
-    let mut text = report(&problems, Format::Text);
+    let mut text = report(&problems, &[], Format::Text);
     let refused = problems.iter().any(Problem::is_error);
     if !refused {
         for change in &reply.changes {
             text += &line(change, dry_run);
         }
+        text += &left_out(notes);
     }
     say(&text)?;
     let missing = reply

@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use policy::Policy;
+use jiff::Timestamp;
+use policy::{Judges, NotEnforced, Policy};
 use proto::rules::{Action, Mode, PolicyBlob, Postures, Rule, Section};
 
-use super::loaded::{Compiled, Loaded, title};
-use super::words;
+use super::loaded::{Loaded, title};
+use super::{shortfall, words};
 use crate::connect::{Trouble, say};
 use proto::visible::text as visible;
 
@@ -32,10 +33,11 @@ pub(crate) struct ExplainArgs {
 pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode, Trouble> {
     let loaded = Loaded::sound(&args.paths)?;
     let compiled = loaded.compile(&Postures::default())?;
+    let shortfall = shortfall::of(&compiled);
     let texts: Vec<String> = compiled
         .blobs
         .iter()
-        .map(|blob| explained(blob, &loaded.policies, &compiled))
+        .map(|blob| explained(blob, &loaded.policies, &shortfall))
         .collect();
     say(&texts.join("\n"))?;
     Ok(ExitCode::SUCCESS)
@@ -58,8 +60,15 @@ const SECTIONS: [Section; 10] = [
     Section::Flows,
 ];
 
-fn explained(blob: &PolicyBlob, policies: &[Policy], _: &Compiled) -> String {
-    let mut page = Page::default();
+fn explained(blob: &PolicyBlob, policies: &[Policy], shortfall: &[NotEnforced]) -> String {
+    let policy = title(blob);
+    let own = shortfall.iter().filter(|part| part.policy == policy);
+    let mut shortfall: Vec<NotEnforced> = own.cloned().collect();
+    shortfall.sort_by(|one, other| one.path.cmp(&other.path));
+    let mut page = Page {
+        text: String::new(),
+        shortfall,
+    };
     page.line(
         0,
         &format!("{} {}{}", blob.kind, title(blob), place(blob, policies)),
@@ -72,20 +81,22 @@ fn explained(blob: &PolicyBlob, policies: &[Policy], _: &Compiled) -> String {
         );
     }
     if blob.expires > 0 {
-        page.line(1, &format!("Until {} (unix time).", blob.expires));
+        page.line(1, &format!("In force until {}.", moment(blob.expires)));
     }
     page.rules(blob, Action::Block, "Stopped and told");
     page.rules(blob, Action::Audit, "Passes and is told");
     page.rules(blob, Action::Allow, "Passes in silence");
     page.left_open(blob);
     page.tiers(blob);
-    if !blob.unenforced.is_empty() {
-        page.line(1, "Enforced nowhere:");
-        for part in &blob.unenforced {
-            page.line(2, &format!("{}: {}", part.path, part.reason));
-        }
-    }
+    page.shortfall();
     page.text
+}
+
+fn moment(unix: i64) -> String {
+    match Timestamp::from_second(unix) {
+        Ok(time) => time.to_string(),
+        Err(_) => format!("second {unix} of unix time"),
+    }
 }
 
 fn place(blob: &PolicyBlob, policies: &[Policy]) -> String {
@@ -106,9 +117,20 @@ fn has(blob: &PolicyBlob, section: Section, action: Action) -> bool {
     blob.rules.iter().any(is)
 }
 
-#[derive(Default)]
+/// Whether this version's sensor judges a rule, and as it is written.
+fn is_enforced(blob: &PolicyBlob, rule: &Rule, shortfall: &[NotEnforced]) -> bool {
+    let Ok(rule) = policy::Rule::from_wire(rule) else {
+        return false;
+    };
+    let softened = |part: &NotEnforced| part.softened && part.path == rule.title();
+    let is_softened = rule.action == policy::Action::Block && shortfall.iter().any(softened);
+    Judges::SENSOR.judges(&blob.kind, &rule) && !is_softened
+}
+
 struct Page {
     text: String,
+    /// What sensors leave out of the policy.
+    shortfall: Vec<NotEnforced>,
 }
 
 impl Page {
@@ -130,7 +152,13 @@ impl Page {
                 .iter()
                 .position(|section| *section == rule.section())
                 .unwrap_or(SECTIONS.len());
-            lines.insert((order, format!("{}{}", words::rule(rule), attributes(rule))));
+            let mark = if is_enforced(blob, rule, &self.shortfall) {
+                ""
+            } else {
+                "  [not enforced, see below]"
+            };
+            let line = format!("{}{}{mark}", words::rule(rule), attributes(rule));
+            lines.insert((order, line));
         }
         if !lines.is_empty() {
             self.line(1, &format!("{head}:"));
@@ -166,33 +194,43 @@ impl Page {
     }
 
     fn tiers(&mut self, blob: &PolicyBlob) {
-        let blocked: Vec<Section> = SECTIONS
-            .into_iter()
-            .filter(|section| {
-                has(blob, *section, Action::Block) || has(blob, *section, Action::Allow)
-            })
-            .filter(|section| *section != Section::Syscalls)
-            .collect();
-        if blocked.is_empty() {
+        let wanted = |rule: &&Rule| {
+            let decides = matches!(rule.action(), Action::Block | Action::Allow);
+            decides && rule.section() != Section::Syscalls
+        };
+        if !blob.rules.iter().any(|rule| wanted(&rule)) {
             return self.line(1, "Enforced: nothing; it tells on every tier.");
         }
-        self.line(1, "Enforced:");
-        let names: Vec<String> = blocked
-            .iter()
-            .map(|section| words::section(*section).to_owned())
+        let judged: Vec<&Rule> = (blob.rules.iter().filter(wanted))
+            .filter(|rule| is_enforced(blob, rule, &self.shortfall))
             .collect();
+        let enforced: Vec<Section> = SECTIONS
+            .into_iter()
+            .filter(|section| judged.iter().any(|rule| rule.section() == *section))
+            .collect();
+        if enforced.is_empty() {
+            return self.line(1, "Enforced: nothing on any tier.");
+        }
+        self.line(1, "Enforced:");
+        let each = |of: fn(Section) -> &'static str| -> Vec<String> {
+            let all = enforced.iter();
+            all.map(|section| of(*section).to_owned()).collect()
+        };
+        let names = words::listed(&each(words::section), "and");
         self.line(
             2,
-            &format!(
-                "tiers 1 and 2 (BPF LSM, fmod_ret): {} are refused",
-                words::listed(&names, "and")
-            ),
+            &format!("tiers 1 and 2 (BPF LSM, fmod_ret): {names} are refused"),
         );
-        let third: Vec<String> = blocked
-            .iter()
-            .map(|section| third(*section).to_owned())
-            .collect();
-        self.line(2, &format!("tier 3 (neither): {}", third.join("; ")));
+        self.line(2, &format!("tier 3 (neither): {}", each(third).join("; ")));
+    }
+
+    /// In the words of `policy status`.
+    fn shortfall(&mut self) {
+        let all: Vec<String> = self.shortfall.iter().map(shortfall::words).collect();
+        if !all.is_empty() {
+            self.line(1, "Not enforced, on any tier:");
+        }
+        all.iter().for_each(|part| self.line(2, part));
     }
 }
 

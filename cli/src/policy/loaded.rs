@@ -10,6 +10,7 @@ use proto::{Digest, RuleId};
 use yaml::Problem;
 
 use super::files::{self, Wanted};
+use super::report::line;
 use crate::connect::Trouble;
 
 /// What files hold.
@@ -57,7 +58,7 @@ impl Loaded {
             .problems
             .iter()
             .filter(|problem| problem.is_error())
-            .map(ToString::to_string)
+            .map(|problem| line(problem).trim_end().to_owned())
             .collect();
         if errors.is_empty() {
             Ok(loaded)

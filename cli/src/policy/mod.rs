@@ -19,10 +19,13 @@ mod fmt;
 mod get;
 mod layout;
 mod loaded;
+mod names;
+mod past;
 mod probes;
 mod remote;
 mod report;
 mod rollout;
+mod shortfall;
 mod simulate;
 mod status;
 mod test;
@@ -44,6 +47,7 @@ pub(crate) struct PolicyArgs {
 #[derive(Subcommand)]
 enum Command {
     /// Find every problem of policy files, with its line; exits 1 when there is one
+    #[command(after_help = check::HELP)]
     Check(check::CheckArgs),
     /// Write policy files in their one canonical form
     Fmt(fmt::FmtArgs),
@@ -81,7 +85,7 @@ enum Command {
 /// Wrong usage, files that cannot be read, a relay that cannot be reached, an output that cannot be written.
 pub(crate) async fn policy(args: PolicyArgs) -> Result<ExitCode, Trouble> {
     match args.command {
-        Command::Check(args) => check::run(&args),
+        Command::Check(args) => check::run(&args).await,
         Command::Fmt(args) => fmt::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Explain(args) => explain::run(&args),

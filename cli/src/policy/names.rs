@@ -3,7 +3,10 @@
 //! A sensor resolves the paths of rules when a workload is registered. Without the root here, the one thing that is known of
 //! nearly every root is that `/bin`, `/sbin`, `/lib` and `/lib64` either are links into `/usr` or are not: both are tried.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
+
+use policy::Found;
 
 /// Links are followed so often (`MAXSYMLINKS`, linux/namei.h).
 const MAX_LINKS: usize = 40;
@@ -36,6 +39,43 @@ impl Names {
         let target = self.root.as_ref().and_then(|root| resolved(root, path));
         target.unwrap_or_else(|| path.to_owned())
     }
+}
+
+/// Programs that do what the name they are started by says.
+const MANY: [&str; 4] = [
+    "/bin/busybox",
+    "/usr/bin/busybox",
+    "/bin/toybox",
+    "/usr/bin/coreutils",
+];
+
+/// What is at a path of a root folder.
+pub(super) fn find(root: &Path, path: &str) -> Found {
+    let Some(to) = resolved(root, path) else {
+        return Found::Nothing;
+    };
+    if let Some(of) = many(root, &to).filter(|of| name_of(of) != name_of(path)) {
+        return Found::Applet { of };
+    }
+    match to == path {
+        true => Found::Itself,
+        false => Found::Link { to },
+    }
+}
+
+/// The binary of many names that this is, by a link of either kind.
+fn many(root: &Path, path: &str) -> Option<String> {
+    let inode = |path: &str| {
+        let metadata = std::fs::symlink_metadata(root.join(path.trim_start_matches('/'))).ok()?;
+        metadata.is_file().then(|| (metadata.dev(), metadata.ino()))
+    };
+    let own = inode(path)?;
+    let mut known = MANY.into_iter().filter_map(|known| resolved(root, known));
+    known.find(|known| inode(known) == Some(own))
+}
+
+fn name_of(path: &str) -> Option<&str> {
+    path.rsplit('/').next()
 }
 
 fn merged(path: &str) -> Option<String> {
@@ -109,6 +149,34 @@ mod tests {
         assert_eq!(names.of("/loop", true), [""; 0]);
         assert_eq!(names.target("/bin/sh"), "/usr/bin/dash");
         assert_eq!(names.target("/not/there"), "/not/there");
+    }
+
+    #[test]
+    fn an_applet_is_one_by_a_symbolic_or_a_hard_link() {
+        let root = tempfile::tempdir().unwrap();
+        let bin = root.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        std::fs::write(bin.join("busybox"), "").unwrap();
+        std::fs::write(bin.join("bash"), "").unwrap();
+        std::os::unix::fs::symlink("busybox", bin.join("sh")).unwrap();
+        std::os::unix::fs::symlink("bash", bin.join("rbash")).unwrap();
+        std::fs::hard_link(bin.join("busybox"), bin.join("ls")).unwrap();
+        let busybox = || Found::Applet {
+            of: "/bin/busybox".to_owned(),
+        };
+        let bash = Found::Link {
+            to: "/bin/bash".to_owned(),
+        };
+        let found = |path| find(root.path(), path);
+        assert_eq!((found("/bin/sh"), found("/bin/ls")), (busybox(), busybox()));
+        assert_eq!(
+            (found("/bin/busybox"), found("/bin/rbash")),
+            (Found::Itself, bash)
+        );
+        assert_eq!(
+            (found("/bin/nc"), found("/bin/")),
+            (Found::Nothing, Found::Itself)
+        );
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Problems as people and machines want them: lines, JSON, GitHub's annotations, SARIF.
 
+use proto::visible::text as visible;
 use serde_json::{Value, json};
 use yaml::{Problem, Severity};
+
+use super::shortfall::Note;
 
 /// How problems are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -16,19 +19,40 @@ pub(super) enum Format {
     Sarif,
 }
 
-/// All problems in one text.
-pub(super) fn report(problems: &[Problem], format: Format) -> String {
+/// All problems in one text; machines get what sensors leave out of force, too.
+pub(super) fn report(problems: &[Problem], notes: &[Note], format: Format) -> String {
     match format {
         Format::Text => problems.iter().map(line).collect(),
-        Format::Json => format!("{:#}\n", json!({"problems": problems})),
-        Format::Github => problems.iter().map(annotation).collect(),
-        Format::Sarif => format!("{:#}\n", sarif(problems)),
+        Format::Json => format!(
+            "{:#}\n",
+            json!({"problems": problems, "not_enforced": notes})
+        ),
+        Format::Github => {
+            let problems = problems
+                .iter()
+                .map(|problem| annotation(word(problem.severity), problem));
+            let notes = notes.iter().map(|note| annotation("notice", &told(note)));
+            problems.chain(notes).collect()
+        }
+        Format::Sarif => format!("{:#}\n", sarif(problems, notes)),
     }
 }
 
-/// `file:line:column: error: path: message`.
-fn line(problem: &Problem) -> String {
-    let mut text = problem.file.clone();
+/// A note in the place of its policy.
+fn told(note: &Note) -> Problem {
+    Problem {
+        file: note.file.clone(),
+        line: note.line,
+        column: 0,
+        path: note.policy.clone(),
+        message: format!("not enforced:\n{}", note.parts.join("\n")),
+        severity: Severity::Warning,
+    }
+}
+
+/// `file:line:column: error: path: message`. What files hold is shown, not obeyed: it may move a reader's cursor.
+pub(super) fn line(problem: &Problem) -> String {
+    let mut text = visible(&problem.file);
     for number in [problem.line, problem.column]
         .into_iter()
         .take_while(|number| *number > 0)
@@ -37,9 +61,9 @@ fn line(problem: &Problem) -> String {
     }
     text += &format!(": {}: ", word(problem.severity));
     if !problem.path.is_empty() {
-        text += &format!("{}: ", problem.path);
+        text += &format!("{}: ", visible(&problem.path));
     }
-    format!("{text}{}\n", problem.message)
+    format!("{text}{}\n", visible(&problem.message))
 }
 
 fn word(severity: Severity) -> &'static str {
@@ -49,13 +73,12 @@ fn word(severity: Severity) -> &'static str {
     }
 }
 
-/// A workflow command (docs.github.com, "Workflow commands for GitHub Actions"): `%`, CR and LF are escaped, in
+/// A workflow command (docs.github.com, "Workflow commands for GitHub Actions"): `%` and LF are escaped, in
 /// properties `:` and `,` too.
-fn annotation(problem: &Problem) -> String {
+fn annotation(word: &str, problem: &Problem) -> String {
     let data = |text: &str| {
-        text.replace('%', "%25")
-            .replace('\r', "%0D")
-            .replace('\n', "%0A")
+        let lines: Vec<String> = text.split('\n').map(visible).collect();
+        lines.join("\n").replace('%', "%25").replace('\n', "%0A")
     };
     let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
     let mut places = format!("file={}", property(&problem.file));
@@ -68,16 +91,18 @@ fn annotation(problem: &Problem) -> String {
     if !problem.path.is_empty() {
         places += &format!(",title={}", property(&problem.path));
     }
-    format!(
-        "::{} {places}::{}\n",
-        word(problem.severity),
-        data(&problem.message)
-    )
+    format!("::{word} {places}::{}\n", data(&problem.message))
 }
 
 /// OASIS SARIF 2.1.0: one run, one result a problem.
-fn sarif(problems: &[Problem]) -> Value {
-    let results: Vec<Value> = problems.iter().map(result).collect();
+fn sarif(problems: &[Problem], notes: &[Note]) -> Value {
+    let problems = problems
+        .iter()
+        .map(|problem| result("policy", word(problem.severity), problem));
+    let notes = notes
+        .iter()
+        .map(|note| result("not-enforced", "note", &told(note)));
+    let results: Vec<Value> = problems.chain(notes).collect();
     json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -85,14 +110,17 @@ fn sarif(problems: &[Problem]) -> Value {
             "tool": {"driver": {
                 "name": "cresset",
                 "semanticVersion": env!("CARGO_PKG_VERSION"),
-                "rules": [{"id": "policy", "shortDescription": {"text": "A problem of a policy file"}}],
+                "rules": [
+                    {"id": "policy", "shortDescription": {"text": "A problem of a policy file"}},
+                    {"id": "not-enforced", "shortDescription": {"text": "What this version's sensor leaves out of force"}},
+                ],
             }},
             "results": results,
         }],
     })
 }
 
-fn result(problem: &Problem) -> Value {
+fn result(rule: &str, level: &str, problem: &Problem) -> Value {
     let text = if problem.path.is_empty() {
         problem.message.clone()
     } else {
@@ -103,8 +131,8 @@ fn result(problem: &Problem) -> Value {
         place["region"] = json!({"startLine": problem.line, "startColumn": problem.column.max(1)});
     }
     json!({
-        "ruleId": "policy",
-        "level": word(problem.severity),
+        "ruleId": rule,
+        "level": level,
         "message": {"text": text},
         "locations": [{"physicalLocation": place}],
     })
@@ -132,14 +160,14 @@ mod tests {
             Problem::whole_file("c.yaml", "gone"),
         ];
         assert_eq!(
-            report(&problems, Format::Text),
-            "a,b.yaml:3:5: error: spec.action: 50% of\nit\nc.yaml: error: gone\n"
+            report(&problems, &[], Format::Text),
+            "a,b.yaml:3:5: error: spec.action: 50% of\\nit\nc.yaml: error: gone\n"
         );
         assert_eq!(
-            report(&problems, Format::Github),
+            report(&problems, &[], Format::Github),
             "::error file=a%2Cb.yaml,line=3,col=5,title=spec.action::50%25 of%0Ait\n::error file=c.yaml::gone\n"
         );
-        let sarif: Value = serde_json::from_str(&report(&problems, Format::Sarif)).unwrap();
+        let sarif: Value = serde_json::from_str(&report(&problems, &[], Format::Sarif)).unwrap();
         let results = &sarif["runs"][0]["results"];
         assert_eq!(results[0]["level"], "error");
         let place = &results[0]["locations"][0]["physicalLocation"];
@@ -149,8 +177,37 @@ mod tests {
             (&whole["region"], &whole["artifactLocation"]["uri"]),
             (&Value::Null, &json!("c.yaml"))
         );
-        let json: Value =
-            serde_json::from_str(&report(&[problem(Severity::Warning)], Format::Json)).unwrap();
+        let json: Value = serde_json::from_str(&report(
+            &[problem(Severity::Warning)],
+            &[note()],
+            Format::Json,
+        ))
+        .unwrap();
         assert_eq!(json["problems"][0]["severity"], "warning");
+        assert_eq!(json["not_enforced"][0]["parts"][0], "process: curl: why");
+    }
+
+    fn note() -> Note {
+        Note {
+            file: "a.yaml".into(),
+            line: 1,
+            policy: "shop/p".into(),
+            parts: vec!["process: curl: why".into()],
+        }
+    }
+
+    #[test]
+    fn what_sensors_leave_out_is_a_notice_in_its_policys_place() {
+        assert_eq!(report(&[], &[note()], Format::Text), "");
+        assert_eq!(
+            report(&[], &[note()], Format::Github),
+            "::notice file=a.yaml,line=1,title=shop/p::not enforced:%0Aprocess: curl: why\n"
+        );
+        let sarif: Value = serde_json::from_str(&report(&[], &[note()], Format::Sarif)).unwrap();
+        let result = &sarif["runs"][0]["results"][0];
+        assert_eq!(
+            (&result["level"], &result["ruleId"]),
+            (&json!("note"), &json!("not-enforced"))
+        );
     }
 }

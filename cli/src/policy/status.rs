@@ -1,5 +1,6 @@
 //! `cresset policy status`: which node runs which policies, and what it cannot do of them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -179,24 +180,48 @@ fn text(policies: &PoliciesStatus, nodes: &[Node]) -> String {
     ];
     let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).into()];
     rows.extend(nodes.iter().map(row));
-    text += &columns(&rows);
-    for node in nodes {
-        for problem in &node.sensor.problems {
-            let mark = if problem.refused {
-                "refused"
-            } else {
-                "not enforced"
-            };
-            text += &format!(
-                "  ! {}: {mark}: {} {}: {}\n",
-                visible(&node.sensor.node),
-                visible(&problem.policy),
-                visible(&problem.path),
-                visible(&problem.message)
-            );
-        }
+    text += &match nodes.is_empty() {
+        true => "no sensor has come yet\n".to_owned(),
+        false => columns(&rows),
+    };
+    for ((refused, policy, path, message), nodes) in problems(nodes) {
+        let mark = if refused { "refused" } else { "not enforced" };
+        text += &format!(
+            "  ! {}: {mark}: {} {}: {}\n",
+            visible(&some(&nodes)),
+            visible(policy),
+            visible(path),
+            visible(message)
+        );
     }
     text
+}
+
+/// Nodes that are named where many say the same.
+const NAMED: usize = 3;
+
+/// A problem (refused, policy, path, message) and the nodes that have it.
+type Problems<'n> = BTreeMap<(bool, &'n str, &'n str, &'n str), Vec<&'n str>>;
+
+fn problems(nodes: &[Node]) -> Problems<'_> {
+    let mut all = Problems::new();
+    for node in nodes {
+        for told in &node.sensor.problems {
+            let problem = (told.refused, &*told.policy, &*told.path, &*told.message);
+            all.entry(problem).or_default().push(&node.sensor.node);
+        }
+    }
+    all
+}
+
+/// `a, b`, or `a, b, c and 997 more nodes`.
+fn some(nodes: &[&str]) -> String {
+    let (named, rest) = nodes.split_at(nodes.len().min(NAMED));
+    match rest.len() {
+        0 => named.join(", "),
+        1 => format!("{} and 1 more node", named.join(", ")),
+        more => format!("{} and {more} more nodes", named.join(", ")),
+    }
 }
 
 fn row(node: &Node) -> Vec<String> {

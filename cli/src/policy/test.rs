@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::Args;
 use policy::Workload;
 use proto::rules;
+use proto::visible::text as visible;
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use yaml::{Node, Problem, Severity};
@@ -19,6 +20,7 @@ use super::asked::{Answer, Asked, Judge, Outcome, SocketName, What};
 use super::check::counted;
 use super::files::{self, TEST, Wanted};
 use super::loaded::Loaded;
+use super::report;
 use crate::connect::{Trouble, say};
 
 pub(super) const HELP: &str = "\
@@ -311,7 +313,7 @@ fn file_of_cases(path: &Path, verbose: bool, tally: &mut Tally) -> Result<(), Tr
     let file = files::text(path)?;
     let (node, read, problems) = read(&file.name, &file.text);
     for problem in &problems {
-        say(&format!("{problem}\n"))?;
+        say(&report::line(problem))?;
     }
     tally.failed += problems.len();
     let (Some(node), Some(read), true) = (node, read, problems.is_empty()) else {
@@ -326,7 +328,7 @@ fn file_of_cases(path: &Path, verbose: bool, tally: &mut Tally) -> Result<(), Tr
             Ok(asked) => asked,
             Err(why) => {
                 tally.failed += 1;
-                say(&format!("{}\n", node.problem_at(&place, why)))?;
+                say(&report::line(&node.problem_at(&place, why)))?;
                 continue;
             }
         };
@@ -342,19 +344,12 @@ fn file_of_cases(path: &Path, verbose: bool, tally: &mut Tally) -> Result<(), Tr
             } else {
                 format!("{}: ", case.name)
             };
-            match told {
-                Ok(answer) if verbose => {
-                    say(&format!(
-                        "{}:{line}: ok: {name}{asked}: {answer}\n",
-                        file.name
-                    ))?;
-                }
-                Ok(_) => {}
-                Err(why) => say(&format!(
-                    "{}:{line}: FAILED: {name}{asked}: {why}\n",
-                    file.name
-                ))?,
-            }
+            let word = match told {
+                Ok(answer) if verbose => format!("ok: {name}{asked}: {answer}"),
+                Ok(_) => continue,
+                Err(why) => format!("FAILED: {name}{asked}: {why}"),
+            };
+            say(&format!("{}:{line}: {}\n", file.name, visible(&word)))?;
         }
     }
     Ok(())

@@ -1,7 +1,10 @@
 //! Compiled rules and selectors in words.
 
+use std::time::Duration;
+
 use proto::rules::object::Is;
 use proto::rules::{self, Action, Object, PolicyBlob, Rule, Section, Selector};
+use yaml::Span;
 
 /// What the parts of the language are called.
 pub(super) fn section(section: Section) -> &'static str {
@@ -26,7 +29,7 @@ pub(super) fn workloads(blob: &PolicyBlob) -> String {
     let nodes = blob.nodes.clone().unwrap_or_default();
     match blob.kind.as_str() {
         "KubeArmorHostPolicy" => format!("nodes{}", labelled(&nodes)),
-        "KubeArmorNetworkPolicy" => format!("the network of nodes{}", labelled(&nodes)),
+        "KubeArmorNetworkPolicy" => network(&selector, blob.nodes.as_ref()),
         "KubeArmorClusterPolicy" => {
             format!("workloads of every namespace{}", labelled(&selector))
         }
@@ -35,6 +38,25 @@ pub(super) fn workloads(blob: &PolicyBlob) -> String {
             selector.namespace,
             labelled(&selector)
         ),
+    }
+}
+
+/// A network policy may be about nodes, about pods (of every namespace), about both, or about nobody.
+fn network(pods: &Selector, nodes: Option<&Selector>) -> String {
+    let nodes = nodes.filter(|nodes| !nodes.match_labels.is_empty());
+    let nodes = nodes.map(|nodes| format!("the network of nodes{}", labelled(nodes)));
+    let pods = Some(pods).filter(|pods| !pods.none);
+    let pods = pods.map(|pods| {
+        format!(
+            "the traffic of workloads of every namespace{}",
+            labelled(pods)
+        )
+    });
+    let both: Vec<String> = nodes.into_iter().chain(pods).collect();
+    if both.is_empty() {
+        "nobody".to_owned()
+    } else {
+        both.join("; and for ")
     }
 }
 
@@ -91,12 +113,13 @@ pub(super) fn rule(rule: &Rule) -> String {
     if !sources.is_empty() {
         text += &format!(" by {}", listed(&sources, "or"));
     }
-    if rule.owner_only {
-        text += match rule.action() {
-            Action::Allow => " as the file's owner",
-            _ => " by others than the file's owner",
-        };
-    }
+    text += match (rule.owner_only, rule.action()) {
+        (true, Action::Allow) => " as the file's owner",
+        // Said by the verb.
+        (true, _) if rule.read_only => "",
+        (true, _) => " by others than the file's owner",
+        (false, _) => "",
+    };
     if rule.pts == Some(false) {
         text += " at a terminal";
     }
@@ -112,7 +135,7 @@ fn deed(rule: &Rule) -> String {
                 (false, ..) => "reading or writing",
                 (true, _, Action::Allow) => "reading",
                 (true, false, _) => "writing",
-                (true, true, _) => "anything but an owner's reading of",
+                (true, true, _) => "anything but the owner's reading of",
             };
             format!("{verb} {}", place(object, "file"))
         }
@@ -222,9 +245,22 @@ fn flow_words(flow: &rules::object::Flow) -> String {
         text += &format!(" on {}", listed(&flow.interfaces, "or"));
     }
     if let Some(quota) = &flow.quota {
-        text += &format!(" beyond {} bytes in {} s", quota.bytes, quota.seconds);
+        let time = Duration::from_secs(quota.seconds);
+        text += &format!(" beyond {} in {}", amount(quota.bytes), Span(time));
     }
     text
+}
+
+/// In the largest unit that divides it, as `limit` is written: powers of 1024.
+fn amount(bytes: u64) -> String {
+    let units = [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")];
+    let whole = units
+        .into_iter()
+        .find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
+    whole.map_or_else(
+        || format!("{bytes} bytes"),
+        |(unit, name)| format!("{} {name}", bytes / unit),
+    )
 }
 
 fn device_words(device: &rules::object::Device) -> String {

@@ -8,27 +8,24 @@
 //! owns the file, what a link leads to), every possible case is decided; when they do not agree, the answer is `unknown`. What
 //! was not recorded at all cannot be simulated, and is told as evidence that is missing, never taken for a pass.
 
-mod names;
 mod page;
-mod recorded;
+pub(super) mod recorded;
 mod tally;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
-use futures::StreamExt;
+use proto::Kind;
 use proto::query::watch_reply::Is;
-use proto::query::{Filter, WatchRequest};
-use proto::{Kind, link};
 use yaml::Span;
 
 use super::asked::Links;
 use super::loaded::Loaded;
+use super::names::Names;
+use super::past::{self, Period};
 use super::remote;
 use crate::connect::{Relay, RelayArgs, Trouble, say};
-use names::Names;
 use tally::Tally;
 
 /// Replay recorded events through policies: what would have been blocked, told and let pass
@@ -131,52 +128,19 @@ pub(super) async fn run(args: &SimulateArgs) -> Result<ExitCode, Trouble> {
     })
 }
 
-/// The time that the record was read for, in unix seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Period {
-    from: i64,
-    to: i64,
-}
-
 async fn replay(
     relay: &Relay,
     args: &SimulateArgs,
     tally: &mut Tally<'_>,
 ) -> Result<Period, Trouble> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let from = now.saturating_sub(args.since.0);
-    let nanoseconds =
-        |time: std::time::Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
-    let kinds = Kind::ALL.map(|kind| link::EventKind::from(kind).into());
-    let request = WatchRequest {
-        filter: Some(Filter {
-            kinds: kinds.into(),
-            ..Filter::default()
-        }),
-        // 0 would mean "not given".
-        since_ns: nanoseconds(from).max(1),
-        until_ns: nanoseconds(now),
-        complete: true,
-        ..WatchRequest::default()
-    };
-    let reply = relay.query().watch(request).await;
-    let mut events = reply.map_err(|status| relay.trouble(status))?.into_inner();
-    while let Some(reply) = events.next().await {
-        match reply.map_err(|status| relay.trouble(status))?.is {
-            Some(Is::Event(event)) => {
-                if let Ok(kind) = Kind::try_from(event.kind()) {
-                    tally.event(kind, &event.payload);
-                }
+    past::read(relay, args.since, |is| match is {
+        Is::Event(event) => {
+            if let Ok(kind) = Kind::try_from(event.kind()) {
+                tally.event(kind, &event.payload);
             }
-            Some(Is::Gap(gap)) => tally.gap(gap.missed, &gap.reason),
-            _ => {}
         }
-    }
-    let seconds = |time: std::time::Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-    Ok(Period {
-        from: seconds(from),
-        to: seconds(now),
+        Is::Gap(gap) => tally.gap(gap.missed, &gap.reason),
+        _ => {}
     })
+    .await
 }

@@ -13,6 +13,9 @@ use super::tally::{Count, Decided, OfWorkload, Outcomes, Row};
 
 /// How much of a digest tells it from others at a glance.
 const SHORT: usize = 12;
+/// What is left out of force is in the result as it is written: the result says what the policies mean.
+const NOT_ENFORCED: &str =
+    "Decided above as written, and left out of force by this version's sensor";
 /// Rows of one workload in a comment.
 const MAX_ROWS: usize = 20;
 
@@ -93,8 +96,22 @@ pub(super) fn text(result: &Outcomes) -> String {
         );
     }
     evidence(result, &mut page);
+    if !result.not_enforced.is_empty() {
+        let _ = writeln!(page, "\n{NOT_ENFORCED}");
+        shortfall(result).for_each(|line| {
+            let _ = writeln!(page, "  ! {}", visible(&line));
+        });
+    }
     let _ = writeln!(page, "\n{}", coverage(result));
     page
+}
+
+/// The first of what is left out of force, and how much more there is.
+fn shortfall(result: &Outcomes) -> impl Iterator<Item = String> {
+    let all = &result.not_enforced;
+    let more = all.len().saturating_sub(MAX_ROWS);
+    let rest = (more > 0).then(|| format!("{more} more: `cresset policy explain` names them"));
+    all.iter().take(MAX_ROWS).cloned().chain(rest)
 }
 
 fn of_workload(workload: &OfWorkload, page: &mut String) {
@@ -238,6 +255,13 @@ pub(super) fn markdown(result: &Outcomes) -> String {
         });
         let _ = writeln!(page, "\n</details>");
     }
+    if !result.not_enforced.is_empty() {
+        let _ = writeln!(page, "\n<details><summary>{NOT_ENFORCED}</summary>\n");
+        shortfall(result).for_each(|line| {
+            let _ = writeln!(page, "- {}", escaped(&line));
+        });
+        let _ = writeln!(page, "\n</details>");
+    }
     page
 }
 
@@ -310,6 +334,7 @@ pub(super) fn json(result: &Outcomes) -> String {
         "workloads": result.workloads.iter().map(workload).collect::<Vec<_>>(),
         "lost": result.lost,
         "unclear": result.unclear,
+        "not_enforced": result.not_enforced,
         "coverage": {
             "percent": result.coverage(),
             "operations_percent": result.decided(),

@@ -4,7 +4,7 @@ use policy::{SocketKey, Workload};
 use proto::feeder::{Alert, Log};
 
 use super::super::asked::{Asked, SocketName, What};
-use super::names::Names;
+use super::super::names::Names;
 
 /// `AccessMask`: write, append, create, unlink, rename (feeder.proto, field 111).
 const CHANGES: u32 = 2 | 8 | 16 | 32 | 64;
@@ -14,7 +14,7 @@ const RESOURCE: u32 = 1;
 /// The classes of operations, as people call them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Class {
+pub(in super::super) enum Class {
     Process,
     File,
     Network,
@@ -47,20 +47,20 @@ impl Class {
 
 /// An operation of the past.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Recorded {
-    pub(super) workload: Workload,
+pub(in super::super) struct Recorded {
+    pub(in super::super) workload: Workload,
     /// `namespace/pod`.
-    pub(super) name: String,
-    pub(super) class: Class,
+    pub(in super::super) name: String,
+    pub(in super::super) class: Class,
     /// The cases that the record leaves open: one where it says everything.
-    pub(super) cases: Vec<Asked>,
+    pub(in super::super) cases: Vec<Asked>,
     /// Unix seconds.
-    pub(super) time: i64,
+    pub(in super::super) time: i64,
 }
 
 /// What an event is to a simulation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(in super::super) enum Told {
     Operation(Box<Recorded>),
     /// The workload told more alerts than it may; the rest of that time is missing.
     Throttled {
@@ -126,12 +126,12 @@ macro_rules! fields {
 }
 
 /// Reads an alert.
-pub(super) fn alert(event: &Alert, names: &Names) -> Told {
+pub(in super::super) fn alert(event: &Alert, names: &Names) -> Told {
     fields!(event).told(names)
 }
 
 /// Reads a log.
-pub(super) fn log(event: &Log, names: &Names) -> Told {
+pub(in super::super) fn log(event: &Log, names: &Names) -> Told {
     fields!(event).told(names)
 }
 

@@ -10,9 +10,9 @@ use proto::{Kind, RuleId, feeder};
 use super::super::asked::{Answer, Asked, Judge, Links, Outcome};
 use super::super::diff::who;
 use super::super::loaded::Compiled;
-use super::super::words;
-use super::Period;
-use super::names::Names;
+use super::super::names::Names;
+use super::super::past::Period;
+use super::super::{shortfall, words};
 use super::recorded::{self, Class, Recorded, Told};
 
 /// Examples that are kept of each row.
@@ -190,8 +190,17 @@ impl<'s> Tally<'s> {
             workloads,
             lost: self.lost,
             unclear: self.unclear,
+            not_enforced: left_out(new),
         }
     }
+}
+
+/// What sensors leave out of a set, in words.
+fn left_out(set: &Compiled) -> Vec<String> {
+    let parts = shortfall::of(set).into_iter();
+    parts
+        .map(|part| format!("{} {}", part.policy, shortfall::words(&part)))
+        .collect()
 }
 
 impl<'s> Seen<'s> {
@@ -338,6 +347,8 @@ pub(super) struct Outcomes {
     pub(super) lost: BTreeMap<String, u64>,
     /// Events of which too little is known.
     pub(super) unclear: u64,
+    /// What sensors of this version leave out of the new set: here it is decided as it is written.
+    pub(super) not_enforced: Vec<String>,
 }
 
 /// Of one workload.
