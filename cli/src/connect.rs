@@ -228,6 +228,8 @@ pub(crate) enum Trouble {
     Gone { address: String, reason: String },
     /// The relay said no.
     Refused { address: String, reason: String },
+    /// Nobody answers at a sensor's control socket.
+    Sensor { socket: String, reason: String },
     /// A sink's destination does not answer.
     Destination { sink: String, reason: String },
     /// Something on this side of the connection.
@@ -239,7 +241,10 @@ impl Trouble {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Trouble::Usage(_) => 2,
-            Trouble::Unreachable { .. } | Trouble::Gone { .. } | Trouble::Destination { .. } => 3,
+            Trouble::Unreachable { .. }
+            | Trouble::Gone { .. }
+            | Trouble::Sensor { .. }
+            | Trouble::Destination { .. } => 3,
             Trouble::Refused { .. } | Trouble::Local(_) => 1,
         })
     }
@@ -258,6 +263,11 @@ impl fmt::Display for Trouble {
                 f,
                 "cannot reach a relay at {address}: {reason}; start one with `cresset up`, or say where it is with \
                  --relay HOST:PORT or $CRESSET_RELAY"
+            ),
+            Trouble::Sensor { socket, reason } => write!(
+                f,
+                "cannot reach a sensor at {socket}: {reason}; does it run, is this its `sensor.control`, and may this \
+                 user open it?"
             ),
             Trouble::Destination { sink, reason } => {
                 write!(f, "cannot reach the destination of sink {sink}: {reason}")

@@ -52,7 +52,9 @@ pub struct Compiler {
 
 #[derive(Debug)]
 struct Made {
-    policy: Policy,
+    /// What the blob was made of.
+    spec: Spec,
+    place: String,
     digest: Digest,
     blob: Bytes,
 }
@@ -70,11 +72,7 @@ impl Compiler {
         for policy in policies {
             let key = (policy.kind, policy.namespace.clone(), policy.name.clone());
             let made = match before.remove(&key) {
-                Some(made)
-                    if made.policy.spec == policy.spec && made.policy.place == policy.place =>
-                {
-                    made
-                }
+                Some(made) if made.is_of(policy) => made,
                 _ => Made::new(policy),
             };
             blobs.insert(made.digest, made.blob.clone());
@@ -88,10 +86,15 @@ impl Made {
     fn new(policy: &Policy) -> Made {
         let blob = Bytes::from(blob(policy).encode_to_vec());
         Made {
-            policy: policy.clone(),
+            spec: policy.spec.clone(),
+            place: policy.place.clone(),
             digest: blob_digest(&blob),
             blob,
         }
+    }
+
+    fn is_of(&self, policy: &Policy) -> bool {
+        self.spec == policy.spec && self.place == policy.place
     }
 }
 

@@ -77,11 +77,12 @@ fn policies(random: &mut Random, root: &str) -> String {
     let mut text = String::new();
     for number in 0..=random.below(3) {
         let action = random.pick(&["Block", "Audit", "Allow"]);
+        let mode = random.pick(&["enforce", "enforce", "audit"]);
         write!(
             text,
             "---\napiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\n\
              metadata: {{name: p{number}, namespace: n}}\n\
-             spec:\n  selector: {{matchLabels: {{a: b}}}}\n  action: {action}\n  file:\n"
+             spec:\n  mode: {mode}\n  selector: {{matchLabels: {{a: b}}}}\n  action: {action}\n  file:\n"
         )
         .expect("a string grows");
         text += "    matchPaths:\n";

@@ -69,9 +69,10 @@ pub(super) async fn disable(args: &DisableArgs) -> Result<ExitCode, Trouble> {
     }
     args.place.pause(length, &args.reason).await?;
     say(&format!(
-        "all policies are off {} for {}; `cresset policy enable` puts them back\n",
+        "all policies are off {} for {}; `cresset policy enable{}` puts them back\n",
         args.place.words(),
-        args.length
+        args.length,
+        args.place.option()
     ))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -92,6 +93,14 @@ impl PlaceArgs {
             Some(_) => "on this node",
             None => "on every node that the relay reaches",
         }
+    }
+
+    /// What names the same place again.
+    fn option(&self) -> String {
+        let sensor = self.sensor.as_ref();
+        sensor.map_or_else(String::new, |socket| {
+            format!(" --sensor {}", socket.display())
+        })
     }
 
     /// For so long; zero ends it.
@@ -119,9 +128,9 @@ fn whoami() -> String {
 }
 
 async fn at_sensor(socket: &Path, length: Duration, reason: String) -> Result<(), Trouble> {
-    let unreachable = |why: std::io::Error| Trouble::Unreachable {
-        address: format!("unix:{}", socket.display()),
-        reason: format!("{why}; is a sensor running there (sensor.control)?"),
+    let unreachable = |why: std::io::Error| Trouble::Sensor {
+        socket: socket.display().to_string(),
+        reason: why.to_string(),
     };
     let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
     let mut stream = BufReader::new(stream);
