@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::flight::Runway;
 use super::health::Health;
-use super::orders::{Moved, Order, Orders, orders};
+use super::orders::{Errand, Moved, Order, Orders, orders};
 use super::task::{Stop, Task};
 use crate::log::{Cursor, Join, Lane, Share, Turn};
 
@@ -159,7 +159,7 @@ impl Crew {
                     let _ = member.orders.try_send(Order::Look);
                 }
             }
-            Order::Errand(errand) => self.errands.push(errand.run(self.runway.clone()).boxed()),
+            Order::Errand(errand) => self.errands.push(run(errand, self.runway.clone()).boxed()),
             Order::Rewind { since, done } => self.all(done, |done| Order::Rewind { since, done }),
             Order::Skip { until, done } => self.all(done, |done| Order::Skip { until, done }),
         }
@@ -199,6 +199,12 @@ impl Crew {
         });
         self.errands.push(sum.boxed());
     }
+}
+
+/// Sends what an administrator wants to be sent, as one of the sink's batches.
+async fn run(errand: Errand, runway: Runway) {
+    let _slot = runway.slots.wait().await;
+    errand.run(runway.clone()).await;
 }
 
 /// The next change; joins first, and again while that cannot be. Dropping this future loses nothing.

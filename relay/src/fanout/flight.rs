@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::dead_letters::{DeadLetter, DeadLetters};
 use super::health::Health;
 use super::progress::Fate;
+use super::slots::Slots;
 use super::taps::Taps;
 use super::trust::{self, Doubt, Trust};
 use crate::traces::{self, Traces};
@@ -80,6 +81,7 @@ pub(super) struct Runway {
     pub(super) health: Arc<Health>,
     pub(super) traces: Traces,
     pub(super) trust: Arc<Trust>,
+    pub(super) slots: Slots,
 }
 
 impl Runway {

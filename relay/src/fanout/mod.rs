@@ -31,6 +31,7 @@ mod passed;
 mod pauses;
 mod progress;
 mod recent;
+mod slots;
 mod source;
 mod steer;
 mod taps;

@@ -27,6 +27,7 @@ use super::orders::{Errand, Orders};
 use super::passed::{Passed, Word};
 use super::progress::{Fate, Progress};
 use super::recent::{Piece, Recent, Run};
+use super::slots::Slot;
 use super::source::Source;
 use super::trust;
 use crate::log::{Cursor, Lane, View};
@@ -99,6 +100,10 @@ pub(super) struct Task {
     waiting: VecDeque<Parcel>,
     flying: FuturesUnordered<BoxFuture<'static, Landed>>,
     hold: Hold,
+    /// A place among the batches under way that was waited for.
+    slot: Option<Slot>,
+    /// Other lanes have all of them.
+    crowded: bool,
     saving: Option<BoxFuture<'static, Result<(), CursorError>>>,
     saved: Instant,
     /// The sink has not come to where the log ended at start.
@@ -176,6 +181,8 @@ impl Task {
             waiting: VecDeque::new(),
             flying: FuturesUnordered::new(),
             hold: Hold::default(),
+            slot: None,
+            crowded: false,
             saving: None,
             saved: Instant::now(),
             read_again: None,
@@ -235,6 +242,7 @@ impl Task {
                         self.read_again = Some(Instant::now() + Source::after_error());
                     }
                 },
+                slot = self.runway.slots.wait(), if self.crowded => self.slot = Some(slot),
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                     self.read_again = self.read_again.filter(|at| *at > Instant::now());
                 }
@@ -301,11 +309,22 @@ impl Task {
             self.flying.push(errand.map(|()| Landed::Errand).boxed());
         }
         let now = Instant::now();
+        self.crowded = false;
         while self.may_launch() && self.hold.until.is_none_or(|until| until <= now) {
+            let Some(slot) = self.slot.take().or_else(|| self.runway.slots.take()) else {
+                self.crowded = true;
+                break;
+            };
             let Some(parcel) = self.due(now) else { break };
             let flight = fly(self.runway.clone(), parcel);
-            self.flying.push(flight.map(Landed::Parcel).boxed());
+            let flight = flight.map(|flown| {
+                drop(slot);
+                Landed::Parcel(flown)
+            });
+            self.flying.push(flight.boxed());
         }
+        // What cannot be used now is for others.
+        self.slot = None;
     }
 
     /// After a failure one batch goes ahead to see whether the destination is back.
@@ -377,7 +396,7 @@ impl Task {
     fn wake(&self) -> Option<Instant> {
         let now = Instant::now();
         let mut moments = Vec::with_capacity(4);
-        if self.may_launch() {
+        if self.may_launch() && !self.crowded {
             let from = self.hold.until.unwrap_or(now);
             let again = self
                 .waiting

@@ -16,6 +16,7 @@ use super::crew::Crew;
 use super::dead_letters::DeadLetters;
 use super::flight::Runway;
 use super::health::{Health, Lasting, StoppedOnDrop};
+use super::slots::Slots;
 use super::steer::Post;
 use super::task::{Stop, Task};
 use super::{BuildError, Inner, Outlet, orders};
@@ -218,6 +219,10 @@ impl Inner {
             health: Arc::clone(&health),
             traces: self.traces.clone(),
             trust: Arc::default(),
+            slots: match &supply {
+                Supply::Lane(_) => Slots::own(),
+                Supply::Share(_) => Slots::shared(common.concurrency),
+            },
         };
         let (orders, ordered) = orders::orders();
         let post = Post {
