@@ -175,7 +175,7 @@ impl App {
     }
 
     async fn wire(config: Config, trust: Trust, log: Store) -> Result<Self, StartError> {
-        let owners = trust::owners(&config)?;
+        let owners = trust::owners(&config, &log)?;
         let registry = metrics::registry()?;
         let bound = Bindings::take(&config.relay.listen).await?;
         let policies = policies::build(policies_config(&config), &registry)?;
@@ -373,8 +373,8 @@ impl App {
         background.spawn(silence.run());
         background.spawn(telling.run());
         let own = ingest.importer(Door::Relay);
-        background.spawn(log.standing().clone().watch(own, origin));
-        background.spawn(log.standing().clone().probe(log.folder()));
+        background.spawn(log.standing().clone().watch(log.clone(), own, origin));
+        background.spawn(log.standing().clone().probe(log.clone()));
         background.spawn(reopen(reopening, fanout.clone()));
         let (stop_reloads, reloads_stopped) = watch::channel(false);
         let reloading = tokio::spawn(reloader.run(hangups, reloads_stopped));

@@ -97,6 +97,7 @@ fn journal_status(log: &dyn Log, oldest: &Mutex<(Seq, u64)>) -> JournalStatus {
         segments: stats.segments as u64, // usize is at most 64 bits
         oldest_unix: oldest.1,
         state: state(stats.refusing.is_some()).to_owned(),
+        place: log.place(),
     }
 }
 

@@ -189,10 +189,7 @@ async fn a_disk_that_answers_nothing_makes_the_relay_unready_until_it_does() {
     relay.metric_is("cresset_ready", 0.0).await;
     let (head, body) = relay.get("/readyz").await;
     assert!(head.starts_with("HTTP/1.1 503"), "{head}");
-    assert!(
-        body.contains("the disk has not answered a write for"),
-        "{body}"
-    );
+    assert!(body.contains("the disk hangs"), "{body}");
     disk.set(Mood::Works);
     assert_eq!(sensor.ack().await.up_to, 10);
     relay.metric_is("cresset_ready", 1.0).await;

@@ -9,6 +9,9 @@ use proto::sinks::{Pause, Resume, Rewind, Skip, SteerReply, SteerRequest};
 use crate::connect::{Relay, Trouble, say};
 use crate::logs::time;
 
+/// Said of what was done to the partitions of one relay of several.
+const SHARE: &str = ", in the partitions that this relay has; the other relays are told for theirs";
+
 /// Which sink
 #[derive(Args, Clone, Debug)]
 pub(super) struct Name {
@@ -45,6 +48,9 @@ pub(super) async fn pause(relay: &Relay, sink: &Name) -> Result<ExitCode, Troubl
     tell(
         &reply,
         &match reply.changed {
+            true if reply.share => format!(
+                "{name} is paused at this relay, also after a restart; the other relays go on with their partitions until they are told, too; `cresset sink resume {name}` lets it go on"
+            ),
             true => format!(
                 "{name} is paused, also after a restart; `cresset sink resume {name}` lets it go on"
             ),
@@ -75,7 +81,11 @@ pub(super) async fn rewind(relay: &Relay, args: &RewindArgs) -> Result<ExitCode,
     tell(
         &reply,
         &match events {
+            0 if reply.share => format!("{name} stands there already{SHARE}"),
             0 => format!("{name} stands there already, at event {to}"),
+            events if reply.share => {
+                format!("{name} went back: {events} events are sent again{SHARE}")
+            }
             events => format!(
                 "{name} went back from event {from} to {to}: {events} events are sent again"
             ),
@@ -94,6 +104,7 @@ pub(super) async fn skip(relay: &Relay, args: &SkipArgs) -> Result<ExitCode, Tro
         &reply,
         &match events {
             0 => format!("{name} has nothing to leave out"),
+            events if reply.share => format!("{name} went on: {events} events are left out{SHARE}"),
             events => {
                 format!("{name} went on from event {from} to {to}: {events} events are left out")
             }

@@ -133,11 +133,19 @@ impl Page {
         } else {
             "! "
         };
+        let state = &journal.state;
+        if !journal.place.is_empty() {
+            let place = &journal.place;
+            self.section(
+                "log",
+                &format!("{mark}{state}, {events} events{oldest}, {place}"),
+            );
+            return;
+        }
         self.section(
             "journal",
             &format!(
-                "{mark}{}, {events} events in {}{bound}, {} segments{oldest}",
-                journal.state,
+                "{mark}{state}, {events} events in {}{bound}, {} segments{oldest}",
                 size(journal.bytes),
                 journal.segments
             ),

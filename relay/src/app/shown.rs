@@ -64,7 +64,7 @@ pub(super) fn readiness(
     Arc::new(move || {
         let mut not_ready = Vec::new();
         if let Some(why) = standing.refusing() {
-            not_ready.push(format!("journal: {why}"));
+            not_ready.push(format!("log: {why}"));
         }
         if !serving.load(Ordering::Relaxed) {
             not_ready.push("feed: not serving".to_owned());

@@ -11,6 +11,7 @@ use crate::config::{self, Config, Listen};
 use crate::enrolment::{self, Enrolment};
 use crate::ingest::Owners;
 use crate::listen::{Certificates, Clients, Material, TlsError, TlsFiles};
+use crate::log::Store;
 
 use super::StartError;
 
@@ -144,8 +145,12 @@ fn clients(material: &Material, access: &Access, door: Door) -> Clients {
     }
 }
 
-/// What the data folder knows of streams and their sensors. The folder is this relay's: opening mends what a crash cut short.
-pub(super) fn owners(config: &Config) -> Result<Owners, StartError> {
+/// What the data folder knows of streams and their sensors, or all relays of the log do. The folder is this relay's: opening
+/// mends what a crash cut short.
+pub(super) fn owners(config: &Config, log: &Store) -> Result<Owners, StartError> {
+    if let Some(agreement) = log.log().agreement() {
+        return Ok(Owners::shared(agreement));
+    }
     let path = config.relay.data_dir.join("streams");
     Owners::open(&path).map_err(|source| StartError::Owners { path, source })
 }

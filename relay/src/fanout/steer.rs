@@ -17,7 +17,7 @@ use super::health::Health;
 use super::orders::{Errand, Moved, Order};
 use super::pauses::{Pause, Pauses};
 use super::taps::Onlooker;
-use crate::log::unix_nanoseconds;
+use crate::log::{Supply, unix_nanoseconds};
 
 /// How long a task may take to obey: it waits for nothing but the disk.
 const OBEY: Duration = Duration::from_secs(30);
@@ -85,6 +85,11 @@ impl Steering {
     /// The sink's name.
     pub(crate) fn name(&self) -> &str {
         self.post.health.name()
+    }
+
+    /// Whether it is fed from the partitions that this relay has, while other relays have others.
+    pub(crate) fn has_a_share(&self) -> bool {
+        matches!(self.post.health.lasting().supply, Supply::Share(_))
     }
 
     fn refused(&self, reason: impl ToString) -> SteerError {

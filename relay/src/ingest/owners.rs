@@ -8,7 +8,10 @@
 //! DATA/streams   "cresset1" ( stream, 8 bytes │ first half of the SHA-256 of the sensor's id, 16 bytes )*
 //! ```
 //! Appended and synced before the sensor is welcomed, written anew when it is twice as long as it may be. A torn end is
-//! cut. Only a certificate makes an owner: relays forward others' streams, and where nobody says who they are, on loopback,
+//! cut. Relays on one log agree on owners instead (`log::Agreement`): whom one of them gave a stream has it at all of them, or
+//! a sensor could write numbers of another's stream through a relay that has not heard of it.
+//!
+//! Only a certificate makes an owner: relays forward others' streams, and where nobody says who they are, on loopback,
 //! there is nobody to own anything.
 
 use std::collections::{HashMap, VecDeque};
@@ -18,10 +21,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use proto::StreamId;
 use sha2::{Digest as _, Sha256};
 
 use super::session::MAX_STREAMS;
+use crate::log::Agreement;
 
 /// What the file begins with; the digit is its format.
 const HEAD: &[u8; 8] = b"cresset1";
@@ -29,13 +34,31 @@ const HEAD: &[u8; 8] = b"cresset1";
 /// Bytes of an entry.
 const ENTRY: usize = 24;
 
+/// What the keys begin with that relays agree on.
+const SHARED: &[u8] = b"stream/";
+
 /// Streams remembered of all sensors. Beyond that those of the sensor with the most are forgotten, the oldest first.
 const MAX_TOTAL: usize = 65_536;
 
 /// The owners; a cheap handle. By default it keeps them in memory only.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Owners {
-    state: Arc<Mutex<State>>,
+    book: Book,
+}
+
+/// Where they stand.
+#[derive(Debug, Clone)]
+enum Book {
+    /// This relay's own.
+    Own(Arc<Mutex<State>>),
+    /// All relays'.
+    Shared(Arc<dyn Agreement>),
+}
+
+impl Default for Owners {
+    fn default() -> Self {
+        Self::kept_by(State::default())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -90,35 +113,70 @@ impl Owners {
                 state.rewrite()?;
             }
         }
-        Ok(Self {
-            state: Arc::new(Mutex::new(state)),
-        })
+        Ok(Self::kept_by(state))
     }
 
-    /// Takes streams that nobody has for a sensor, on disk when it returns, and gives those that are another's.
+    /// Owners that all relays of a log agree on.
+    #[must_use]
+    pub fn shared(agreement: Arc<dyn Agreement>) -> Self {
+        Self {
+            book: Book::Shared(agreement),
+        }
+    }
+
+    fn kept_by(state: State) -> Self {
+        Self {
+            book: Book::Own(Arc::new(Mutex::new(state))),
+        }
+    }
+
+    /// Takes streams that nobody has for a sensor, on disk or agreed on when it returns, and gives those that are another's.
     ///
     /// # Errors
     /// They cannot be written, and nobody has them still.
     pub fn claim(&self, sensor: &str, streams: &[StreamId]) -> io::Result<Vec<StreamId>> {
         let owner = Owner::named(sensor);
-        // Every change below is whole before the next.
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.book {
+            // Every change is whole before the next.
+            Book::Own(state) => state
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .claim(owner, streams),
+            Book::Shared(agreement) => agree(&**agreement, owner, streams),
+        }
+    }
+}
+
+/// Those that another has, by what all relays agree on.
+fn agree(
+    agreement: &dyn Agreement,
+    owner: Owner,
+    streams: &[StreamId],
+) -> io::Result<Vec<StreamId>> {
+    let own = Bytes::copy_from_slice(&owner.0);
+    let key = |stream: &StreamId| Bytes::from([SHARED, &stream.0].concat());
+    let entries = streams.iter().map(|stream| (key(stream), own.clone()));
+    let holds = agreement.first(&entries.collect::<Vec<_>>())?;
+    let foreign = streams.iter().zip(holds).filter(|(_, holds)| *holds != own);
+    Ok(foreign.map(|(stream, _)| *stream).collect())
+}
+
+impl State {
+    fn claim(&mut self, owner: Owner, streams: &[StreamId]) -> io::Result<Vec<StreamId>> {
         let (mut free, mut foreign) = (Vec::new(), Vec::new());
         for stream in streams {
-            match state.of.get(stream) {
+            match self.of.get(stream) {
                 None if free.contains(stream) => {}
                 None => free.push(*stream),
                 Some(other) if *other != owner => foreign.push(*stream),
                 Some(_) => {}
             }
         }
-        state.append(owner, &free)?;
-        free.iter().for_each(|stream| state.give(*stream, owner));
+        self.append(owner, &free)?;
+        free.iter().for_each(|stream| self.give(*stream, owner));
         Ok(foreign)
     }
-}
 
-impl State {
     fn read(&mut self, entry: &[u8; ENTRY]) {
         let [stream @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *entry;
         let [_, _, _, _, _, _, _, _, owner @ ..] = *entry;

@@ -28,6 +28,9 @@ const FIRST_LINE: &str = "cresset data";
 /// What only this folder knows.
 const SECRET: &str = "relay.secret";
 
+/// What an attempt to write writes: more than a file system keeps in the file's own entry.
+const PROBE_BYTES: usize = 16 << 10;
+
 /// The lock file.
 const LOCK: &str = "lock";
 
@@ -142,6 +145,21 @@ impl Folder {
             relay_id,
             secret,
             lock,
+        })
+    }
+
+    /// Writes what needs room on the disk, and takes it away again: whether events could be kept there. Blocks.
+    pub(super) fn attempt(&self) -> Result<(), String> {
+        let name = self.path.join("probe.tmp");
+        let tried = File::create(&name).and_then(|mut file| {
+            file.write_all(&[0; PROBE_BYTES])?;
+            file.sync_data()
+        });
+        // Whether it can be removed matters little: the next one replaces it.
+        let _ = fs::remove_file(&name);
+        tried.map_err(|error| {
+            let path = self.path.display();
+            format!("nothing can be written to {path}: {error}")
         })
     }
 

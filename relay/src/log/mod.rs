@@ -18,6 +18,7 @@ mod journaled;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -80,6 +81,39 @@ pub trait Log: Send + Sync {
         first.map_or(0, |entry| entry.time / 1_000_000_000)
     }
 
+    /// Where it is, for people; empty: in the data folder.
+    fn place(&self) -> String {
+        String::new()
+    }
+
+    /// Which part of it keeps what `from` sends: others may take events while that one does not.
+    fn lane(&self, _from: &str) -> usize {
+        0
+    }
+
+    /// Whether every part of it would take events now. Blocks for a few seconds at most.
+    ///
+    /// # Errors
+    /// Why not.
+    fn attempt(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Who does not answer where a write hangs, and why if that is known.
+    fn silence(&self) -> String {
+        "the disk hangs".to_owned()
+    }
+
+    /// What only the relays that share it know; none: nobody shares it.
+    fn secret(&self) -> Option<[u8; 32]> {
+        None
+    }
+
+    /// What the relays that share it agree on; none: nobody shares it.
+    fn agreement(&self) -> Option<Arc<dyn Agreement>> {
+        None
+    }
+
     /// What places in it belong to: tokens of another log, or of another numbering of this one, are told by it.
     fn numbering(&self) -> Numbering {
         Numbering::Own
@@ -87,6 +121,16 @@ pub trait Log: Send + Sync {
 
     /// Finishes what it was told and lets go of everything, whoever still has a handle. Blocks.
     fn close(&self);
+}
+
+/// What relays on one log agree on: keys whose first value stays.
+pub trait Agreement: Send + Sync + std::fmt::Debug {
+    /// The value that holds for each key: the one that it had, or that is given here, unless another relay was faster. Blocks
+    /// until every relay will see it so.
+    ///
+    /// # Errors
+    /// The brokers do not answer; then nobody has them yet, or somebody has, and to ask again tells.
+    fn first(&self, entries: &[(Bytes, Bytes)]) -> io::Result<Vec<Bytes>>;
 }
 
 /// Whose the numbers of a view are.
@@ -212,6 +256,44 @@ pub trait View: Send + Sync {
     fn old_end(&self) -> Option<Seq> {
         Some(self.committed())
     }
+
+    /// Places that other relays understand; none: nobody else has these records.
+    fn marks(&self) -> Option<Arc<dyn Marks>> {
+        None
+    }
+}
+
+/// Places that mean the same to every relay of a log, whose numbers do not.
+pub trait Marks: Send + Sync {
+    /// Where to go on after the record `seq`, which was kept at `time`: nothing lies before it that lies behind that record.
+    fn mark(&self, seq: Seq, time: u64) -> Mark;
+
+    /// From where on there is all that lies behind a mark, and perhaps a little more. None: it is no mark. Blocks.
+    ///
+    /// # Errors
+    /// The broker.
+    fn find(&self, mark: &[u8]) -> Result<Option<Marked>, ReadError>;
+
+    /// Whether the record that has this number is the one that had it when it was read.
+    fn is_exact(&self, seq: Seq) -> bool;
+}
+
+/// A place for who goes on elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The place.
+    pub bytes: Bytes,
+    /// It is the same for all records before this one.
+    pub until: Seq,
+}
+
+/// A mark that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// Go on with this record.
+    pub next: Seq,
+    /// Records behind the mark that are not kept any more.
+    pub missed: u64,
 }
 
 /// Reads on, block by block.
@@ -345,11 +427,25 @@ impl Store {
         from: Arc<str>,
         events: Vec<Event>,
     ) -> Result<Appended, AppendError> {
-        let under_way = self.standing.begin();
+        let lane = self.log.lane(&from);
+        let write = self.standing.begin(lane);
         let outcome = self.log.append(from, events).await;
-        drop(under_way);
-        self.standing.note(&outcome);
+        drop(write);
+        self.standing.note(lane, &outcome);
         outcome
+    }
+
+    /// Whether an event could be kept now; for when nobody writes any. Blocks.
+    pub(crate) fn attempt(&self) -> Result<(), String> {
+        match (&self.journal, &self.folder) {
+            (Some(_), Some(folder)) => folder.attempt(),
+            _ => self.log.attempt(),
+        }
+    }
+
+    /// Who does not answer where a write hangs.
+    pub(crate) fn silence(&self) -> String {
+        self.log.silence()
     }
 
     /// The log itself.
@@ -394,10 +490,11 @@ impl Store {
         self.folder.as_ref().map_or("", |folder| &folder.relay_id)
     }
 
-    /// What only this data folder knows, the same after a restart.
+    /// What only this data folder knows, or the relays that share the log; the same after a restart.
     #[must_use]
     pub fn secret(&self) -> [u8; 32] {
-        self.folder.as_ref().map_or([0; 32], |folder| folder.secret)
+        let own = self.folder.as_ref().map_or([0; 32], |folder| folder.secret);
+        self.log.secret().unwrap_or(own)
     }
 }
 
@@ -432,6 +529,30 @@ impl<T: Log + ?Sized> Log for Arc<T> {
 
     fn oldest_unix(&self) -> u64 {
         T::oldest_unix(self)
+    }
+
+    fn place(&self) -> String {
+        T::place(self)
+    }
+
+    fn lane(&self, from: &str) -> usize {
+        T::lane(self, from)
+    }
+
+    fn attempt(&self) -> Result<(), String> {
+        T::attempt(self)
+    }
+
+    fn silence(&self) -> String {
+        T::silence(self)
+    }
+
+    fn secret(&self) -> Option<[u8; 32]> {
+        T::secret(self)
+    }
+
+    fn agreement(&self) -> Option<Arc<dyn Agreement>> {
+        T::agreement(self)
     }
 
     fn numbering(&self) -> Numbering {
@@ -470,6 +591,10 @@ impl<T: View + ?Sized> View for Arc<T> {
 
     fn old_end(&self) -> Option<Seq> {
         T::old_end(self)
+    }
+
+    fn marks(&self) -> Option<Arc<dyn Marks>> {
+        T::marks(self)
     }
 }
 

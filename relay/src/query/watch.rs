@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use journal::{Entry, Seq};
 use proto::query::watch_reply::Is;
@@ -28,13 +29,12 @@ use crate::feed::{
     Admission, Counts, Found, Lane, Place, Tail, kind_index, read_patiently, unreadable,
 };
 use crate::filter::Filter;
-use crate::log::View;
+use crate::log::{Mark, Marked, Marks, View};
 
 /// The first step back in search of the last events, in records; each further step is twice as long.
 const STEP: u64 = 4096;
 
-/// How far before its place a token of another relay on the same log is taken up: more than happens in one moment.
-const NEAR: u64 = 1000;
+const NO_TOKEN: &str = "resume is not a token of this service";
 
 /// A call, ready to be answered.
 pub(super) struct Watch {
@@ -52,6 +52,9 @@ pub(super) struct Watch {
     end: Seq,
     /// Told before anything else.
     gap: Option<Gap>,
+    marks: Option<Arc<dyn Marks>>,
+    /// That of the event sent last, which is often that of the next.
+    mark: Option<(Seq, Mark)>,
     _admission: Admission,
 }
 
@@ -99,6 +102,8 @@ impl Watch {
             begin: tail.log().first(),
             end: next_seq(tail.log()),
             gap: None,
+            marks: tail.log().marks(),
+            mark: None,
             _admission: tail.admit()?,
         };
         watch.place(&request.resume, request.from_sequence)?;
@@ -111,7 +116,7 @@ impl Watch {
         if !token.is_empty() {
             match self.tokens.read(token, self.filter.is_limited()) {
                 Some(Resume::After(seq)) => self.begin_at(Seq(seq.0.saturating_add(1))),
-                Some(Resume::Near(seq)) => self.begin_at(Seq(seq.0.saturating_sub(NEAR))),
+                Some(Resume::Shared { seq, mark }) => self.begin_after(seq, &mark)?,
                 Some(Resume::Elsewhere) => {
                     let reason =
                         "the resume token is of another journal: everything in this one follows"
@@ -119,9 +124,7 @@ impl Watch {
                     self.gap = Some(Gap { missed: 0, reason });
                 }
                 None => {
-                    return Err(Status::invalid_argument(
-                        "resume is not a token of this service",
-                    ));
+                    return Err(Status::invalid_argument(NO_TOKEN));
                 }
             }
         } else if sequence > 0 {
@@ -134,6 +137,24 @@ impl Watch {
         Ok(())
     }
 
+    /// Goes on in a log that relays share: after this record while its number is known, or else at the mark.
+    fn begin_after(&mut self, seq: Option<Seq>, mark: &[u8]) -> Result<(), Status> {
+        let Some(marks) = self.marks.clone() else {
+            return Ok(());
+        };
+        if let Some(seq) = seq.filter(|seq| marks.is_exact(*seq)) {
+            self.begin_at(Seq(seq.0.saturating_add(1)));
+            return Ok(());
+        }
+        let found = marks.find(mark).map_err(unreadable)?;
+        let Marked { next, missed } = found.ok_or_else(|| Status::invalid_argument(NO_TOKEN))?;
+        self.begin_at(next);
+        if missed > 0 {
+            self.gap = Some(expired(missed));
+        }
+        Ok(())
+    }
+
     /// Begins with this record, or with the oldest and word of what is missing before it.
     fn begin_at(&mut self, seq: Seq) {
         let oldest = self.tail.log().first();
@@ -142,6 +163,20 @@ impl Watch {
             self.gap = Some(expired(length(&(self.begin..oldest))));
             self.begin = oldest;
         }
+    }
+
+    /// For going on behind an event.
+    fn token(&mut self, entry: &Entry) -> Bytes {
+        let limited = self.filter.is_limited();
+        let Some(marks) = &self.marks else {
+            return self.tokens.token(entry.seq, b"", limited).into();
+        };
+        let known = |(from, mark): &(Seq, Mark)| (*from..mark.until).contains(&entry.seq);
+        if !self.mark.as_ref().is_some_and(known) {
+            self.mark = Some((entry.seq, marks.mark(entry.seq, entry.time)));
+        }
+        let mark = self.mark.as_ref().map_or(&b""[..], |(_, mark)| &mark.bytes);
+        self.tokens.token(entry.seq, mark, limited).into()
     }
 
     /// The answer: history, the mark where it ends, then what happens.
@@ -424,15 +459,12 @@ impl Replies {
     /// True: that was the last one.
     fn send(&mut self, entry: &Entry, event: Event) -> bool {
         self.watch.tail.count_sent(event.kind, 1);
+        let resume = self.watch.token(entry);
         self.push(Is::Event(WatchedEvent {
             kind: link::EventKind::from(event.kind).into(),
             id: event.id.to_bytes().to_vec().into(),
             payload: event.payload,
-            resume: self
-                .watch
-                .tokens
-                .token(entry.seq, self.watch.filter.is_limited())
-                .into(),
+            resume,
             // Where in the journal it lies says how much else there is.
             sequence: if self.watch.filter.is_limited() {
                 0

@@ -142,6 +142,7 @@ impl proto::sinks::sinks_server::Sinks for Sinks {
             to,
             events: from.abs_diff(to),
             changed,
+            share: sink.has_a_share(),
             audited,
         }))
     }

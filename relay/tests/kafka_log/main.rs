@@ -16,6 +16,7 @@ mod relays;
 mod sensor;
 #[path = "../../../exporters/tests/support/servers.rs"]
 mod servers;
+mod shared;
 #[path = "../support/mod.rs"]
 mod support;
 mod together;

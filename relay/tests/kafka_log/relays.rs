@@ -1,4 +1,4 @@
-//! Two relays, one broker, one Elasticsearch: either relay is killed again and again.
+//! Two relays, one broker, one Elasticsearch: either relay is killed again and again, the broker dies, a relay freezes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,6 +12,10 @@ use crate::servers::Kafka;
 
 const SENSORS: u8 = 8;
 const KILLS: usize = 6;
+/// How long a group waits for a relay that says nothing.
+const SESSION: Duration = Duration::from_secs(10);
+/// Kills, a broker that dies, a relay that freezes and one that wakes.
+const BREAKS: usize = KILLS + 3;
 const LONG: Duration = Duration::from_secs(120);
 const DELIVERED: &str = r#"cresset_sink_delivered_total{sink="siem",type="elasticsearch"}"#;
 const PENDING: &str = r#"cresset_sink_pending{sink="siem",type="elasticsearch"}"#;
@@ -37,9 +41,10 @@ async fn more(sensors: &[Sensor], count: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_either_relay_and_every_acknowledged_event_is_in_elasticsearch_once() {
+async fn kill_or_freeze_either_relay_or_the_broker_and_every_acknowledged_event_is_in_elasticsearch_once()
+ {
     let suite = "relay kafka_log kills";
-    let Some(kafka) = Kafka::start(suite) else {
+    let Some(mut kafka) = Kafka::start(suite) else {
         return;
     };
     let Some(elastic) = Elasticsearch::start(suite, Product::Elasticsearch, &[]) else {
@@ -69,6 +74,19 @@ async fn kill_either_relay_and_every_acknowledged_event_is_in_elasticsearch_once
         relay.start();
         more(&sensors, 150).await;
     }
+    kafka.kill();
+    kafka.restart();
+    more(&sensors, 150).await;
+    // Frozen for longer than its group waits: the other has its share, and what it still has to say comes too late.
+    relays[0].freeze();
+    let frozen = Instant::now();
+    more(&sensors, 150).await;
+    while frozen.elapsed() < SESSION + Duration::from_secs(5) {
+        more(&sensors, 1).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    relays[0].wake();
+    more(&sensors, 150).await;
     // Both are there: each delivers its share of what comes now.
     let before = [
         relays[0].figure(DELIVERED).await,
@@ -119,7 +137,7 @@ async fn kill_either_relay_and_every_acknowledged_event_is_in_elasticsearch_once
         "an event is there twice"
     );
     // What was in the topic but never acknowledged may be there, too: one batch a sensor at most for each kill.
-    assert!(stored.len() <= acknowledged.len() + 10 * usize::from(SENSORS) * (KILLS + 1));
+    assert!(stored.len() <= acknowledged.len() + 10 * usize::from(SENSORS) * (BREAKS + 1));
     // Each counts what it took itself; all together every record of the topic once, resent ones twice.
     let counted = loop {
         let counted = relays[0].figure(COUNTED).await + relays[1].figure(COUNTED).await;
@@ -134,7 +152,7 @@ async fn kill_either_relay_and_every_acknowledged_event_is_in_elasticsearch_once
         acknowledged.len()
     );
     assert!(
-        counted <= (stored.len() + 10 * usize::from(SENSORS) * (KILLS + 1)) as f64,
+        counted <= (stored.len() + 10 * usize::from(SENSORS) * (BREAKS + 1)) as f64,
         "{counted}"
     );
     println!(

@@ -3,6 +3,8 @@
 //! Its number is 1 + the sum of the offsets: how many records lie before it since the topic was made, and one more. Cuts
 //! that lie on one reader's way are ordered as their numbers are.
 
+use prost::encoding::{decode_varint, encode_varint};
+
 /// The next offset of every partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cut(pub(super) Vec<i64>);
@@ -33,6 +35,21 @@ impl Cut {
             .collect())
     }
 
+    /// Whether it lies before `other`, or at the same place, in every partition.
+    pub(super) fn is_within(&self, other: &Cut) -> bool {
+        self.0.iter().zip(&other.0).all(|(own, other)| own <= other)
+    }
+
+    /// How many records lie between this one and those of `other` that lie behind it.
+    pub(super) fn missing_before(&self, other: &Cut) -> u64 {
+        let missing = self
+            .0
+            .iter()
+            .zip(&other.0)
+            .map(|(own, other)| (other - own).max(0));
+        u64::try_from(missing.sum::<i64>()).unwrap_or(0)
+    }
+
     /// As it is kept: numbers with spaces between.
     pub(super) fn to_text(&self) -> String {
         let words: Vec<String> = self.0.iter().map(i64::to_string).collect();
@@ -43,6 +60,31 @@ impl Cut {
     pub(super) fn from_text(text: &str) -> Option<Cut> {
         let numbers = text.split_whitespace().map(|word| word.parse().ok());
         numbers.collect::<Option<Vec<i64>>>().map(Cut)
+    }
+
+    /// As it travels: offsets as in protobuf, seven bits a byte, the lowest first.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(4 * self.0.len());
+        for offset in &self.0 {
+            encode_varint(u64::try_from(*offset).unwrap_or(0), &mut bytes);
+        }
+        bytes
+    }
+
+    /// Reads what [`Cut::to_bytes`] wrote.
+    pub(super) fn from_bytes(mut bytes: &[u8]) -> Option<Cut> {
+        let mut offsets = Vec::new();
+        while !bytes.is_empty() {
+            let offset = decode_varint(&mut bytes).ok()?;
+            offsets.push(i64::try_from(offset).ok()?);
+        }
+        Some(Cut(offsets))
+    }
+
+    /// The same for a relay that knows so many partitions.
+    pub(super) fn of_length(mut self, partitions: usize) -> Cut {
+        self.0.resize(partitions, 0);
+        self
     }
 
     /// The same for a topic that has more partitions now.
@@ -64,5 +106,16 @@ mod tests {
         assert_eq!(Cut::from_text(&a.to_text()), Some(a.clone()));
         assert_eq!(Cut::from_text("1 x"), None);
         assert_eq!(a.widened(4).0, [3, 0, 7, 0]);
+    }
+
+    #[test]
+    fn a_cut_travels_and_is_held_against_others() {
+        let (a, b) = (Cut(vec![3, 0, 1 << 40]), Cut(vec![5, 0, 1 << 40]));
+        for cut in [&a, &b] {
+            assert_eq!(Cut::from_bytes(&cut.to_bytes()).as_ref(), Some(cut));
+        }
+        assert_eq!(Cut::from_bytes(&[0x80]), None);
+        assert!(a.is_within(&b) && !b.is_within(&a) && a.is_within(&a));
+        assert_eq!((a.missing_before(&b), b.missing_before(&a)), (2, 0));
     }
 }

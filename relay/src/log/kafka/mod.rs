@@ -21,8 +21,10 @@
 //!   before it, so every relay numbers alike but for events of the same moment ([`cut`]).
 //! - **Retention is the topic's**: a relay that makes the topic gives it its own `max_age`; a sink that lags longer has lost.
 
+mod agreed;
 mod cut;
 mod group;
+mod marks;
 mod merge;
 mod own;
 mod position;
@@ -32,21 +34,24 @@ mod record;
 mod timeline;
 mod topic;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use exporters::kafka::Connection;
 use futures::future::{BoxFuture, FutureExt as _};
 use journal::{AppendError, CursorError, Ledger, Seq, Stats};
 use proto::{Event, StreamId};
 
+use self::agreed::Agreed;
 use self::group::Group;
 use self::own::Own;
 use self::producer::Producer;
 use self::timeline::Timeline;
 use self::topic::Topic;
-use super::{Appended, Lane, Log, Numbering, Supply, View, Want};
+use super::{Agreement, Appended, Lane, Log, Numbering, Supply, View, Want};
 use crate::received::Received;
 
 /// A cursor is a commit at the broker, so it moves at most so often.
@@ -80,6 +85,8 @@ pub struct KafkaLog {
     positions: PathBuf,
     relay: String,
     life: String,
+    agreed: Agreed,
+    secret: [u8; 32],
     /// Ended when the log is closed.
     own: Mutex<Vec<Arc<Own>>>,
 }
@@ -98,9 +105,13 @@ impl KafkaLog {
     ) -> Result<Self, BadLog> {
         let topic = Arc::new(Topic::open(config)?);
         let (_, high) = topic
-            .watermarks()
+            .first_watermarks()
             .map_err(|error| BadLog(error.to_string()))?;
+        let agreed = Agreed::open(&topic)?;
+        let secret = secret(&agreed).map_err(|error| BadLog(error.to_string()))?;
         Ok(KafkaLog {
+            agreed,
+            secret,
             producer: Producer::open(Arc::clone(&topic), relay, received)?,
             timeline: Timeline::start(Arc::clone(&topic), high)?,
             positions: data_dir.join("positions"),
@@ -127,9 +138,9 @@ impl Log for KafkaLog {
 
     fn supply(&self, sink: &str, want: Want) -> Result<Supply, CursorError> {
         if !want.sums {
-            let (topic, sink) = (Arc::clone(&self.topic), sink.to_owned());
+            let (timeline, sink) = (self.timeline.clone(), sink.to_owned());
             return Ok(Supply::Share(Arc::new(move || {
-                Group::join(&topic, &sink, want.options.start)
+                Group::join(&timeline, &sink, want.options.start)
                     .map_err(|error| unusable(&sink, error))
             })));
         }
@@ -180,6 +191,33 @@ impl Log for KafkaLog {
         self.timeline.oldest_ms() / 1000
     }
 
+    fn place(&self) -> String {
+        let partitions = self.topic.partitions();
+        format!("{}, {partitions} partitions", self.topic.whereabouts())
+    }
+
+    fn lane(&self, from: &str) -> usize {
+        usize::try_from(self.topic.partition(from)).unwrap_or(0)
+    }
+
+    fn attempt(&self) -> Result<(), String> {
+        self.topic.attempt()
+    }
+
+    fn silence(&self) -> String {
+        let why = self.producer.trouble();
+        let why = why.unwrap_or_else(|| "the brokers do not say why".to_owned());
+        format!("{}: {why}", self.topic.whereabouts())
+    }
+
+    fn agreement(&self) -> Option<Arc<dyn Agreement>> {
+        Some(Arc::new(self.agreed.clone()))
+    }
+
+    fn secret(&self) -> Option<[u8; 32]> {
+        Some(self.secret)
+    }
+
     fn numbering(&self) -> Numbering {
         Numbering::Shared {
             log: self.topic.id().to_owned(),
@@ -190,6 +228,7 @@ impl Log for KafkaLog {
     fn close(&self) {
         self.producer.close();
         self.timeline.stop();
+        self.agreed.stop();
         for own in self
             .own
             .lock()
@@ -199,6 +238,19 @@ impl Log for KafkaLog {
             own.stop();
         }
     }
+}
+
+/// What only the relays of this log know: the first of them drew it.
+fn secret(agreed: &Agreed) -> io::Result<[u8; 32]> {
+    let mut drawn = [0; 32];
+    getrandom::fill(&mut drawn).map_err(io::Error::other)?;
+    let entry = (
+        Bytes::from_static(b"secret"),
+        Bytes::copy_from_slice(&drawn),
+    );
+    let held = agreed.first(&[entry])?.pop().unwrap_or_default();
+    <[u8; 32]>::try_from(&held[..])
+        .map_err(|_| io::Error::other("what the relays share is none of their secrets"))
 }
 
 fn unusable(sink: &str, error: impl std::fmt::Display) -> CursorError {

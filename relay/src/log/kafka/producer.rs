@@ -13,7 +13,6 @@ use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex as TurnMutex;
 
 use super::BadLog;
@@ -179,7 +178,7 @@ impl Producer {
 
     async fn send(&self, client: &Client, from: &str, records: &[(usize, Event)]) -> Vec<Fate> {
         let turn = self.turn.lock().await;
-        let partition = partition(from, self.topic.partitions());
+        let partition = self.topic.partition(from);
         let mut waiting = Vec::with_capacity(records.len());
         for (_, event) in records {
             waiting.push(self.hand_over(client, from, partition, event).await);
@@ -229,11 +228,15 @@ impl Producer {
         let why = why.unwrap_or_else(|| error.to_string());
         AppendError::Full {
             reason: format!(
-                "topic {} of {} does not take the events: {why}",
-                self.topic.name(),
-                self.topic.brokers()
+                "{} does not take the events: {why}",
+                self.topic.whereabouts()
             ),
         }
+    }
+
+    /// What is wrong with the brokers, if anything.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.client()?.quiet.trouble()
     }
 
     /// An idempotent producer that has lost its thread is of no more use.
@@ -304,6 +307,7 @@ fn connect(topic: &Topic) -> Result<Client, KafkaError> {
         .set("acks", "all")
         .set("message.timeout.ms", DELIVERED_WITHIN)
         .set("linger.ms", "2")
+        .set("reconnect.backoff.max.ms", "2000")
         .set("compression.type", "lz4")
         .set("message.max.bytes", topic.limit().max(1000).to_string())
         .set("queue.buffering.max.messages", "1000000")
@@ -311,29 +315,4 @@ fn connect(topic: &Topic) -> Result<Client, KafkaError> {
     let quiet = Quiet::default();
     let producer = FutureProducer::from_config_and_context(&config, quiet.clone())?;
     Ok(Client { producer, quiet })
-}
-
-/// The same for the same sender as long as the topic has so many partitions.
-fn partition(from: &str, partitions: usize) -> i32 {
-    let hash: [u8; 32] = Sha256::digest(from).into();
-    let (head, _) = hash.split_first_chunk().unwrap_or((&[0; 8], &[]));
-    let place = u64::from_be_bytes(*head) % partitions.max(1) as u64;
-    i32::try_from(place).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sensor_has_one_partition_and_sensors_are_spread() {
-        let mut used = [0; 12];
-        for n in 0..1200 {
-            let name = format!("node-{n}");
-            let at = partition(&name, 12);
-            assert_eq!(at, partition(&name, 12));
-            used[at as usize] += 1;
-        }
-        assert!(used.iter().all(|count| *count > 50), "{used:?}");
-    }
 }

@@ -26,7 +26,7 @@ use super::merge::{Merge, Step};
 use super::quiet::Quiet;
 use super::record::Read;
 use super::topic::Topic;
-use crate::log::{Reader, View};
+use crate::log::{Marked, Marks, Reader, View};
 
 /// A block is put down when it has so many records, bytes, or is so old.
 const BLOCK_RECORDS: usize = 512;
@@ -34,10 +34,12 @@ const BLOCK_BYTES: usize = 64 << 10;
 const BLOCK_AGE: Duration = Duration::from_millis(20);
 /// Bytes of records in memory.
 const WINDOW: usize = 16 << 20;
-/// Blocks whose cuts are known.
+/// Blocks whose cuts are known, and bytes of those cuts: eight a partition and block.
 const BLOCKS: usize = 16_384;
-/// How often the thread looks where retention has come to.
-const LOOK_BACK: Duration = Duration::from_secs(5);
+const CUTS: usize = 4 << 20;
+/// How often it is asked where retention has come to, and whether something is wrong.
+const LOOK_AROUND: Duration = Duration::from_secs(5);
+const STOP_WITHIN: Duration = Duration::from_millis(200);
 /// Clocks of brokers, and the order of what came at one moment, are this exact.
 const BLUR_MS: i64 = 1000;
 /// Places that were looked up last.
@@ -61,6 +63,10 @@ struct Inner {
 
 struct State {
     blocks: VecDeque<Put>,
+    /// How many may be known.
+    most: usize,
+    /// Where retention had come to, lately.
+    low: Cut,
     /// Where the next block begins.
     end: Cut,
     /// Of the blocks in memory.
@@ -87,7 +93,9 @@ impl Timeline {
         let number = from.number();
         let state = State {
             blocks: VecDeque::new(),
+            low: from.clone(),
             end: from,
+            most: (CUTS / (8 * topic.partitions().max(1))).clamp(256, BLOCKS),
             bytes: 0,
             light: 0,
             found: VecDeque::new(),
@@ -101,10 +109,13 @@ impl Timeline {
             stopped: AtomicBool::new(false),
         });
         inner.look_back();
-        let follower = Arc::clone(&inner);
-        std::thread::Builder::new()
-            .name("kafka-timeline".to_owned())
+        let (follower, looker) = (Arc::clone(&inner), Arc::clone(&inner));
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        thread("kafka-timeline")
             .spawn(move || follower.follow(&consumer))
+            .map_err(|e| BadLog(e.to_string()))?;
+        thread("kafka-low")
+            .spawn(move || looker.look_back_again())
             .map_err(|e| BadLog(e.to_string()))?;
         Ok(Timeline { inner })
     }
@@ -114,9 +125,64 @@ impl Timeline {
         self.inner.stopped.store(true, Ordering::Relaxed);
     }
 
+    pub(super) fn topic(&self) -> &Arc<Topic> {
+        &self.inner.topic
+    }
+
+    /// Where a partition begins, as it was seen lately, and ends.
+    pub(super) fn reach(&self, partition: i32) -> (i64, i64) {
+        let state = self.inner.state();
+        let at = |cut: &Cut| {
+            let place = usize::try_from(partition).ok();
+            place
+                .and_then(|place| cut.0.get(place).copied())
+                .unwrap_or(0)
+        };
+        (at(&state.low), at(&state.end))
+    }
+
     /// When the oldest record was kept, in milliseconds since 1970; 0 if there is none.
     pub(super) fn oldest_ms(&self) -> u64 {
         u64::try_from(self.inner.oldest.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+}
+
+impl Timeline {
+    /// The cut where the block begins that a record is in, and the number where it ends; none where blocks are not known.
+    pub(super) fn block_of(&self, seq: Seq) -> Option<(Cut, Seq)> {
+        let state = self.inner.state();
+        if seq.0 >= state.end.number() {
+            return Some((state.end.clone(), seq.next()));
+        }
+        let behind = state.blocks.partition_point(|block| block.first <= seq.0);
+        let block = state.blocks.get(behind.checked_sub(1)?)?;
+        let next = state
+            .blocks
+            .get(behind)
+            .map_or(&state.end, |next| &next.from);
+        Some((block.from.clone(), Seq(next.number())))
+    }
+
+    /// The newest place before which there is nothing of that time (milliseconds) or later. Who asks for a time looks at the
+    /// times of what it gets. Blocks.
+    pub(super) fn since(&self, time: i64) -> Result<Seq, ReadError> {
+        let cut = self.inner.at_time(time.saturating_sub(BLUR_MS))?;
+        let known = self.inner.state().known_before(&cut);
+        Ok(known.unwrap_or_else(|| Seq(cut.number())))
+    }
+
+    /// The newest place before which nothing lies that lies behind `cut`. Blocks.
+    pub(super) fn after(&self, cut: Cut) -> Result<Marked, ReadError> {
+        if let Some(next) = self.inner.state().known_before(&cut) {
+            return Ok(Marked { next, missed: 0 });
+        }
+        let (low, _) = self.inner.topic.watermarks()?;
+        let missed = cut.missing_before(&low);
+        let next = match missed {
+            0 => Seq(self.inner.cut_within(&cut)?.number()),
+            _ => Seq(low.number()),
+        };
+        Ok(Marked { next, missed })
     }
 }
 
@@ -143,10 +209,11 @@ impl View for Timeline {
     }
 
     fn seek_time(&self, unix_ns: u64) -> Result<Seq, ReadError> {
-        let time = i64::try_from(unix_ns / 1_000_000).unwrap_or(i64::MAX);
-        // Who asks for a time looks at the times of what it gets.
-        let cut = self.inner.at_time(time.saturating_sub(BLUR_MS))?;
-        Ok(Seq(cut.number()))
+        self.since(i64::try_from(unix_ns / 1_000_000).unwrap_or(i64::MAX))
+    }
+
+    fn marks(&self) -> Option<Arc<dyn Marks>> {
+        Some(Arc::new(self.clone()))
     }
 }
 
@@ -165,9 +232,8 @@ impl Inner {
                 consumer.context().fine();
                 self.put(records);
             }
-            if looked.elapsed() > LOOK_BACK {
+            if looked.elapsed() > LOOK_AROUND {
                 looked = Instant::now();
-                self.look_back();
                 let trouble = consumer.context().trouble();
                 if let Some(why) = trouble.as_ref().filter(|_| trouble != told) {
                     tracing::warn!(why, "the log is not read at present; feeds get nothing new");
@@ -213,11 +279,24 @@ impl Inner {
         self.committed.send_replace(Seq(next - 1));
     }
 
+    /// The life of the other thread: brokers that take long to answer hold up nobody who reads.
+    fn look_back_again(&self) {
+        let mut looked = Instant::now();
+        while !self.stopped.load(Ordering::Relaxed) {
+            std::thread::sleep(STOP_WITHIN);
+            if looked.elapsed() > LOOK_AROUND {
+                self.look_back();
+                looked = Instant::now();
+            }
+        }
+    }
+
     /// Where retention has come to.
     fn look_back(&self) {
         let Ok((low, high)) = self.topic.watermarks() else {
             return;
         };
+        self.state().low = low.clone();
         let before = self.first.swap(low.number(), Ordering::Relaxed);
         if before == low.number() && self.oldest.load(Ordering::Relaxed) > 0 {
             return;
@@ -246,7 +325,9 @@ impl Inner {
 
     /// The first millisecond at which `number` lies before the cut of the time.
     fn time_of(&self, number: u64) -> Result<i64, ReadError> {
-        let (mut low, mut high) = (0, now_ms() + 1);
+        // Nothing that is kept is older than the oldest that was seen.
+        let oldest = self.oldest.load(Ordering::Relaxed);
+        let (mut low, mut high) = ((oldest - BLUR_MS).max(0), now_ms() + 1);
         while high - low > 1 {
             let middle = low + (high - low) / 2;
             if self.topic.at_time(middle)?.number() < number {
@@ -256,6 +337,21 @@ impl Inner {
             }
         }
         Ok(low)
+    }
+
+    /// The newest cut of a time that lies before this one.
+    fn cut_within(&self, cut: &Cut) -> Result<Cut, ReadError> {
+        let oldest = self.oldest.load(Ordering::Relaxed);
+        let (mut low, mut high) = ((oldest - BLUR_MS).max(0), now_ms() + 1);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if self.topic.at_time(middle)?.is_within(cut) {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        self.at_time(low)
     }
 
     /// A cut at or before a number that lies before all blocks.
@@ -320,6 +416,18 @@ enum Look {
 }
 
 impl State {
+    /// The last place between blocks that lies before a cut; none: it lies before all blocks.
+    fn known_before(&self, cut: &Cut) -> Option<Seq> {
+        if self.end.is_within(cut) {
+            return Some(Seq(self.end.number()));
+        }
+        let behind = self
+            .blocks
+            .partition_point(|block| block.from.is_within(cut));
+        let block = self.blocks.get(behind.checked_sub(1)?)?;
+        Some(Seq(block.first))
+    }
+
     fn trim(&mut self) {
         while self.bytes > WINDOW && self.light + 1 < self.blocks.len() {
             let block = &mut self.blocks[self.light];
@@ -327,7 +435,7 @@ impl State {
             self.bytes -= block.bytes;
             self.light += 1;
         }
-        while self.blocks.len() > BLOCKS
+        while self.blocks.len() > self.most
             && let Some(block) = self.blocks.pop_front()
         {
             if block.entries.is_some() {

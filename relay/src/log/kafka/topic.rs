@@ -10,6 +10,7 @@ use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use sha2::{Digest as _, Sha256};
 
 use super::cut::Cut;
 use super::quiet::Quiet;
@@ -19,6 +20,8 @@ use super::{BadLog, Config};
 const START: Duration = Duration::from_secs(30);
 /// How long they may take later.
 const ASK: Duration = Duration::from_secs(10);
+/// How long they may take to say whether they would take events.
+const ATTEMPT: Duration = Duration::from_secs(3);
 /// The largest record of a topic that is made: the largest event and what stands around it.
 const MAX_RECORD: usize = (1 << 20) + (64 << 10);
 /// What brokers take unless told otherwise (`message.max.bytes`).
@@ -34,6 +37,10 @@ pub(super) struct Topic {
     asking: BaseConsumer<Quiet>,
     partitions: usize,
     limit: usize,
+    /// Copies that have to be in sync for a write to be taken.
+    in_sync: usize,
+    /// Copies of a topic that is made.
+    replication: Option<u32>,
 }
 
 impl Topic {
@@ -64,9 +71,13 @@ impl Topic {
         let made = Made {
             partitions,
             replication,
-            max_age,
+            settings: vec![
+                ("message.timestamp.type", "LogAppendTime".to_owned()),
+                ("retention.ms", max_age.as_millis().to_string()),
+                ("max.message.bytes", MAX_RECORD.to_string()),
+            ],
         };
-        let limit = made.make(&client.config(), &topic)?;
+        let Bounds { limit, in_sync } = made.make(&client.config(), &topic)?;
         let id = format!("kafka {cluster} {topic}");
         let mut topic = Topic {
             name: topic,
@@ -75,6 +86,8 @@ impl Topic {
             asking,
             partitions: 0,
             limit,
+            in_sync,
+            replication,
         };
         topic.partitions = topic.count_partitions()?;
         tracing::info!(
@@ -84,6 +97,16 @@ impl Topic {
             "the log is a Kafka topic"
         );
         Ok(topic)
+    }
+
+    /// Makes a topic of one partition that keeps the last record of every key, where there is none.
+    pub(super) fn make_compacted(&self, name: &str) -> Result<(), BadLog> {
+        let made = Made {
+            partitions: 1,
+            replication: self.replication,
+            settings: vec![("cleanup.policy", "compact".to_owned())],
+        };
+        made.make(&self.config(), name).map(drop)
     }
 
     /// A topic that was just made is known a moment later.
@@ -119,12 +142,49 @@ impl Topic {
         &self.id
     }
 
-    pub(super) fn brokers(&self) -> String {
-        self.client.brokers()
-    }
-
     pub(super) fn partitions(&self) -> usize {
         self.partitions
+    }
+
+    /// Which partition keeps a sender's events: the same one as long as the topic has so many.
+    pub(super) fn partition(&self, from: &str) -> i32 {
+        partition(from, self.partitions)
+    }
+
+    /// The topic and its brokers, for messages.
+    pub(super) fn whereabouts(&self) -> String {
+        format!("topic {} of {}", self.name, self.client.brokers())
+    }
+
+    /// Whether every partition has a leader and as many copies in sync as a write needs. Blocks for [`ATTEMPT`] at most.
+    pub(super) fn attempt(&self) -> Result<(), String> {
+        let metadata = self.asking.fetch_metadata(Some(&self.name), ATTEMPT);
+        let why = |why: &dyn std::fmt::Display| format!("{}: {why}", self.whereabouts());
+        // What went wrong is told to whoever polls.
+        let _ = self.asking.poll(Duration::ZERO);
+        let metadata = metadata.map_err(|error| match self.asking.context().trouble() {
+            Some(trouble) => why(&trouble),
+            None => why(&error),
+        })?;
+        self.asking.context().fine();
+        let partitions = metadata.topics().first().map(|topic| topic.partitions());
+        let partitions = partitions.unwrap_or_default();
+        for partition in partitions {
+            let (id, copies) = (partition.id(), partition.isr().len());
+            if partition.leader() < 0 {
+                return Err(why(&format!("partition {id} has no leader")));
+            }
+            if copies < self.in_sync {
+                return Err(why(&format!(
+                    "partition {id} has {copies} copies in sync, and min.insync.replicas asks for {}",
+                    self.in_sync
+                )));
+            }
+        }
+        match partitions.len() {
+            0 => Err(why(&"the topic is not there")),
+            _ => Ok(()),
+        }
     }
 
     /// What a record may weigh.
@@ -183,6 +243,21 @@ impl Topic {
         Ok((Cut(low), Cut(high)))
     }
 
+    /// The same at start: partitions of a topic that was just made have leaders a moment later, and so have those of a broker
+    /// that has just started. Blocks.
+    pub(super) fn first_watermarks(&self) -> Result<(Cut, Cut), ReadError> {
+        let deadline = Instant::now() + START;
+        loop {
+            match self.watermarks() {
+                Err(error) if Instant::now() < deadline => {
+                    tracing::debug!(%error, "the topic cannot be read yet");
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                found => return found,
+            }
+        }
+    }
+
     /// The first record of that time (milliseconds since 1970) or later in every partition; its end, where there is none.
     /// Blocks.
     pub(super) fn at_time(&self, time: i64) -> Result<Cut, ReadError> {
@@ -216,12 +291,12 @@ impl Topic {
 struct Made {
     partitions: u32,
     replication: Option<u32>,
-    max_age: Duration,
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Made {
-    /// Makes it where there is none; what a record of it may weigh.
-    fn make(&self, config: &ClientConfig, topic: &str) -> Result<usize, BadLog> {
+    /// Makes it where there is none; its bounds.
+    fn make(&self, config: &ClientConfig, topic: &str) -> Result<Bounds, BadLog> {
         let admin = AdminClient::from_config_and_context(config, Quiet::default())
             .map_err(|e| BadLog(e.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -230,22 +305,21 @@ impl Made {
             .map_err(|e| BadLog(e.to_string()))?;
         runtime.block_on(async {
             self.create(&admin, topic).await?;
-            Ok(limit_of(&admin, topic).await)
+            Ok(Bounds::of(&admin, topic).await)
         })
     }
 
     async fn create(&self, admin: &AdminClient<Quiet>, topic: &str) -> Result<(), BadLog> {
-        let age = self.max_age.as_millis().to_string();
-        let record = MAX_RECORD.to_string();
         let partitions = i32::try_from(self.partitions).unwrap_or(i32::MAX);
         let replication = self
             .replication
             .and_then(|n| i32::try_from(n).ok())
             .unwrap_or(-1);
-        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replication))
-            .set("message.timestamp.type", "LogAppendTime")
-            .set("retention.ms", &age)
-            .set("max.message.bytes", &record);
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replication));
+        let new = self
+            .settings
+            .iter()
+            .fold(new, |new, (key, value)| new.set(key, value));
         let options = AdminOptions::new().operation_timeout(Some(START));
         let made = admin.create_topics([&new], &options).await;
         match made.map(|mut made| made.pop()) {
@@ -261,19 +335,56 @@ impl Made {
     }
 }
 
-/// What a record of the topic may weigh: the topic's own bound, or what is usual where it may not be asked.
-async fn limit_of(admin: &AdminClient<Quiet>, topic: &str) -> usize {
-    let options = AdminOptions::new().request_timeout(Some(ASK));
-    let told = admin
-        .describe_configs([&ResourceSpecifier::Topic(topic)], &options)
-        .await;
-    let told = told
-        .ok()
-        .and_then(|mut told| told.pop())
-        .and_then(Result::ok);
-    let limit = told.and_then(|told| {
-        let entry = told.get("max.message.bytes")?;
-        entry.value.as_ref()?.parse().ok()
-    });
-    limit.unwrap_or(USUAL_LIMIT)
+/// What the topic says of itself, or what is usual where it may not be asked.
+struct Bounds {
+    /// What a record may weigh.
+    limit: usize,
+    /// Copies that have to be in sync.
+    in_sync: usize,
+}
+
+impl Bounds {
+    async fn of(admin: &AdminClient<Quiet>, topic: &str) -> Bounds {
+        let options = AdminOptions::new().request_timeout(Some(ASK));
+        let told = admin
+            .describe_configs([&ResourceSpecifier::Topic(topic)], &options)
+            .await;
+        let told = told
+            .ok()
+            .and_then(|mut told| told.pop())
+            .and_then(Result::ok);
+        let number = |name: &str| {
+            let value = told.as_ref()?.get(name)?.value.as_ref()?;
+            value.parse().ok()
+        };
+        Bounds {
+            limit: number("max.message.bytes").unwrap_or(USUAL_LIMIT),
+            in_sync: number("min.insync.replicas").unwrap_or(1),
+        }
+    }
+}
+
+/// The same for the same sender as long as the topic has so many partitions.
+fn partition(from: &str, partitions: usize) -> i32 {
+    let hash: [u8; 32] = Sha256::digest(from).into();
+    let (head, _) = hash.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    let place = u64::from_be_bytes(*head) % partitions.max(1) as u64;
+    i32::try_from(place).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sensor_has_one_partition_and_sensors_are_spread() {
+        let mut used = [0; 12];
+        for n in 0..1200 {
+            let name = format!("node-{n}");
+            let at = partition(&name, 12);
+            assert_eq!(at, partition(&name, 12));
+            used[at as usize] += 1;
+        }
+        assert!(used.iter().all(|count| *count > 50), "{used:?}");
+    }
 }

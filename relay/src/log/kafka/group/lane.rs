@@ -1,19 +1,24 @@
 //! A partition as a sink's lane: a view of what there is, and a cursor whose moves are commits.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
 use journal::{Account, Block, CursorError, CursorStats, ReadError, Seq};
 use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 
 use super::queue::Queue;
 use super::{ASK, Member, RHYTHM, Topic};
+use crate::log::kafka::timeline::Timeline;
 use crate::log::kafka::unusable;
 use crate::log::{Cursor, Reader, View};
+
+/// How long a commit waits for the group to have divided its partitions; less than a lane has that is to hand over.
+const DIVIDING: Duration = Duration::from_millis(1500);
 
 /// One partition that is this relay's: what there is, and how far it was delivered.
 pub(super) struct Partition {
@@ -21,8 +26,8 @@ pub(super) struct Partition {
     member: Weak<Member>,
     queue: Arc<Queue>,
     partition: i32,
-    low: AtomicI64,
-    high: AtomicI64,
+    /// Knows where the partition begins and ends.
+    timeline: Timeline,
     books: Mutex<Books>,
     nothing: watch::Sender<Seq>,
 }
@@ -34,32 +39,24 @@ struct Books {
 
 impl Partition {
     pub(super) fn new(
-        topic: &Arc<Topic>,
+        timeline: &Timeline,
         member: &Arc<Member>,
         queue: Arc<Queue>,
         partition: i32,
         place: i64,
     ) -> Partition {
-        let (low, high) = topic.bounds(partition).unwrap_or((place, place));
         Partition {
-            topic: Arc::clone(topic),
+            topic: Arc::clone(timeline.topic()),
             member: Arc::downgrade(member),
             queue,
             partition,
-            low: AtomicI64::new(low),
-            high: AtomicI64::new(high.max(place)),
+            timeline: timeline.clone(),
             books: Mutex::new(Books {
                 position: number(place),
                 account: Account::default(),
             }),
             nothing: watch::Sender::new(Seq(0)),
         }
-    }
-
-    /// Where the partition begins and ends now.
-    pub(super) fn reaches(&self, low: i64, high: i64) {
-        self.low.store(low, Ordering::Relaxed);
-        self.high.fetch_max(high, Ordering::Relaxed);
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -82,12 +79,48 @@ impl Partition {
                 };
                 let mut list = TopicPartitionList::new();
                 list.add_partition_offset(topic.name(), partition, Offset::Offset(offset(to)))
-                    .and_then(|()| member.commit(&list, CommitMode::Sync))
-                    .map_err(|error| error.to_string())
+                    .and_then(|()| commit(&member, &list))
+                    .map_err(|error| reason(&error))
             });
             let written = written.await.map_err(|_| CursorError::Closed)?;
             written.map_err(|error| unusable(&name, error))
         }
+    }
+}
+
+/// While the group divides its partitions anew nothing is committed for a moment, and that is no trouble.
+fn commit(member: &Member, list: &TopicPartitionList) -> KafkaResult<()> {
+    let began = Instant::now();
+    loop {
+        match member.commit(list, CommitMode::Sync) {
+            Err(error) if is_passing(&error) && began.elapsed() < DIVIDING => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            done => return done,
+        }
+    }
+}
+
+fn is_passing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::RebalanceInProgress
+                | RDKafkaErrorCode::NotCoordinator
+                | RDKafkaErrorCode::CoordinatorNotAvailable
+                | RDKafkaErrorCode::CoordinatorLoadInProgress
+        )
+    )
+}
+
+fn reason(error: &KafkaError) -> String {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::IllegalGeneration) => {
+            "this relay was not heard for too long and its share went to the others, which send again what it did not commit"
+                .to_owned()
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -102,7 +135,7 @@ fn offset(number: u64) -> i64 {
 
 impl View for Partition {
     fn first(&self) -> Seq {
-        Seq(number(self.low.load(Ordering::Relaxed)))
+        Seq(number(self.timeline.reach(self.partition).0))
     }
 
     /// What was read: the end is not known here before it comes.
@@ -247,7 +280,6 @@ impl Cursor for Partition {
             let mut books = self.books();
             books.position = to.0;
             books.account += account;
-            self.high.fetch_max(offset(to.0), Ordering::Relaxed);
         }
         self.commit(to.0).boxed()
     }
@@ -261,7 +293,7 @@ impl Cursor for Partition {
 
     fn stats(&self) -> CursorStats {
         let books = self.books();
-        let end = number(self.high.load(Ordering::Relaxed)).max(books.position);
+        let end = number(self.timeline.reach(self.partition).1).max(books.position);
         let pending = end - books.position;
         CursorStats {
             name: self.name(),

@@ -12,8 +12,8 @@ mod lane;
 mod queue;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ use self::changes::Context;
 use self::lane::Partition;
 use self::queue::Queue;
 use super::record::Read;
+use super::timeline::Timeline;
 use super::topic::Topic;
 use super::{BadLog, RHYTHM};
 use crate::log::{Lane, Share, Turn};
@@ -34,8 +35,8 @@ use crate::log::{Lane, Share, Turn};
 const SESSION: &str = "10000";
 /// Between two looks of the thread.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often the ends of the partitions are asked for.
-const LOOK_AHEAD: Duration = Duration::from_secs(5);
+/// How often the thread looks whether something is wrong.
+const LOOK_AROUND: Duration = Duration::from_secs(5);
 /// How long the broker may take to say how far a group has come.
 const ASK: Duration = Duration::from_secs(10);
 
@@ -49,7 +50,8 @@ pub(super) struct Group {
 
 impl Group {
     /// Joins the group of a sink.
-    pub(super) fn join(topic: &Arc<Topic>, sink: &str, start: Start) -> Result<Share, BadLog> {
+    pub(super) fn join(timeline: &Timeline, sink: &str, start: Start) -> Result<Share, BadLog> {
+        let topic = timeline.topic();
         let bad = |error: &dyn std::fmt::Display| BadLog(error.to_string());
         let mut config = topic.reading(&format!("{}.{sink}", topic.name()));
         config
@@ -63,10 +65,9 @@ impl Group {
         member.subscribe(&[topic.name()]).map_err(|e| bad(&e))?;
         let stop = Arc::new(AtomicBool::new(false));
         let life = Life {
-            topic: Arc::clone(topic),
+            timeline: timeline.clone(),
             queues: queues(&member, topic),
             member,
-            lanes: BTreeMap::new(),
             stop: Arc::clone(&stop),
         };
         let thread = std::thread::Builder::new()
@@ -102,11 +103,10 @@ fn queues(member: &Arc<Member>, topic: &Topic) -> BTreeMap<i32, Arc<Queue>> {
 
 /// The thread of a membership.
 struct Life {
-    topic: Arc<Topic>,
+    timeline: Timeline,
     // Before the member, which they must not outlive.
     queues: BTreeMap<i32, Arc<Queue>>,
     member: Arc<Member>,
-    lanes: BTreeMap<i32, Weak<Partition>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -121,15 +121,13 @@ impl Life {
                 None => {}
             }
             self.open_lanes();
-            if looked.elapsed() > LOOK_AHEAD {
+            if looked.elapsed() > LOOK_AROUND {
                 looked = Instant::now();
-                self.look_ahead();
                 self.tell(&mut told);
             }
         }
         // Lanes have ended by now; dropping the member leaves the group.
         self.queues.clear();
-        self.lanes.clear();
     }
 
     /// A record that came before its partition had a way of its own.
@@ -145,20 +143,19 @@ impl Life {
         for (partition, place) in given {
             let queue = match self.queues.get(&partition) {
                 Some(queue) => Arc::clone(queue),
-                None => match Queue::split(&self.member, self.topic.name(), partition) {
+                None => match Queue::split(&self.member, self.timeline.topic().name(), partition) {
                     Some(queue) => Arc::clone(self.queues.entry(partition).or_insert(queue)),
                     None => continue,
                 },
             };
             queue.begin(place);
             let lane = Arc::new(Partition::new(
-                &self.topic,
+                &self.timeline,
                 &self.member,
                 queue,
                 partition,
                 place,
             ));
-            self.lanes.insert(partition, Arc::downgrade(&lane));
             self.member.context().tell(Turn::Given(
                 partition,
                 Lane {
@@ -168,16 +165,6 @@ impl Life {
                     shared: false,
                 },
             ));
-        }
-    }
-
-    /// How much there is still to deliver.
-    fn look_ahead(&mut self) {
-        self.lanes.retain(|_, lane| lane.strong_count() > 0);
-        for (partition, lane) in &self.lanes {
-            if let (Some(lane), Ok((low, high))) = (lane.upgrade(), self.topic.bounds(*partition)) {
-                lane.reaches(low, high);
-            }
         }
     }
 
