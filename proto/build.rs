@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "policies.proto",
         "operate.proto",
         "enrolment.proto",
+        "downlink.proto",
     ];
     for file in files {
         println!("cargo:rerun-if-changed=proto/{file}");

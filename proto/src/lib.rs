@@ -112,10 +112,15 @@ mod cresset {
             tonic::include_proto!("cresset.enrolment.v1");
         }
     }
+    pub mod downlink {
+        pub mod v1 {
+            tonic::include_proto!("cresset.downlink.v1");
+        }
+    }
 }
 pub use cresset::{
-    enrolment::v1 as enrolment, link::v1 as link, operate::v1 as operate, policies::v1 as policies,
-    query::v1 as query, rules::v1 as rules, sinks::v1 as sinks,
+    downlink::v1 as downlink, enrolment::v1 as enrolment, link::v1 as link, operate::v1 as operate,
+    policies::v1 as policies, query::v1 as query, rules::v1 as rules, sinks::v1 as sinks,
 };
 
 /// The descriptors of all packages, for gRPC reflection.

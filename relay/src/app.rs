@@ -178,7 +178,11 @@ impl App {
         let owners = trust::owners(&config, &log)?;
         let registry = metrics::registry()?;
         let bound = Bindings::take(&config.relay.listen).await?;
-        let policies = policies::build(policies_config(&config), &registry)?;
+        let upper = policies::Upper::default();
+        let policies = policies::build(policies_config(&config, &upper), &registry)?;
+        upper
+            .follow(&policies.handle())
+            .map_err(fanout::BuildError::Sink)?;
         let origin = Origin {
             cluster: config.cluster.clone(),
             host: host_name(),
@@ -237,6 +241,7 @@ impl App {
             reload::Parts {
                 fanout: fanout.clone(),
                 policies: policies.handle(),
+                upper,
                 sources: sources.handle(),
                 trust: trust.clone(),
                 log: Arc::clone(log.log()),
@@ -258,6 +263,11 @@ impl App {
             operate,
             policies: policies.handle(),
             rollout: rollout.handle(),
+            downlink: policies::Downlink::new(
+                policies.current(),
+                rollout.offered(),
+                ingest.draining(),
+            ),
             kubearmor: config.policies.policy_service,
         };
         let mut services = services(&log, &tail, &ingest, &parts, serving_all).await?;

@@ -11,9 +11,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 use proto::EventId;
-use proto::query::WatchRequest;
 use proto::query::query_client::QueryClient;
 use proto::query::watch_reply::Is;
+use proto::query::{PoliciesStatus, StatusRequest, WatchRequest};
 use support::{Relay, SOON, STREAM, channel, settings};
 use tokio::time::timeout;
 
@@ -107,4 +107,136 @@ async fn an_upstream_relay_that_is_away_gets_everything_when_it_comes_back() {
     assert_eq!(kept.len(), 100);
     cluster.stop().await;
     upstream.stop().await;
+}
+
+/// A policy that blocks a program in the namespace `shop`.
+fn policy(name: &str, path: &str) -> String {
+    format!(
+        "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  selector: {{matchLabels: {{app: web}}}}\n  process: {{matchPaths: [{{path: {path}}}]}}\n  action: Block\n"
+    )
+}
+
+fn with_folder(mut config: relay::Config, policies: &Path) -> relay::Config {
+    config.policies.sources = vec![relay::PolicySource {
+        kind: relay::PolicySourceKind::Folder,
+        path: policies.to_owned(),
+        branch: None,
+    }];
+    config
+}
+
+/// A relay below that takes up the policies of the one at `link`.
+async fn below(folder: &Path, link: std::net::SocketAddr, policies: &Path) -> Relay {
+    let sink = format!(
+        "sinks: {{up: {{type: relay, url: \"http://{link}\", name: eu, policies: true}}}}\n"
+    );
+    Relay::with(with_folder(settings(folder, &sink), policies)).await
+}
+
+async fn policies(relay: &Relay) -> PoliciesStatus {
+    let mut client = QueryClient::new(channel(relay.at.feed).await);
+    let status = client.status(StatusRequest {}).await.expect("a status");
+    status.into_inner().policies.expect("policies")
+}
+
+async fn policies_when(
+    relay: &Relay,
+    what: &str,
+    fits: impl Fn(&PoliciesStatus) -> bool,
+) -> PoliciesStatus {
+    let deadline = std::time::Instant::now() + SOON;
+    loop {
+        let now = policies(relay).await;
+        if fits(&now) {
+            return now;
+        }
+        assert!(std::time::Instant::now() < deadline, "{what}: {now:#?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+fn names(status: &PoliciesStatus) -> Vec<&str> {
+    status
+        .policies
+        .iter()
+        .map(|policy| policy.name.as_str())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_flow_down_to_the_sensors_below_and_outlive_a_broken_link() {
+    let folders = [(); 4].map(|()| tempfile::tempdir().expect("a folder"));
+    let [up, down, ups, downs] = folders.each_ref().map(tempfile::TempDir::path);
+    std::fs::write(ups.join("curl.yaml"), policy("curl", "/bin/curl")).expect("written");
+    std::fs::write(downs.join("own.yaml"), policy("own", "/bin/own")).expect("written");
+    let upper = Relay::with(with_folder(settings(up, ""), ups)).await;
+    let link = upper.at.link;
+    let lower = below(down, link, downs).await;
+    let both = policies_when(&lower, "both", |now| names(now) == ["curl", "own"]).await;
+    let from = |name: &str| {
+        let found = both.policies.iter().find(|policy| policy.name == name);
+        found.expect("a policy").file.clone()
+    };
+    assert_eq!(
+        from("curl"),
+        format!("relay up: {}", ups.join("curl.yaml").display())
+    );
+    assert_eq!(from("own"), downs.join("own.yaml").display().to_string());
+    assert!(both.current && both.source.contains("relay up"), "{both:?}");
+
+    // A sensor below gets both in one set.
+    let (mut sensor, _) = lower.welcomed("node-a").await;
+    sensor.batch(1, 1).await;
+    assert_eq!(sensor.ack().await.up_to, 1);
+    while !sensor.skipped.iter().any(|part| part.commit) {
+        sensor.batch(2, 1).await;
+        sensor.ack().await;
+    }
+    let blobs: usize = sensor.skipped.iter().map(|part| part.blobs.len()).sum();
+    assert_eq!(blobs, 2);
+    drop(sensor);
+
+    // An edit above is in force below; a policy that both have is told, and the last good set stays.
+    std::fs::write(ups.join("wget.yaml"), policy("wget", "/bin/wget")).expect("written");
+    policies_when(&lower, "an edit", |now| {
+        names(now) == ["curl", "own", "wget"]
+    })
+    .await;
+    std::fs::write(downs.join("twice.yaml"), policy("wget", "/bin/other")).expect("written");
+    let twice = policies_when(&lower, "a conflict", |now| !now.current).await;
+    assert_eq!(names(&twice), ["curl", "own", "wget"]);
+    let told = twice
+        .problems
+        .iter()
+        .find(|problem| !problem.warning)
+        .expect("an error");
+    assert!(told.file.starts_with("relay up: "), "{told:?}");
+    assert!(told.message.contains("twice.yaml too"), "{told:?}");
+    std::fs::remove_file(downs.join("twice.yaml")).expect("removed");
+    policies_when(&lower, "mended", |now| now.current).await;
+
+    // The link breaks: what was heard stays, also in the next life, and it is told.
+    upper.stop().await;
+    let away = |now: &PoliciesStatus| {
+        let problems = now.problems.iter();
+        problems
+            .filter(|problem| problem.warning)
+            .any(|problem| problem.message.contains("not heard"))
+    };
+    let alone = policies_when(&lower, "told", away).await;
+    assert_eq!(names(&alone), ["curl", "own", "wget"]);
+    lower.stop().await;
+    let lower = below(down, link, downs).await;
+    let alone = policies_when(&lower, "told again", away).await;
+    assert_eq!(names(&alone), ["curl", "own", "wget"]);
+
+    // It comes back with one less.
+    std::fs::remove_file(ups.join("curl.yaml")).expect("removed");
+    let mut config = with_folder(settings(up, ""), ups);
+    config.relay.listen.link = relay::Listen::loopback(link.port());
+    let upper = Relay::with(config).await;
+    let back = policies_when(&lower, "back", |now| names(now) == ["own", "wget"]).await;
+    assert!(back.problems.is_empty(), "{back:?}");
+    lower.stop().await;
+    upper.stop().await;
 }

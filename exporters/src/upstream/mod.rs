@@ -7,9 +7,10 @@
 //!   has, whichever way it came, and an event counts once however often it is sent.
 //! - **Events keep their bytes**, the cluster's name among them.
 //! - An event is done when the upstream relay has it on disk: the link's `Ack`.
-//!
-//! Policies do not flow down this way yet: rules that the upstream relay offers are not taken up.
+//! - **Policies flow down** with `policies: true`: the upstream relay's are one more source of this relay's, which hands them to
+//!   its sensors ([`Policies`]). Rules that the session offers are for sensors and are not taken up.
 
+mod policies;
 mod session;
 
 use std::sync::Arc;
@@ -28,7 +29,9 @@ use crate::http::{Proxy, endpoint};
 use crate::tls::ClientTls;
 use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable};
 
-use session::{Failure, Session};
+pub use policies::{Policies, Texts};
+
+use session::{Failure, Session, told};
 
 config! {
     /// Settings of a `relay` sink.
@@ -41,6 +44,9 @@ config! {
         pub tls: ClientTls,
         /// A proxy in between.
         pub proxy: Proxy,
+        /// Take up its policies, too, as one more source of this relay's. Default: false.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        pub policies: bool,
         /// For a batch to be on the upstream relay's disk. Default: 30s.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub timeout: Option<Span>,
@@ -92,6 +98,28 @@ fn address(text: &str) -> Result<Url, String> {
     }
 }
 
+/// The way to the upstream relay; nothing is connected yet.
+fn way(name: &str, config: &Config) -> Result<(Dial, Channel), BuildError> {
+    let bad = |why: String| BuildError::new(name, why);
+    let url = address(&config.url).map_err(bad)?;
+    let encrypted = url.scheme() == "https";
+    if encrypted {
+        config
+            .tls
+            .client_config(&["h2"])
+            .map_err(|e| bad(e.to_string()))?;
+    }
+    let dial = Dial {
+        host: url.host_str().unwrap_or_default().to_owned(),
+        port: url.port_or_known_default().unwrap_or(9481),
+        tls: encrypted.then(|| config.tls.clone()),
+        protocols: &["h2"],
+        proxy: config.proxy.clone(),
+    };
+    let channel = dial.clone().channel(&url).map_err(bad)?;
+    Ok((dial, channel))
+}
+
 /// The sink.
 pub struct Upstream {
     dial: Dial,
@@ -107,24 +135,9 @@ impl Upstream {
     /// # Errors
     /// A file that the settings name cannot be used.
     pub fn build(name: &str, config: &Config, _context: &Context) -> Result<Self, BuildError> {
-        let bad = |why: String| BuildError::new(name, why);
-        let url = address(&config.url).map_err(bad)?;
-        let encrypted = url.scheme() == "https";
-        if encrypted {
-            config
-                .tls
-                .client_config(&["h2"])
-                .map_err(|e| bad(e.to_string()))?;
-        }
-        let dial = Dial {
-            host: url.host_str().unwrap_or_default().to_owned(),
-            port: url.port_or_known_default().unwrap_or(9481),
-            tls: encrypted.then(|| config.tls.clone()),
-            protocols: &["h2"],
-            proxy: config.proxy.clone(),
-        };
+        let (dial, channel) = way(name, config)?;
         Ok(Upstream {
-            channel: dial.clone().channel(&url).map_err(bad)?,
+            channel,
             dial,
             name: config.name.clone(),
             timeout: config.timeout(),

@@ -45,7 +45,7 @@ pub(super) enum Failure {
     Paused(String, Duration),
 }
 
-fn told(status: &Status) -> String {
+pub(super) fn told(status: &Status) -> String {
     let advice = match status.code() {
         Code::AlreadyExists => "; give each relay another name in its relay sink",
         Code::PermissionDenied | Code::Unauthenticated => {

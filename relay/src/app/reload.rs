@@ -42,6 +42,7 @@ pub struct Source {
 pub(super) struct Parts {
     pub(super) fanout: Fanout,
     pub(super) policies: policies::Handle,
+    pub(super) upper: policies::Upper,
     pub(super) sources: sources::Handle,
     pub(super) trust: Trust,
     pub(super) log: Arc<dyn Log>,
@@ -243,6 +244,7 @@ impl Reloader {
         }
         if (&old.policies.sources, &old.policies.default_posture)
             != (&new.policies.sources, &new.policies.default_posture)
+            || policies::differ(&sinks_of(old), &sinks_of(&new))
         {
             self.replace_policies(&new).await;
             outcome.changed("policies", "changed");
@@ -259,11 +261,15 @@ impl Reloader {
     async fn replace_policies(&self, new: &Config) {
         let policies::Config {
             sources, postures, ..
-        } = policies_config(new);
+        } = policies_config(new, &self.parts.upper);
         let handle = self.parts.policies.clone();
         let replaced = tokio::task::spawn_blocking(move || handle.replace(sources, postures));
         if let Err(error) = replaced.await {
             tracing::error!(%error, "reading the policies was cut off");
+        }
+        if let Err(error) = self.parts.upper.follow(&self.parts.policies) {
+            // The sink was made of the same settings a moment ago.
+            tracing::error!(%error, "policies of an upstream relay are not taken up");
         }
     }
 

@@ -86,6 +86,8 @@ pub(super) struct Serving {
     pub(super) audit: Audit,
     pub(super) policies: policies::Handle,
     pub(super) rollout: rollout::Handle,
+    /// For relays below.
+    pub(super) downlink: policies::Downlink,
     /// KubeArmor's services for policies, too.
     pub(super) kubearmor: bool,
 }
@@ -121,7 +123,7 @@ pub(super) async fn services(
     }
     Ok(Services {
         feed,
-        link: Routes::new(ingest.service()),
+        link: Routes::new(ingest.service()).add_service(serving.downlink.into_server()),
         admin: Routes::new(admin.into_server())
             .add_service(serving.sinks.into_server())
             .add_service(serving.operate.into_server())

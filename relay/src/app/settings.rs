@@ -85,10 +85,12 @@ fn tell_opened(opened: &Opened) {
 }
 
 /// Where policies come from, and what holds where no rule does.
-pub(super) fn policies_config(config: &Config) -> policies::Config {
+/// `upper` makes sources of the relays above.
+pub(super) fn policies_config(config: &Config, upper: &policies::Upper) -> policies::Config {
     let posture = &config.policies.default_posture;
+    let own = config.policies.sources.iter().map(policy_source);
     policies::Config {
-        sources: config.policies.sources.iter().map(policy_source).collect(),
+        sources: own.chain(upper.sources(&sinks_of(config))).collect(),
         postures: rules::Postures {
             file: wire_posture(posture.file).into(),
             network: wire_posture(posture.network).into(),

@@ -113,6 +113,11 @@ struct Shared {
 }
 
 impl Ingest {
+    /// Becomes true when the relay drains.
+    pub(crate) fn draining(&self) -> watch::Receiver<bool> {
+        self.shared.draining.subscribe()
+    }
+
     /// Puts the door in place. Nothing listens yet.
     pub fn new(config: Config, log: Store, distributor: Distributor, accounts: Accounts) -> Self {
         Self::traced(config, log, distributor, accounts, Traces::default())

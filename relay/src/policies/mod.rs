@@ -13,6 +13,7 @@
 
 mod applied;
 mod change;
+mod downlink;
 mod folder;
 mod git;
 mod kubearmor;
@@ -21,6 +22,7 @@ mod reader;
 mod saved;
 mod service;
 mod source;
+mod upper;
 
 use crate::metrics::Registry;
 use std::collections::BTreeMap;
@@ -40,10 +42,12 @@ use pause::Pause;
 use source::{Good, Source};
 
 pub(crate) use applied::replace;
+pub(crate) use downlink::Downlink;
 pub(crate) use kubearmor::KubeArmor;
 pub use kubearmor::{ContainerPolicies, Workloads};
 pub use service::PoliciesService;
 pub use source::{Offer, SourceConfig};
+pub(crate) use upper::{Upper, differ};
 
 /// What the source of applied policies is called.
 const APPLIED: &str = "applied";

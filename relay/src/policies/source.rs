@@ -9,10 +9,10 @@
 //! not hold back the others.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use policy::{Loader, Policy};
-use yaml::Problem;
+use yaml::{Problem, Severity};
 
 use super::folder::{Folder, Reading, Text};
 use super::git::Git;
@@ -33,9 +33,17 @@ pub enum SourceConfig {
     Offered(String, Offer),
 }
 
-/// The seam for sources that are no files here, such as custom resources of Kubernetes: their texts, replaced whole.
+/// The seam for sources that are no files here, such as an upstream relay or custom resources of Kubernetes: their texts,
+/// replaced whole. Until they come for the first time the last good ones of an earlier life are in force.
 #[derive(Clone, Debug, Default)]
-pub struct Offer(Arc<Mutex<Vec<(String, String)>>>);
+pub struct Offer(Arc<Mutex<Offered>>);
+
+#[derive(Debug, Default)]
+struct Offered {
+    /// None: not heard of yet.
+    texts: Option<Vec<Text>>,
+    trouble: Option<String>,
+}
 
 impl PartialEq for Offer {
     fn eq(&self, other: &Offer) -> bool {
@@ -48,16 +56,35 @@ impl Eq for Offer {}
 impl Offer {
     /// Names and texts of all its policies, from now on. The set is read again after [`Handle::reread`](super::Handle::reread).
     pub fn replace(&self, texts: Vec<(String, String)>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = texts;
+        let texts = texts.into_iter().map(|(file, text)| Text { file, text });
+        *self.lock() = Offered {
+            texts: Some(texts.collect()),
+            trouble: None,
+        };
     }
 
-    fn read(&self, reading: &mut Reading) {
-        let texts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = |(file, text): &(String, String)| Text {
-            file: file.clone(),
-            text: text.clone(),
-        };
-        reading.texts.extend(texts.iter().map(text));
+    /// Nothing new is heard of it; what was heard last stays. False: that is known already.
+    pub fn trouble(&self, why: String) -> bool {
+        let before = self.lock().trouble.replace(why);
+        before != self.lock().trouble
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Offered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, name: &str, reading: &mut Reading) {
+        let offered = self.lock();
+        match &offered.texts {
+            Some(texts) => reading.texts.clone_from(texts),
+            None => reading.missing = true,
+        }
+        reading
+            .problems
+            .extend(offered.trouble.as_ref().map(|why| Problem {
+                severity: Severity::Warning,
+                ..Problem::whole_file(name, why.clone())
+            }));
     }
 }
 
@@ -101,7 +128,7 @@ impl Source {
         match self {
             Source::Folder(folder) => folder.read(&mut reading),
             Source::Git(git) => git.read(&mut reading),
-            Source::Offered(_, offer) => offer.read(&mut reading),
+            Source::Offered(name, offer) => offer.read(name, &mut reading),
         }
         reading
     }
