@@ -1,7 +1,7 @@
 //! Where events go: one trait, one module a destination.
 //!
 //! ```text
-//! journal ─▶ fan-out (a task a sink) ─ filter, batch ─▶ Sink::send(batch) ─▶ Done | Retry | Reject, one an event
+//! journal ─▶ fan-out (a task a sink) ─ filter, batch ─▶ Sink::send(batch) ─▶ Done | Retry | Refuse | Reject, one an event
 //!                 ▲                                              │           or Unavailable for the whole sink
 //!                 └──── cursor, back-off, dead letters ◀─────────┘
 //! ```

@@ -257,6 +257,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn odd_texts_arrive_as_they_are_and_an_empty_batch_writes_nothing() {
+        let (sink, reader) = pipe(Format::Json);
+        let none = sink.send(batch_of(Vec::<feeder::Alert>::new())).await;
+        assert_eq!(none, Ok(vec![]));
+        let texts = [
+            "\u{1}\u{7f}\u{1b}[31m",
+            "a\0b",
+            "\"\\|=]}{\t'",
+            "one\r\ntwo",
+            "dotted.key=\u{feff}\u{202e}火",
+        ];
+        let sent = sink.send(batch_of(texts.map(alert_named))).await;
+        assert_eq!(sent, Ok(vec![Outcome::Done; texts.len()]));
+        sink.flush().await.unwrap();
+        drop(sink);
+        let lines = BufReader::new(reader).lines().map(Result::unwrap);
+        let pods: Vec<String> = lines
+            .map(|line| serde_json::from_str::<serde_json::Value>(&line).unwrap())
+            .map(|event| event["PodName"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(pods, texts);
+    }
+
+    #[tokio::test]
     async fn a_closed_pipe_is_a_sink_that_is_away() {
         let (sink, reader) = pipe(Format::Json);
         drop(reader);

@@ -232,3 +232,39 @@ async fn loki_gets_a_bounded_number_of_streams() {
     assert_eq!(letters(&outcomes.unwrap()), "ddddd");
     assert_eq!(*streams.lock().unwrap(), ["a", "b", "other"]);
 }
+
+#[tokio::test]
+async fn who_tries_a_sink_does_not_wait_for_its_rate() {
+    let server = FakeHttp::start(|_| Answer::saying(200, "ok")).await;
+    let sink = sink(&format!(
+        "{{type: webhook, shape: slack, url: '{}', rate: {{messages: 1, per: 1h}}}}",
+        server.url()
+    ));
+    for n in 1..=3 {
+        let (tried, why) = events::steps(&*sink, alert(n, "marked")).await;
+        assert_eq!(tried, ["+resolve", "+connect", "+write"], "{why}");
+    }
+}
+
+#[tokio::test]
+async fn one_that_refuses_every_message_is_not_asked_a_thousand_times() {
+    let asked = Arc::new(Mutex::new(0));
+    let here = Arc::clone(&asked);
+    let server = FakeHttp::start(move |_| {
+        *here.lock().unwrap() += 1;
+        Answer::saying(400, "no_service")
+    })
+    .await;
+    let sink = sink(&format!(
+        "{{type: webhook, shape: alertmanager, url: '{}'}}",
+        server.url()
+    ));
+    let outcomes = sink
+        .send(batch((1..=1000).map(|n| alert(n, &format!("pod-{n}")))))
+        .await
+        .unwrap();
+    assert_eq!(*asked.lock().unwrap(), 8);
+    let letters = letters(&outcomes);
+    assert_eq!(letters.matches('x').count(), 8, "{letters}");
+    assert_eq!(letters.matches('r').count(), 992, "{letters}");
+}

@@ -3,7 +3,7 @@
 //! ```text
 //! send(batch) ─▶ record: topic, key, headers, value ─▶ lane: one producer, one batch at a time ─▶ brokers
 //!      ▲                                                  │ a delivery report for every record
-//!      └── Done · Retry · Reject ◀── verdict ◀────────────┘
+//!      └── Done · Retry · Refuse ◀── verdict ◀────────────┘
 //! ```
 //!
 //! | part of a record | what it is |
@@ -19,7 +19,7 @@
 //! - **Order** is kept for every key. One batch is on its way at a time, and what fails of it, fails from some record of the
 //!   partition on, because a producer that has given up is never used again. (One exception: see the next point.)
 //! - **Too large** is what a broker says of all records of a request together. They are sent again one by one before any is
-//!   rejected, and the next requests are made smaller.
+//!   refused, and the next requests are made smaller.
 //! - **A topic that does not exist** or may not be written holds its events back, with the reason in the status; nothing is
 //!   rejected, and everything goes on once it is there.
 //! - **Keys find the same partitions** as those of the Java client (`murmur2`).

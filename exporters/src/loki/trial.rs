@@ -45,8 +45,8 @@ async fn let_in(loki: &Loki, labels: Url) -> Result<((), String), String> {
     let answer = loki.http.send(Request::get(labels)).await;
     let answer = answer.map_err(|away| away.reason)?;
     match answer.status.as_u16() {
-        // Who may only write is told so, and who is nobody is refused when writing.
-        403 | 404 => Ok(((), "it answers; this sink may not read there".to_owned())),
+        // Who may only write is told so, and what stands before Loki may only know how to push.
+        403..=405 | 501 => Ok(((), "it answers; this sink may not read there".to_owned())),
         _ => match answer.judge().map_err(|away| away.reason)? {
             Judged::Taken(_) => Ok(((), "it lets us in".to_owned())),
             Judged::Refused(why) => Err(why),
@@ -59,7 +59,7 @@ async fn found(loki: &Loki, range: Url, event: &Encoded) -> Result<((), String),
     for _ in 0..LOOKS {
         let answer = loki.http.send(Request::get(url.clone())).await;
         let answer = answer.map_err(|away| away.reason)?;
-        if matches!(answer.status.as_u16(), 401 | 403 | 404) {
+        if matches!(answer.status.as_u16(), 401 | 403..=405 | 501) {
             return Ok(((), "this sink may write and not read".to_owned()));
         }
         let told: Value = match answer.judge().map_err(|away| away.reason)? {

@@ -21,6 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
+use opentelemetry_proto::tonic::logs::v1::ResourceLogs;
 use prost::Message as _;
 use proto::FieldSet;
 use reqwest::Url;
@@ -267,9 +268,23 @@ impl Sink for Otlp {
 }
 
 impl Otlp {
-    /// A request of no records, which a collector answers like any other.
+    async fn export(&self, export: ExportLogsServiceRequest) -> Result<Answer, Unavailable> {
+        match &self.way {
+            Way::Grpc { grpc, .. } => grpc.export(export).await,
+            Way::Http { http, url } => {
+                let count = record::count(&export);
+                let request = Request::post(url, "application/x-protobuf", export.encode_to_vec());
+                answer::http(http.send(request).await?, count)
+            }
+        }
+    }
+
+    /// A request of no records, which a collector answers like any other. It names a resource, so that its body is not empty.
     async fn empty(&self) -> Result<((), String), String> {
-        match self.offer(&[]).await {
+        let export = ExportLogsServiceRequest {
+            resource_logs: vec![ResourceLogs::default()],
+        };
+        match self.export(export).await {
             Ok(Answer::Taken) => Ok(((), "the collector takes requests of this sink".to_owned())),
             Ok(Answer::Refused(reason) | Answer::AllBut(_, reason)) => {
                 // Some want a record in it; who would not let us in says so otherwise.
@@ -295,13 +310,6 @@ impl Destination for Otlp {
     }
 
     async fn offer(&self, items: &[&Item]) -> Result<Answer, Unavailable> {
-        let export = record::request(items, &self.resource);
-        match &self.way {
-            Way::Grpc { grpc, .. } => grpc.export(export).await,
-            Way::Http { http, url } => {
-                let request = Request::post(url, "application/x-protobuf", export.encode_to_vec());
-                answer::http(http.send(request).await?, items.len())
-            }
-        }
+        self.export(record::request(items, &self.resource)).await
     }
 }

@@ -400,6 +400,16 @@ impl Webhook {
             Some(budget) if !groups.is_empty() => budget.take(groups.len()).await,
             _ => groups.len(),
         };
+        self.say(batch, groups, may).await
+    }
+
+    /// So many messages at most: the rest is folded into the last.
+    async fn say(
+        &self,
+        batch: &Batch,
+        groups: Vec<Group<'_>>,
+        may: usize,
+    ) -> Result<Vec<Outcome>, Unavailable> {
         let mut outcomes = vec![None; batch.len()];
         // One a message.
         let mut told: Vec<Outcome> = Vec::new();
@@ -473,9 +483,15 @@ impl Sink for Webhook {
             Err(away) => return trial.step("resolve", async { Err(away.reason) }).await,
         };
         self.http.try_out(&url, trial).await?;
-        // Who we are it says only to a message.
-        let batch = Arc::new(Batch::new(vec![event]));
-        trial.write(self.send(batch)).await
+        // It answers nothing but messages, so who we are it says to this one. Who tries does not wait for `rate`.
+        let batch = Batch::new(vec![event]);
+        let sending = async {
+            match self.shape.is_records() {
+                true => self.records(&batch).await,
+                false => self.say(&batch, group::of(&batch, &self.group_by), 1).await,
+            }
+        };
+        trial.write(sending).await
     }
 }
 

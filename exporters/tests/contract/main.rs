@@ -1,5 +1,8 @@
 //! What every sink that connects promises the fan-out, held against each of them.
 //!
+//! Two sinks do not connect and are held to the same elsewhere: `stdout` in its own tests and through the program (`cli/tests/sinks.rs`),
+//! `prometheus`, which keeps sums and no events, in `tests/prometheus.rs`.
+//!
 //! A destination joins by a [`Peer`] in `peers/` and a line in [`contract!`] below. A peer is a scripted server that checks
 //! the form of what it gets and remembers which events it has.
 #![allow(

@@ -11,6 +11,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::{
 };
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::logs::v1::ResourceLogs;
 use prost::Message as _;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -135,7 +136,8 @@ impl LogsService for Door {
 /// The events of a request, in the order of their numbers within a resource.
 fn events(request: &ExportLogsServiceRequest) -> Vec<(String, String)> {
     let mut events = Vec::new();
-    for logs in &request.resource_logs {
+    let full = |logs: &&ResourceLogs| !logs.scope_logs.is_empty();
+    for logs in request.resource_logs.iter().filter(full) {
         let resource = &logs.resource.as_ref().expect("a resource").attributes;
         assert_eq!(find(resource, "k8s.namespace.name"), "shop");
         assert_eq!(find(resource, "host.name"), "node-a");

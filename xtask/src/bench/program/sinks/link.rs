@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use anyhow::Result;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
     LogsService, LogsServiceServer,
 };
@@ -32,7 +32,8 @@ pub(super) fn be(kind: FakeKind) -> Result<()> {
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         println!("{}", listener.local_addr()?);
-        let incoming = TcpListenerStream::new(listener);
+        let incoming = TcpListenerStream::new(listener)
+            .map(|stream| stream.inspect(|stream| drop(stream.set_nodelay(true))));
         let server = match kind {
             FakeKind::Logs => Server::builder()
                 .add_service(LogsServiceServer::new(Taking).max_decoding_message_size(MESSAGE)),
