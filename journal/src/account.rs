@@ -37,6 +37,20 @@ impl Account {
     pub fn total(&self) -> u64 {
         self.delivered + self.filtered + self.dead_lettered + self.expired + self.corrupt
     }
+
+    /// The same of numbers that may be anything; none if they do not fit.
+    pub(crate) fn checked_total(&self) -> Option<u64> {
+        let Account {
+            delivered,
+            filtered,
+            dead_lettered,
+            expired,
+            corrupt,
+        } = *self;
+        [filtered, dead_lettered, expired, corrupt]
+            .into_iter()
+            .try_fold(delivered, u64::checked_add)
+    }
 }
 
 impl Add for Account {

@@ -260,6 +260,8 @@ pub(crate) fn open(shared: &Shared, segment: &Segment) -> io::Result<Option<Body
         Err(e) => return Err(e),
     };
     match Head::read(&*file)? {
+        // Another segment's file under this name: its records have other numbers.
+        Ok(head) if head.base != segment.base => Ok(None),
         Ok(head) => Body::open(file, head).map(Some),
         // Not damaged: skipping its records as lost would be wrong.
         Err(BadHead::Codec(codec)) => Err(unknown_codec(codec)),

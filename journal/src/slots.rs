@@ -110,7 +110,17 @@ impl Slot {
             account,
             state,
         };
-        Some((slot, u32_at(fixed, 88) as usize))
+        let checked = slot.is_countable();
+        checked.then_some((slot, u32_at(fixed, 88) as usize))
+    }
+
+    /// Whether its numbers can be added up: those of no real cursor cannot.
+    fn is_countable(&self) -> bool {
+        let passed = self
+            .account
+            .checked_total()
+            .and_then(|total| self.birth.checked_add(total));
+        passed.is_some() && self.position.checked_add(self.rewound).is_some()
     }
 
     /// Bytes of a slot that holds this one with room to grow.
@@ -236,6 +246,27 @@ fn u64_at(fixed: &[u8; FIXED], at: usize) -> u64 {
 mod tests {
     use super::*;
     use crate::sim::SimDisk;
+
+    #[test]
+    fn a_slot_whose_numbers_cannot_be_added_up_is_damaged() {
+        let spoil: [fn(&mut Slot); 4] = [
+            |slot| slot.account.filtered = u64::MAX,
+            |slot| slot.birth = u64::MAX - 14,
+            |slot| slot.rewound = u64::MAX - 15,
+            |slot| slot.position = u64::MAX,
+        ];
+        let good = slot(None);
+        assert!(Slot::decode(&good.encode(SMALLEST)).is_some());
+        for (n, spoil) in spoil.iter().enumerate() {
+            let mut bad = good.clone();
+            bad.rewound = 1;
+            spoil(&mut bad);
+            assert!(
+                Slot::decode(&bad.encode(SMALLEST)).is_none(),
+                "case {n} passed"
+            );
+        }
+    }
 
     fn slot(state: Option<Vec<u8>>) -> Slot {
         let account = Account {

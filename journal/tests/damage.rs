@@ -241,6 +241,17 @@ fn a_missing_segment_is_counted_and_stops_nobody() {
 }
 
 #[test]
+fn another_segments_file_under_a_name_is_as_good_as_missing() {
+    let sample = sample();
+    let disk = sample.copy(1);
+    let names = segments(&disk);
+    disk.put(&names[0], sample.contents(&names[1]).unwrap());
+    let Outcome { read, corrupt, .. } = outcome(&disk, "exchanged");
+    assert_eq!(read, [5, 6, 7, 8, 9, 10, 11, 12]);
+    assert_eq!(corrupt, 4);
+}
+
+#[test]
 fn without_the_newest_checkpoint_the_fold_begins_at_an_older_one() {
     let disk = sample();
     let last = segments(&disk).pop().unwrap();
