@@ -77,3 +77,22 @@ pub const TARGETS: &[Target] = &[
         seeds: rules::seeds,
     },
 ];
+
+/// What a target's program does before it fuzzes: with [`SEEDS`] in the environment it writes its seeds into that folder,
+/// for a fuzzer to begin with, and ends.
+///
+/// A program of its own for that could not be linked: what it is made of counts its coverage, for a fuzzer that it lacks.
+pub fn begin(name: &str) {
+    let Some(folder) = std::env::var_os(SEEDS).map(std::path::PathBuf::from) else {
+        return;
+    };
+    let target = TARGETS.iter().find(|target| target.name == name);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for (n, seed) in (target.expect("a target").seeds)().iter().enumerate() {
+        std::fs::write(folder.join(format!("seed-{n}")), seed).expect("written");
+    }
+    std::process::exit(0);
+}
+
+/// The environment variable that has a target's program write its seeds.
+pub const SEEDS: &str = "CRESSET_FUZZ_SEEDS";

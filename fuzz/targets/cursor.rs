@@ -1,4 +1,4 @@
 //! See `fuzz::cursor`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::cursor::run(bytes));
+libfuzzer_sys::fuzz_target!(init: fuzz::begin("cursor"), |bytes: &[u8]| fuzz::cursor::run(bytes));

@@ -1,4 +1,4 @@
 //! See `fuzz::rules`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::rules::run(bytes));
+libfuzzer_sys::fuzz_target!(init: fuzz::begin("rules"), |bytes: &[u8]| fuzz::rules::run(bytes));

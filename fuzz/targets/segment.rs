@@ -1,4 +1,4 @@
 //! See `fuzz::segment`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::segment::run(bytes));
+libfuzzer_sys::fuzz_target!(init: fuzz::begin("segment"), |bytes: &[u8]| fuzz::segment::run(bytes));

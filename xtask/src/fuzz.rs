@@ -15,6 +15,8 @@ use crate::workspace;
 const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-simplifycfg-branch-fold-threshold=0";
+/// Has a target's program write its seeds into that folder (`fuzz::SEEDS`).
+const SEEDS: &str = "CRESSET_FUZZ_SEEDS";
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 const TARGETS: [&str; 7] = [
     "segment", "cursor", "batch", "config", "filter", "policy", "rules",
@@ -70,7 +72,7 @@ fn one(target: &str, args: &Args) -> Result<()> {
     for made in [&found, &least, &failures] {
         std::fs::create_dir_all(made).with_context(|| format!("cannot make {}", made.display()))?;
     }
-    workspace::check(program("seeds").arg(target).arg(&found))?;
+    workspace::check(program(target).env(SEEDS, &found))?;
     println!("=== {target}, {} s", args.seconds);
     let kept = workspace::root().join("fuzz/corpus").join(target);
     let mut fuzz = program(target);
