@@ -1,19 +1,23 @@
 //! The body of a sensor's call, let through no faster than the budget has room.
 //!
 //! ```text
-//! HTTP/2 window ─ frame ─▶ gate ─ up to the end of one message ─▶ decoder ─▶ session
+//! HTTP/2 window ─ frame ─▶ gate ─ whole messages ─▶ slot ─▶ codec ─▶ session
+//!                           │  └─ an empty one in place of each ─▶ tonic ─▲ when to look
 //!                           └ waits here, so the window fills and the sensor stops
 //! ```
 //! gRPC's framing is a length before every message, so it is known what a message may come to before it is put
 //! together. One that fits what the connection was lent is gathered first and then waits for its part of the events'
 //! bytes; a longer one waits at its head, and then has to arrive in time, because its part is idle meanwhile.
+//!
+//! Messages are put together here and not by tonic, whose buffer takes the length that a head claims at once, doubles as
+//! messages grow, and keeps its size for as long as the call lasts: bytes of every sensor that no budget knows of.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http_body::Frame;
@@ -27,17 +31,24 @@ use super::budget::{Purse, Share, worst};
 /// Compressed or not, and the length (gRPC over HTTP/2, "Length-Prefixed-Message").
 const HEAD: usize = 5;
 
-/// The part of the budget that the message about to be decoded has.
+/// A message that is whole, and its part of the budget.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) bytes: Bytes,
+    pub(super) share: Share,
+}
+
+/// Where the message lies that tonic is about to see an empty one for.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Slot(Arc<Mutex<Option<Share>>>);
+pub(super) struct Slot(Arc<Mutex<Option<Whole>>>);
 
 impl Slot {
-    fn put(&self, share: Share) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(share);
+    fn put(&self, whole: Whole) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(whole);
     }
 
-    /// Takes it, once for each message.
-    pub(super) fn take(&self) -> Option<Share> {
+    /// Takes it, once for each message; none for one that was empty when it was sent.
+    pub(super) fn take(&self) -> Option<Whole> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -45,7 +56,7 @@ impl Slot {
 /// The body.
 pub(super) struct Gate {
     body: Body,
-    /// Read and not let through.
+    /// Read and not looked at.
     rest: Bytes,
     at: At,
     /// Nothing passes until this is had.
@@ -63,12 +74,20 @@ enum At {
     /// In the bytes before a message; so many of them were seen.
     Head([u8; HEAD], usize),
     /// In a message.
-    Message {
-        len: usize,
-        left: usize,
-        share: Option<Share>,
-        late: Option<Pin<Box<Sleep>>>,
-    },
+    Message(Part),
+}
+
+/// A message that arrives.
+struct Part {
+    len: usize,
+    /// What is there of it; takes no memory before it may.
+    bytes: BytesMut,
+    share: Option<Share>,
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl At {
+    const START: Self = Self::Head([0; HEAD], 0);
 }
 
 impl Gate {
@@ -78,7 +97,7 @@ impl Gate {
         Self {
             body,
             rest: Bytes::new(),
-            at: At::Head([0; HEAD], 0),
+            at: At::START,
             waits: None,
             purse,
             own,
@@ -87,85 +106,90 @@ impl Gate {
         }
     }
 
-    /// What may pass of the rest; nothing when more has to be read first.
+    /// The head of the next message for tonic; nothing when more has to be read first.
     fn poll_pass(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
         loop {
             if let Some(waits) = &mut self.waits {
                 let had = ready!(waits.as_mut().poll(context));
                 self.waits = None;
                 let had = had.ok_or_else(|| Status::unavailable("the relay is stopping"))?;
-                if let At::Message { share, .. } = &mut self.at {
-                    *share = Some(had);
+                if let At::Message(part) = &mut self.at {
+                    part.share = Some(had);
                 }
             }
-            if self.rest.is_empty() {
-                return Poll::Ready(Ok(None));
-            }
-            match &mut self.at {
-                At::Head(..) => return Poll::Ready(Ok(Some(self.pass_head()))),
-                At::Message { left, .. } if *left > self.rest.len() => {
-                    *left -= self.rest.len();
-                    return Poll::Ready(Ok(Some(std::mem::take(&mut self.rest))));
-                }
-                At::Message {
-                    left, share, len, ..
-                } => {
-                    if let Some(share) = share.take() {
-                        let end = self.rest.split_to(*left);
-                        self.slot.put(share);
-                        self.at = At::Head([0; HEAD], 0);
-                        return Poll::Ready(Ok(Some(end)));
-                    }
-                    let wanted = worst(*len);
-                    *share = self.purse.try_take(wanted);
-                    if share.is_none() {
-                        self.waits = Some(self.purse.clone().take(wanted).boxed());
-                    }
-                }
+            let passes = match &mut self.at {
+                At::Head(..) if self.rest.is_empty() => return Poll::Ready(Ok(None)),
+                At::Head(..) => self.read_head(),
+                At::Message(part) => match part.fill(&mut self.rest) {
+                    true => self.hand_over(),
+                    false => return Poll::Ready(Ok(None)),
+                },
+            };
+            if passes.is_some() {
+                return Poll::Ready(Ok(passes));
             }
         }
     }
 
-    /// The bytes before a message. They are let through without a part of the budget: without the message they are
-    /// nothing to decode, unless it is empty or too long, and then there is nothing to hold.
-    fn pass_head(&mut self) -> Bytes {
+    /// Reads on in the bytes before a message.
+    fn read_head(&mut self) -> Option<Bytes> {
         let At::Head(seen, count) = &mut self.at else {
-            return Bytes::new();
+            return None;
         };
         let piece = self.rest.split_to(self.rest.len().min(HEAD - *count));
         seen[*count..*count + piece.len()].copy_from_slice(&piece);
         *count += piece.len();
-        if *count == HEAD {
-            let [_, length @ ..] = *seen;
-            self.begin(u32::from_be_bytes(length) as usize);
+        if *count < HEAD {
+            return None;
         }
-        piece
-    }
-
-    fn begin(&mut self, len: usize) {
-        if len == 0 {
-            self.at = At::Head([0; HEAD], 0);
-            return;
+        let head = *seen;
+        let [compressed, length @ ..] = head;
+        let len = u32::from_be_bytes(length) as usize;
+        if compressed != 0 || len == 0 || len > MAX_MESSAGE {
+            // Empty, or something for which tonic ends the call at its head; then nobody reads on.
+            self.at = At::START;
+            return Some(Bytes::copy_from_slice(&head));
         }
-        if len > self.own && len <= MAX_MESSAGE {
+        if len > self.own {
             self.waits = Some(self.purse.clone().take(worst(len)).boxed());
         }
-        self.at = At::Message {
+        self.at = At::Message(Part {
             len,
-            left: len,
+            bytes: BytesMut::new(),
             share: None,
             late: None,
+        });
+        None
+    }
+
+    /// Puts a whole message where it is looked for as soon as it has its part of the budget, and has an empty one pass.
+    fn hand_over(&mut self) -> Option<Bytes> {
+        let At::Message(part) = &mut self.at else {
+            return None;
         };
+        let wanted = worst(part.len);
+        match part.share.take().or_else(|| self.purse.try_take(wanted)) {
+            Some(share) => {
+                let bytes = std::mem::take(&mut part.bytes).freeze();
+                self.slot.put(Whole { bytes, share });
+                self.at = At::START;
+                Some(Bytes::from_static(&[0; HEAD]))
+            }
+            None => {
+                self.waits = Some(self.purse.clone().take(wanted).boxed());
+                None
+            }
+        }
     }
 
     /// Whether the message that has its part of the budget did not arrive in time.
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<Status> {
         match &mut self.at {
-            At::Message {
+            At::Message(Part {
                 share: Some(_),
                 late,
                 ..
-            } => {
+            }) => {
                 let late = late.get_or_insert_with(|| Box::pin(sleep(self.arrival)));
                 ready!(late.as_mut().poll(context));
                 let why = format!("a message did not arrive within {:?}", self.arrival);
@@ -173,6 +197,26 @@ impl Gate {
             }
             _ => Poll::Pending,
         }
+    }
+
+    /// Whether the call may end here.
+    fn ends(&self) -> Result<(), Status> {
+        match self.at {
+            At::Head(_, 0) => Ok(()),
+            _ => Err(Status::invalid_argument("the call ended inside a message")),
+        }
+    }
+}
+
+impl Part {
+    /// Takes what belongs to it; whether it is whole.
+    fn fill(&mut self, rest: &mut Bytes) -> bool {
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve(self.len);
+        }
+        let piece = rest.split_to(rest.len().min(self.len - self.bytes.len()));
+        self.bytes.extend_from_slice(&piece);
+        self.bytes.len() == self.len
     }
 }
 
@@ -186,7 +230,7 @@ impl http_body::Body for Gate {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
             match ready!(self.poll_pass(context)) {
-                Ok(Some(piece)) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
+                Ok(Some(head)) => return Poll::Ready(Some(Ok(Frame::data(head)))),
                 Ok(None) => {}
                 Err(status) => return Poll::Ready(Some(Err(status))),
             }
@@ -198,7 +242,7 @@ impl http_body::Body for Gate {
                 Some(Ok(Ok(data))) => self.rest = data,
                 Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
                 Some(Err(status)) => return Poll::Ready(Some(Err(status))),
-                None => return Poll::Ready(None),
+                None => return Poll::Ready(self.ends().err().map(Err)),
             }
         }
     }
@@ -217,8 +261,11 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
-    /// What a peer sent so far; it says no more.
-    struct Peer(VecDeque<Bytes>);
+    /// What a peer sent so far, and whether it says no more or is done.
+    struct Peer {
+        sent: VecDeque<Bytes>,
+        done: bool,
+    }
 
     impl http_body::Body for Peer {
         type Data = Bytes;
@@ -228,8 +275,9 @@ mod tests {
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-            match self.0.pop_front() {
+            match self.sent.pop_front() {
                 Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+                None if self.done => Poll::Ready(None),
                 None => Poll::Pending,
             }
         }
@@ -242,42 +290,53 @@ mod tests {
         message
     }
 
-    fn gate(sent: &[u8], frame: usize, budget: &Budget, own: usize) -> (Gate, Slot) {
-        let frames = sent.chunks(frame).map(Bytes::copy_from_slice).collect();
+    fn of(peer: Peer, budget: &Budget, own: usize) -> (Gate, Slot) {
         let slot = Slot::default();
-        let body = Body::new(Peer(frames));
         let arrival = Duration::from_millis(50);
+        let purse = budget.purse();
         (
-            Gate::new(body, budget.purse(), own, arrival, slot.clone()),
+            Gate::new(Body::new(peer), purse, own, arrival, slot.clone()),
             slot,
         )
     }
 
-    async fn next(gate: &mut Gate) -> Result<Bytes, Status> {
-        let frame = poll_fn(|context| Pin::new(&mut *gate).poll_frame(context)).await;
-        frame.unwrap().map(|frame| frame.into_data().ok().unwrap())
+    fn gate(sent: &[u8], frame: usize, budget: &Budget, own: usize) -> (Gate, Slot) {
+        let sent = sent.chunks(frame).map(Bytes::copy_from_slice).collect();
+        of(Peer { sent, done: false }, budget, own)
+    }
+
+    async fn next(gate: &mut Gate) -> Option<Result<Bytes, Status>> {
+        let frame = poll_fn(|context| Pin::new(&mut *gate).poll_frame(context)).await?;
+        Some(frame.map(|frame| frame.into_data().ok().unwrap()))
+    }
+
+    /// Memory that a message which arrives has taken.
+    fn gathered(gate: &Gate) -> usize {
+        match &gate.at {
+            At::Head(..) => 0,
+            At::Message(part) => part.bytes.capacity(),
+        }
     }
 
     #[tokio::test]
-    async fn all_bytes_pass_in_pieces_that_end_with_a_message_which_has_its_part() {
+    async fn a_message_passes_as_an_empty_one_once_it_is_whole_and_has_its_part() {
         let budget = Budget::new(128 << 20);
         let lengths = [3, 0, 1000, 1, 5000];
         let sent: Vec<u8> = lengths.iter().flat_map(|len| message(*len)).collect();
         for frame in [1, 2, 7, 999, sent.len()] {
             for own in [0, 2000] {
                 let (mut gate, slot) = gate(&sent, frame, &budget, own);
-                let (mut passed, mut ends) = (Vec::new(), Vec::new());
-                while passed.len() < sent.len() {
-                    passed.extend(next(&mut gate).await.unwrap());
-                    if let Some(share) = slot.take() {
-                        assert!(budget.held() > 0);
-                        ends.push(passed.len());
-                        drop(share);
+                for len in lengths {
+                    let head = next(&mut gate).await.unwrap().unwrap();
+                    assert_eq!(head, [0; HEAD][..]);
+                    let whole = slot.take();
+                    assert_eq!(whole.is_some(), len > 0);
+                    if let Some(whole) = whole {
+                        assert_eq!(whole.bytes, vec![7; len]);
+                        assert_eq!(budget.held(), worst(len));
                     }
                 }
-                assert_eq!(passed, sent);
-                assert_eq!(ends, [8, 1018, 1024, 6029]);
-                assert_eq!(budget.held(), 0);
+                assert_eq!((budget.held(), gathered(&gate)), (0, 0));
             }
         }
     }
@@ -287,16 +346,13 @@ mod tests {
         let budget = Budget::new(128 << 20);
         let whole = message(1000);
         let (mut gate, slot) = gate(&whole[..900], 100, &budget, 1000);
-        let mut passed = 0;
-        while passed < 900 {
-            passed += next(&mut gate).await.unwrap().len();
-        }
         assert!(next(&mut gate).now_or_never().is_none());
+        assert_eq!(gathered(&gate), 1000);
         assert!(budget.held() == 0 && slot.take().is_none());
     }
 
     #[tokio::test]
-    async fn with_nothing_left_a_message_waits_at_its_head_or_before_its_last_byte() {
+    async fn with_nothing_left_a_message_waits_and_a_long_one_takes_no_memory() {
         let budget = Budget::new(128 << 20);
         let mut all = Vec::new();
         while let Some(share) = budget.purse().take(1 << 20).now_or_never() {
@@ -304,17 +360,15 @@ mod tests {
         }
         assert_eq!(budget.held(), 16 << 20);
         let sent = message(1000);
-        for (own, passes) in [(999, HEAD), (1000, 905)] {
-            let (mut gate, _) = gate(&sent, 905, &budget, own);
-            let mut passed = 0;
-            while let Some(piece) = next(&mut gate).now_or_never() {
-                passed += piece.unwrap().len();
-            }
-            assert_eq!(passed, passes, "own {own}");
+        for (own, memory) in [(999, 0), (1000, 1000)] {
+            let (mut gate, slot) = gate(&sent, 905, &budget, own);
+            assert!(next(&mut gate).now_or_never().is_none());
+            assert_eq!(gathered(&gate), memory, "own {own}");
             let share = all.pop();
             drop(share);
             let more = tokio::time::timeout(SOON, next(&mut gate)).await;
-            assert!(!more.unwrap().unwrap().is_empty());
+            assert!(more.unwrap().unwrap().is_ok());
+            assert_eq!(slot.take().unwrap().bytes.len(), 1000);
             drop(gate);
             all.push(budget.purse().take(1 << 20).now_or_never().unwrap());
         }
@@ -324,14 +378,40 @@ mod tests {
     async fn a_message_that_has_its_part_and_does_not_arrive_loses_it() {
         let budget = Budget::new(128 << 20);
         let (mut gate, _) = gate(&message(1000)[..500], 500, &budget, 0);
-        let mut passed = 0;
-        while passed < 500 {
-            passed += next(&mut gate).await.unwrap().len();
-        }
+        assert!(next(&mut gate).now_or_never().is_none());
         assert_eq!(budget.held(), worst(1000));
         let late = tokio::time::timeout(SOON, next(&mut gate)).await.unwrap();
-        assert_eq!(late.unwrap_err().code(), tonic::Code::DeadlineExceeded);
+        let late = late.unwrap().unwrap_err();
+        assert_eq!(late.code(), tonic::Code::DeadlineExceeded);
         drop(gate);
         assert_eq!(budget.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_call_ends_between_messages_and_not_inside_one() {
+        let budget = Budget::new(128 << 20);
+        for (length, whole) in [(0, true), (3, false), (500, false), (1005, true)] {
+            let sent = VecDeque::from([Bytes::from(message(1000)).slice(..length)]);
+            let (mut gate, _) = of(Peer { sent, done: true }, &budget, 0);
+            let mut last = next(&mut gate).await;
+            if length == 1005 {
+                last = next(&mut gate).await;
+            }
+            assert_eq!(last.is_none(), whole, "{length}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_no_message_may_be_passes_with_its_own_head_and_takes_nothing() {
+        let budget = Budget::new(128 << 20);
+        let mut compressed = message(10);
+        compressed[0] = 1;
+        let mut long = vec![0];
+        long.extend(u32::try_from(MAX_MESSAGE + 1).unwrap().to_be_bytes());
+        for sent in [compressed, long] {
+            let (mut gate, slot) = gate(&sent[..HEAD], 2, &budget, 0);
+            assert_eq!(next(&mut gate).await.unwrap().unwrap(), sent[..HEAD]);
+            assert!(budget.held() == 0 && slot.take().is_none());
+        }
     }
 }

@@ -7,7 +7,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Buf as _;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use prost::Message as _;
@@ -23,7 +22,7 @@ use tower::Service;
 use tracing::Instrument;
 
 use super::budget::{Lent, Share};
-use super::gate::{Gate, Slot};
+use super::gate::{Gate, Slot, Whole};
 use super::session::Peer;
 use super::{MAX_EVENTS, MAX_MESSAGE, Shared, session};
 use crate::access::{Caller, Role};
@@ -95,7 +94,7 @@ fn exchange(
 }
 
 /// A message of a sensor, and its part of the budget.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Inbound {
     pub(super) message: link::FromSensor,
     /// None for an empty message.
@@ -109,17 +108,21 @@ impl Decoder for Framing {
     type Item = Inbound;
     type Error = Status;
 
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Inbound>, Status> {
-        let share = self.0.take();
-        // What gRPC gathered lies in one piece.
-        let events = batch::count(from.chunk());
+    fn decode(&mut self, _: &mut DecodeBuf<'_>) -> Result<Option<Inbound>, Status> {
+        let Some(Whole { bytes, share }) = self.0.take() else {
+            return Ok(Some(Inbound::default()));
+        };
+        let events = batch::count(&bytes);
         if events > MAX_EVENTS {
             let why = format!("a batch of {events} events; at most {MAX_EVENTS}");
             return Err(Status::invalid_argument(why));
         }
-        let message = link::FromSensor::decode(from)
+        let message = link::FromSensor::decode(bytes)
             .map_err(|why| Status::invalid_argument(why.to_string()))?;
-        Ok(Some(Inbound { message, share }))
+        Ok(Some(Inbound {
+            message,
+            share: Some(share),
+        }))
     }
 
     fn buffer_settings(&self) -> BufferSettings {
