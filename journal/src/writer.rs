@@ -271,6 +271,9 @@ impl Writer {
             return Err(io::ErrorKind::Other.into());
         };
         self.buffer.clear();
+        // As much as is written, not up to twice as much.
+        let bytes: u64 = group.iter().map(|p| p.bytes).sum();
+        self.buffer.reserve_exact(bytes as usize);
         let (mut seq, mut flags) = (self.next, GROUP_START);
         for record in group.iter().flat_map(|p| &p.records) {
             record::encode(&mut self.buffer, active.head.salt, Seq(seq), flags, record);

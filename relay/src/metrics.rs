@@ -205,6 +205,10 @@ struct JournalFigures {
     suspects: IntCounter,
     removed: IntCounter,
     cursor_failures: IntCounter,
+    compressed: IntCounter,
+    compressed_from: IntCounter,
+    compressed_to: IntCounter,
+    compression_failures: IntCounter,
 }
 
 impl JournalFigures {
@@ -241,10 +245,17 @@ impl JournalFigures {
                 "cursor_failures",
                 "Cursor positions that could not be written at once.",
             )?,
+            compressed: counter("compressed_segments", "Files compressed in the background.")?,
+            compressed_from: counter("compressed_from_bytes", "Their bytes before.")?,
+            compressed_to: counter("compressed_to_bytes", "Their bytes after.")?,
+            compression_failures: counter(
+                "compression_failures",
+                "Attempts to compress a file that failed; it stays as it was.",
+            )?,
         })
     }
 
-    fn collectors(&self) -> [&dyn Collector; 19] {
+    fn collectors(&self) -> [&dyn Collector; 23] {
         let Self {
             first,
             next,
@@ -268,6 +279,10 @@ impl JournalFigures {
             suspects,
             removed,
             cursor_failures,
+            compressed,
+            compressed_from,
+            compressed_to,
+            compression_failures,
             ..
         } = self;
         [
@@ -290,6 +305,10 @@ impl JournalFigures {
             suspects,
             removed,
             cursor_failures,
+            compressed,
+            compressed_from,
+            compressed_to,
+            compression_failures,
         ]
     }
 
@@ -317,6 +336,10 @@ impl JournalFigures {
         self.suspects.inc_by(stats.suspects);
         self.removed.inc_by(stats.removed_segments);
         self.cursor_failures.inc_by(stats.cursor_failures);
+        self.compressed.inc_by(stats.packed_segments);
+        self.compressed_from.inc_by(stats.packed_from);
+        self.compressed_to.inc_by(stats.packed_to);
+        self.compression_failures.inc_by(stats.pack_failures);
     }
 }
 
