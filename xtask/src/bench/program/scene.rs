@@ -283,12 +283,13 @@ pub(crate) fn check_disk(row: &mut Row, data: &Path, sent: &[Sent]) -> Result<()
         )
     });
     for stream in sent.iter().filter(|stream| stream.last > 0) {
-        // Retention takes the oldest, so the newest are there.
-        let (first, last) = kept
-            .streams
-            .get(&stream.stream)
-            .copied()
-            .unwrap_or_default();
+        // Retention takes the oldest: the newest of a stream are there, or it had ended before what is kept began.
+        let Some((first, last)) = kept.streams.get(&stream.stream).copied() else {
+            row.must(kept.removed > 0, || {
+                format!("the journal has nothing of stream {}", stream.stream)
+            });
+            continue;
+        };
         row.must(last == stream.last, || {
             format!(
                 "stream {} was acknowledged up to {}; the journal has it up to {last}",
