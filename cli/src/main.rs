@@ -10,6 +10,7 @@ mod logs;
 mod policy;
 mod print;
 mod run;
+mod sensor;
 mod sink;
 mod status;
 mod support;
@@ -60,10 +61,10 @@ enum Command {
     Status(status::StatusArgs),
     /// Watch sensors, sinks and journal, live
     Top(top::TopArgs),
-    /// Say where an event is: spool, journal, every sink
+    /// Say where events are: spool, journal, every sink
     #[command(
-        after_help = "Example:\n  cresset trace 0badc0de00000001000000000000002a\n\nIds stand in `cresset logs --json --fields all` (EventID), in \
-        Elasticsearch as _id, in Kafka as a header.\nExits with 0 when the event is somewhere, 1 when it is not."
+        after_help = "Examples:\n  cresset trace 0badc0de00000001000000000000002a\n  cresset trace --from-file ids.txt -o json | jq 'select(.received | not)'\n\nIds stand in `cresset logs --json --fields all` (EventID), in \
+        Elasticsearch as _id, in Kafka as a header.\nExits with 0 when every event is somewhere, 1 when one is not."
     )]
     Trace(trace::TraceArgs),
     /// Gather what a report of a problem needs, without secrets, in one file
@@ -79,6 +80,8 @@ enum Command {
         after_help = "Exits with 0 when all is fine, 1 when there are problems, 3 when there is no journal to open."
     )]
     Journal(journal::JournalArgs),
+    /// List sensors, or forget one that will not come back
+    Sensor(sensor::SensorArgs),
     /// List, prepare, try or steer sinks
     Sink(sink::SinkArgs),
     /// Look into, retry or drop what a destination refused for good
@@ -110,6 +113,7 @@ fn main() -> ExitCode {
         Command::Top(args) => within(top::top(args)),
         Command::Trace(args) => within(trace::trace(args)),
         Command::SupportBundle(args) => within(support::bundle(args)),
+        Command::Sensor(args) => within(sensor::sensor(args)),
         Command::Sink(args) => within(sink::sink(args)),
         Command::Dlq(args) => within(dlq::dlq(args)),
         Command::Tap(args) => within(tap::tap(args)),

@@ -101,7 +101,7 @@ fn relay(relay: &RelayStatus) -> Value {
     })
 }
 
-fn sensor(sensor: &SensorStatus) -> Value {
+pub(crate) fn sensor(sensor: &SensorStatus) -> Value {
     let kernel = sensor.kernel.as_ref().map(|kernel| {
         json!({
             "release": kernel.release,
@@ -117,6 +117,9 @@ fn sensor(sensor: &SensorStatus) -> Value {
         "node": sensor.node,
         "connected": sensor.connected,
         "last_seen_unix": sensor.last_seen_unix,
+        "silent_unix": sensor.silent_unix,
+        "refused_sessions": sensor.refused_sessions,
+        "refused_peer": sensor.refused_peer,
         "kernel": kernel,
         "rules": hex(&sensor.rules),
         "rules_applied": sensor.rules_applied,

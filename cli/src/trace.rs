@@ -1,26 +1,36 @@
-//! `cresset trace`: where one event is, as a page or as JSON.
+//! `cresset trace`: where events are, as pages or as JSON.
 
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use prost::Message as _;
-use proto::operate::{AtSink, Journaled, Spooled, TraceReply, TraceRequest};
+use proto::operate::{AtSink, Journaled, Spooled, TraceManyRequest, TraceReply, TraceRequest};
 use proto::{EventId, FieldSet, Kind, feeder, visible};
 use serde_json::{Value, json};
 
-use crate::connect::{AdminArgs, Trouble, say};
+use crate::connect::{AdminArgs, Relay, Trouble, say};
 use crate::table::table;
 
-/// Which event, of which relay
+/// Ids that a relay is asked for at one time.
+const TOGETHER: usize = 10_000;
+
+/// Which events, of which relay
 #[derive(Args, Clone, Debug)]
 pub(crate) struct TraceArgs {
     #[command(flatten)]
     admin: AdminArgs,
 
     /// The event's id: 32 hex digits
-    #[arg(value_name = "EVENT_ID")]
-    id: EventId,
+    #[arg(value_name = "EVENT_ID", required_unless_present = "from_file")]
+    id: Option<EventId>,
+
+    /// Many events: a file with an id a line, or `-`. Answers come as they are found, as one JSON object a line with `-o json`;
+    /// the events themselves are left out, and destinations are not asked
+    #[arg(long, value_name = "FILE", conflicts_with = "id")]
+    from_file: Option<PathBuf>,
 
     /// How the answer looks
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
@@ -38,25 +48,100 @@ enum Format {
 /// Runs `cresset trace`.
 ///
 /// # Errors
-/// An unreachable relay, an output that cannot be written.
+/// An unreachable relay, a file that holds something else, an output that cannot be written.
 pub(crate) async fn trace(args: TraceArgs) -> Result<ExitCode, Trouble> {
-    let relay = args.admin.connect().await?;
-    let id = args.id.to_bytes().to_vec().into();
-    let reply = relay
-        .operate()
-        .trace(TraceRequest { id })
-        .await
-        .map_err(|status| relay.trouble(status))?
-        .into_inner();
-    say(&match args.output {
-        Format::Text => page(args.id, &reply),
-        Format::Json => format!("{:#}\n", whole(args.id, &reply)),
-    })?;
-    Ok(if is_somewhere(&reply) {
+    let all_there = match (&args.from_file, args.id) {
+        (Some(file), _) => {
+            let ids = ids(file)?;
+            many(&args.admin.connect().await?, &ids, args.output).await?
+        }
+        (None, Some(id)) => one(&args.admin.connect().await?, id, args.output).await?,
+        // clap asks for one of them.
+        (None, None) => return Err(Trouble::Usage("which event?".to_owned())),
+    };
+    Ok(if all_there {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+async fn one(relay: &Relay, id: EventId, output: Format) -> Result<bool, Trouble> {
+    let request = TraceRequest {
+        id: id.to_bytes().to_vec().into(),
+    };
+    let reply = relay.operate().trace(request).await;
+    let reply = reply.map_err(|status| relay.trouble(status))?.into_inner();
+    say(&match output {
+        Format::Text => page(id, &reply),
+        Format::Json => format!("{:#}\n", whole(id, &reply)),
+    })?;
+    Ok(is_somewhere(&reply))
+}
+
+/// Asks for all of them, some at a time; answers come as they are found.
+async fn many(relay: &Relay, ids: &[EventId], output: Format) -> Result<bool, Trouble> {
+    let (mut there, mut nowhere) = (0_u64, 0_u64);
+    for ids in ids.chunks(TOGETHER) {
+        let ids = ids.iter().map(|id| id.to_bytes().to_vec().into()).collect();
+        let request = TraceManyRequest { ids };
+        let replies = relay.operate().trace_many(request).await;
+        let mut replies = replies
+            .map_err(|status| relay.trouble(status))?
+            .into_inner();
+        while let Some(reply) = next(relay, &mut replies).await? {
+            let id = EventId::try_from(&reply.id[..])
+                .map_err(|why| Trouble::Local(format!("the relay's answer has no id: {why}")))?;
+            say(&match output {
+                Format::Text => format!("{}\n", page(id, &reply)),
+                Format::Json => format!("{}\n", whole(id, &reply)),
+            })?;
+            *(if is_somewhere(&reply) {
+                &mut there
+            } else {
+                &mut nowhere
+            }) += 1;
+        }
+    }
+    eprintln!("cresset: {there} events are somewhere, {nowhere} are nowhere");
+    Ok(nowhere == 0)
+}
+
+async fn next(
+    relay: &Relay,
+    replies: &mut tonic::Streaming<TraceReply>,
+) -> Result<Option<TraceReply>, Trouble> {
+    replies
+        .message()
+        .await
+        .map_err(|status| relay.trouble(status))
+}
+
+/// The ids of a file, each once and in order; empty lines mean nothing.
+fn ids(file: &Path) -> Result<Vec<EventId>, Trouble> {
+    let failed = |why: std::io::Error| Trouble::Local(format!("{}: {why}", file.display()));
+    let text = if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .map(|_| text)
+            .map_err(failed)?
+    } else {
+        std::fs::read_to_string(file).map_err(failed)?
+    };
+    let mut ids = parse_ids(&text)
+        .map_err(|(line, why)| Trouble::Usage(format!("{}:{line}: {why}", file.display())))?;
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}
+
+fn parse_ids(text: &str) -> Result<Vec<EventId>, (usize, proto::BadId)> {
+    let lines = text.lines().map(str::trim).enumerate();
+    let lines = lines.filter(|(_, line)| !line.is_empty());
+    lines
+        .map(|(at, line)| line.parse().map_err(|why| (at + 1, why)))
+        .collect()
 }
 
 /// It is in a place, was in one, or is counted as lost.
@@ -84,9 +169,11 @@ fn page(id: EventId, reply: &TraceReply) -> String {
     for loss in &reply.losses {
         let (place, why) = (visible::text(&loss.r#where), visible::text(&loss.reason));
         let (count, message) = (loss.count, loss.sequence);
-        text += &format!(
-            "lost      one of {count} events counted at {place}: {why} (message {message} in the journal)\n"
-        );
+        text += &format!("lost      one of {count} events counted at {place}: {why}");
+        text += &match message {
+            0 => "\n".to_owned(),
+            _ => format!(" (message {message} in the journal)\n"),
+        };
     }
     if !reply.sinks.is_empty() {
         let rows: Vec<Vec<String>> = reply.sinks.iter().map(row).collect();
@@ -197,6 +284,14 @@ fn shown(id: EventId, journal: &Journaled) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_stand_one_a_line_and_a_bad_one_is_told_with_its_line() {
+        let id = "0badc0de00000001000000000000002a";
+        let ids = parse_ids(&format!("{id}\n\n  {id}\n")).unwrap();
+        assert_eq!(ids.len(), 2);
+        assert_eq!(parse_ids(&format!("{id}\n\nhello\n")).unwrap_err().0, 3);
+    }
 
     #[test]
     fn a_page_says_where_an_event_is_and_what_became_of_it() {

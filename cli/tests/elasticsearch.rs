@@ -230,3 +230,78 @@ fn setup_prepares_the_server_and_check_tells_what_differs() {
         "{text}"
     );
 }
+
+#[test]
+fn an_event_is_traced_to_its_document_and_to_its_offset_in_kafka() {
+    let Some(server) = Elasticsearch::shared(SUITE) else {
+        return;
+    };
+    let Some(kafka) = servers::Kafka::shared(SUITE) else {
+        return;
+    };
+    let (url, brokers) = (server.url(), kafka.brokers());
+    let place = Place::new(
+        "",
+        &format!(
+            "siem: {{type: elasticsearch, proxy: none, endpoints: ['{url}'], start: beginning, index: {{layout: fixed, alert: traced, log: traced, message: traced, setup: manual}}}}, \
+             bus: {{type: kafka, brokers: ['{brokers}'], start: beginning, topics: {{alert: traced, log: traced, message: traced}}}}"
+        ),
+    );
+    let runtime = Runtime::new().expect("a runtime");
+    runtime.block_on(server.put("traced", json!({})));
+    let relay = place.start();
+    let senders = Senders::start(2, &runtime);
+    senders.at.send_replace(Some(relay.link));
+    sleep(200);
+    let acknowledged = senders.finish(&runtime);
+    relay.page_when("both have everything", |page| {
+        page.sink("siem", "pending") == 0 && page.sink("bus", "pending") == 0
+    });
+    let ids = [acknowledged.first(), acknowledged.last()];
+    for id in ids.into_iter().flatten() {
+        let mut trace = program("cresset");
+        trace.args(["trace", &id.to_string(), "-o", "json", "--socket"]);
+        let out = trace
+            .arg(place.path("admin.sock"))
+            .output()
+            .expect("cresset trace");
+        let found: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
+        let at = |sink: &str| {
+            let sinks = found["sinks"].as_array().expect("sinks");
+            let at = sinks
+                .iter()
+                .find(|at| at["sink"] == sink)
+                .expect("the sink");
+            assert_eq!(at["outcome"], "delivered", "{found}");
+            at["place"].as_str().expect("a place").to_owned()
+        };
+        assert_eq!(at("siem"), format!("traced/_doc/{id}"));
+        let address = url.trim_start_matches("http://").trim_end_matches('/');
+        let (status, document) =
+            support::get(address, &format!("/{}", at("siem"))).expect("an answer");
+        assert!(
+            status == 200 && document.contains(&id.to_string()),
+            "{status} {document}"
+        );
+        let bus = at("bus");
+        let numbers = bus.strip_prefix("topic traced, partition ");
+        let (partition, offset) = numbers
+            .and_then(|rest| rest.split_once(", offset "))
+            .unwrap_or_else(|| panic!("{bus}"));
+        let mut kcat = std::process::Command::new("kcat");
+        kcat.args([
+            "-C", "-q", "-b", &brokers, "-t", "traced", "-c", "1", "-f", "%h",
+        ]);
+        match kcat.args(["-p", partition, "-o", offset]).output() {
+            Ok(out) => {
+                let headers = String::from_utf8_lossy(&out.stdout).into_owned();
+                assert!(
+                    headers.contains(&format!("event-id={id}")),
+                    "{bus}: {headers}"
+                );
+            }
+            Err(why) => servers::skip("kcat", SUITE, &format!("kcat: {why}")),
+        }
+    }
+    relay.stop();
+}

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::EventId;
-use proto::operate::TraceRequest;
 use support::oracle::{Dice, Pace, Sensor, read_back};
 use support::program;
 use support::program::{Place, Relay};
@@ -24,8 +23,6 @@ use tokio::task::JoinSet;
 
 const KILLS: u64 = 20;
 const SENSORS: u8 = 4;
-/// Events whose whereabouts are asked for at the end.
-const TRACED: usize = 200;
 const PACE: Pace = Pace {
     batch: 40,
     pause: Duration::from_millis(10),
@@ -154,33 +151,53 @@ fn check(relay: &Relay, runtime: &Runtime, place: &Place, sensors: &[Arc<Sensor>
         left.remove(&id);
     });
     assert_eq!(left.first(), None, "acknowledged, and not in the file sink");
-    traced(runtime, place, &acknowledged);
+    traced(place, &acknowledged);
     verify(place);
     (acknowledged.len() as u64, stored.len() as u64)
 }
 
-/// Where the relay says that some of them are, the first and the last among them.
-fn traced(runtime: &Runtime, place: &Place, acknowledged: &BTreeSet<EventId>) {
-    let step = (acknowledged.len() / TRACED).max(1);
-    let some = acknowledged.iter().step_by(step).chain(acknowledged.last());
-    runtime.block_on(async {
-        let mut relay = place.operate().await;
-        for id in some {
-            let request = TraceRequest {
-                id: id.to_bytes().to_vec().into(),
-            };
-            let reply = relay.trace(request).await.expect("an answer").into_inner();
-            assert!(reply.received && reply.journal.is_some(), "{id}: {reply:?}");
-            for at in &reply.sinks {
-                assert_eq!(
-                    at.outcome, "delivered",
-                    "{id} at {}: {}",
-                    at.sink, at.reason
-                );
-            }
-            assert_eq!(reply.sinks.len(), 2, "{id}");
-        }
-    });
+/// What people would ask: where is every one of them? Each is in the journal, and at every sink.
+fn traced(place: &Place, acknowledged: &BTreeSet<EventId>) {
+    let ids: Vec<String> = acknowledged.iter().map(|id| format!("{id}\n")).collect();
+    std::fs::write(place.path("ids"), ids.concat()).expect("written");
+    let mut trace = program("cresset");
+    trace.args(["trace", "-o", "json", "--from-file"]);
+    trace.arg(place.path("ids"));
+    trace.arg("--socket").arg(place.path("admin.sock"));
+    let begun = Instant::now();
+    let out = trace.output().expect("cresset trace");
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(0), "{told}");
+    println!(
+        "where {} events are was told in {:.0?}",
+        acknowledged.len(),
+        begun.elapsed()
+    );
+    let mut left = acknowledged.clone();
+    for line in out
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+    {
+        let answer: serde_json::Value = serde_json::from_slice(line).expect("JSON");
+        let id = answer["id"]
+            .as_str()
+            .expect("an id")
+            .parse()
+            .expect("an id");
+        assert!(left.remove(&id), "{id} was told twice, or not asked for");
+        assert!(
+            answer["received"] == true && answer["journal"]["sequence"].is_u64(),
+            "{answer}"
+        );
+        let sinks = answer["sinks"].as_array().expect("sinks");
+        assert_eq!(sinks.len(), 2, "{answer}");
+        assert!(
+            sinks.iter().all(|at| at["outcome"] == "delivered"),
+            "{answer}"
+        );
+    }
+    assert_eq!(left.first(), None, "asked for, and not told of");
 }
 
 /// Every event in the file sink; a line that a kill cut off stands alone.

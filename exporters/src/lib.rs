@@ -109,6 +109,12 @@ pub trait Sink: Send + Sync {
         None
     }
 
+    /// The same, asked of the destination itself where only that knows: blocks the thread, for seconds at most. The event was
+    /// not sent before `since`, in unix milliseconds.
+    fn look_up(&self, event: &Encoded, _since: u64) -> Option<String> {
+        self.whereabouts(event)
+    }
+
     /// Called once before the sink is let go: what a destination holds back goes out now.
     ///
     /// # Errors

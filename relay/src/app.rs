@@ -159,22 +159,30 @@ impl App {
     /// # Errors
     /// What is missing or taken, by name. Nothing is overwritten and nothing stays bound.
     pub async fn build(config: Config) -> Result<Self, StartError> {
-        // First what can be wrong without a trace, then what has to be let go of again.
-        let trust = Trust::build(&config)?;
+        // First what can be wrong without a trace. What the relay keeps itself is opened, or made, once the folder is its own.
+        trust::look(&config)?;
         let log = open_log(&config).await?;
-        Self::wire(config, trust, log).await
+        Self::build_over(config, log).await
     }
 
-    /// The same over a log that is open already, whatever disk it lies on.
+    /// The same over a log that is open already, whatever disk it lies on. The log is closed if this fails.
     ///
     /// # Errors
     /// As [`App::build`].
     pub async fn build_over(config: Config, log: Store) -> Result<Self, StartError> {
-        let trust = Trust::build(&config)?;
-        Self::wire(config, trust, log).await
+        let held = log.clone();
+        match Self::wire(config, log).await {
+            Ok(app) => Ok(app),
+            Err(why) => {
+                // Whatever part has a handle by now: the folder is free for the next start.
+                tokio::task::spawn_blocking(move || held.close()).await?;
+                Err(why)
+            }
+        }
     }
 
-    async fn wire(config: Config, trust: Trust, log: Store) -> Result<Self, StartError> {
+    async fn wire(config: Config, log: Store) -> Result<Self, StartError> {
+        let trust = Trust::build(&config)?;
         let owners = trust::owners(&config, &log)?;
         let registry = metrics::registry()?;
         let bound = Bindings::take(&config.relay.listen).await?;
@@ -254,6 +262,8 @@ impl App {
         let operate = Operate::new(
             reloads,
             Tracer::new(log.clone(), fanout.clone(), ingest.sensors()),
+            ingest.sensors(),
+            audit.clone(),
             logging.clone(),
         );
         let serving_all = Serving {

@@ -62,6 +62,65 @@ async fn a_data_folder_has_one_relay_and_the_second_is_told_who_it_is() {
     Relay::start(folder.path()).await.stop().await;
 }
 
+/// Every file below a folder, with what it holds.
+fn contents(folder: &Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let mut all = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            all.extend(contents(&entry.path()));
+        } else {
+            all.insert(entry.path(), std::fs::read(entry.path()).expect("a file"));
+        }
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_finds_the_folder_held_changes_nothing_in_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let (log, _) = relay::log::Store::open(&data, journal::Config::default()).expect("a journal");
+    let before = contents(&data);
+    // It would make an authority, streams, positions, a list of policies, and a sink's dead letters.
+    let sinks = "sinks: {archive: {type: file, path: /nowhere/events, start: beginning}}";
+    let mut config = settings(folder.path(), sinks);
+    config.relay.tls = Some(relay::Tls {
+        enrolment: true,
+        ..relay::Tls::default()
+    });
+    assert!(refused(config.clone()).await.to_string().contains("in use"));
+    assert_eq!(contents(&data), before);
+    log.close();
+    Relay::with(config).await.stop().await;
+    assert!(data.join("authority/authority.pem").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_fails_late_leaves_the_folder_free() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sinks = |sink: &str| {
+        format!(
+            "sinks: {{archive: {{type: file, path: {}/events}}{sink}}}",
+            folder.path().display()
+        )
+    };
+    // The key is read when the sink is made, long after the journal was opened and the first sink has its cursor.
+    let late = sinks(
+        ", siem: {type: elasticsearch, endpoints: [\"http://127.0.0.1:1\"], auth: {api_key_file: /nowhere/key}}",
+    );
+    let error = refused(settings(folder.path(), &late)).await.to_string();
+    assert!(error.contains("/nowhere/key"), "{error}");
+    Relay::with(settings(folder.path(), &sinks("")))
+        .await
+        .stop()
+        .await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut config = settings(folder.path(), "");
+    config.relay.listen.feed.address = relay::Address::Tcp(taken.local_addr().expect("bound"));
+    refused(config).await;
+    Relay::start(folder.path()).await.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_folder_of_another_version_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -31,6 +31,8 @@ mod connection;
 #[cfg(feature = "kafka")]
 mod lane;
 #[cfg(feature = "kafka")]
+mod lookup;
+#[cfg(feature = "kafka")]
 mod record;
 #[cfg(feature = "kafka")]
 mod sink;

@@ -15,6 +15,9 @@ use crate::Encoded;
 /// Longest key, in bytes; the rest is cut off, so that such workloads share a partition.
 const MAX_KEY: usize = 1024;
 
+/// The header that holds the event's id.
+pub(super) const EVENT_ID: &str = "event-id";
+
 /// How events become records.
 pub(super) struct Records {
     topics: Topics,
@@ -70,7 +73,7 @@ impl Records {
         let id = event.id().to_string();
         OwnedHeaders::new_with_capacity(3)
             .insert(Header {
-                key: "event-id",
+                key: EVENT_ID,
                 value: Some(id.as_str()),
             })
             .insert(Header {

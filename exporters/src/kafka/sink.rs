@@ -11,7 +11,8 @@ use yaml::Span;
 
 use super::connection::Client;
 use super::lane::{Fate, Lane, Trouble};
-use super::record::Records;
+use super::lookup::look_up;
+use super::record::{EVENT_ID, Records};
 use super::verdict::{Meaning, is_refusal, meaning};
 use super::{Config, TIMEOUT};
 use crate::lines::unreadable;
@@ -262,10 +263,19 @@ fn is_too_large(fate: Fate) -> bool {
 impl Sink for Kafka {
     fn whereabouts(&self, event: &Encoded) -> Option<String> {
         Some(format!(
-            "topic {}, header event-id {}",
+            "topic {}, header {EVENT_ID} {}",
             self.records.topic(event),
             event.id()
         ))
+    }
+
+    fn look_up(&self, event: &Encoded, since: u64) -> Option<String> {
+        let topic = self.records.topic(event);
+        let place = look_up(&self.client, &topic, event.id(), since);
+        match (place, self.whereabouts(event)) {
+            (Ok(found), _) => Some(format!("topic {topic}, {found}")),
+            (Err(why), place) => place.map(|place| format!("{place} ({why})")),
+        }
     }
 
     async fn send(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Unavailable> {

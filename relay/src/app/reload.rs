@@ -233,7 +233,8 @@ impl Reloader {
     async fn exchange(&mut self, new: Config, trust: &Trust, outcome: &mut Outcome) {
         let old = &self.config;
         outcome.restart = waits_for_restart(old, &new);
-        if (&old.relay.access, &old.relay.tls) != (&new.relay.access, &new.relay.tls) {
+        let next = in_force(old.clone(), new.clone());
+        if (&old.relay.access, &old.relay.tls) != (&next.relay.access, &next.relay.tls) {
             self.parts.trust.replace(trust);
             outcome.changed("relay.access and relay.tls", "changed");
         }
@@ -255,7 +256,7 @@ impl Reloader {
         }
         self.retain(&new, outcome);
         self.log(&new, outcome);
-        self.config = in_force(old.clone(), new);
+        self.config = next;
     }
 
     async fn replace_policies(&self, new: &Config) {
@@ -383,14 +384,15 @@ fn waits_for_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 
 /// The new settings, with what waits for a restart as it was: the next reload names it again.
 fn in_force(old: Config, mut new: Config) -> Config {
-    let tls = old.relay.tls.is_some() == new.relay.tls.is_some();
     let (was, is) = (old.relay, &mut new.relay);
     is.data_dir = was.data_dir;
     is.listen = was.listen;
-    if !tls {
-        is.tls = was.tls;
+    match (&mut is.tls, was.tls) {
+        (Some(is), Some(was)) => is.enrolment = was.enrolment,
+        (is, was) => *is = was,
     }
     is.limits = was.limits;
+    is.sensors = was.sensors;
     is.log = was.log;
     is.retention.compression = was.retention.compression;
     is.retention.max_size = is.retention.max_size.max(was.retention.max_size);

@@ -31,7 +31,7 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    /// Reads every file that the settings name.
+    /// Reads every file that the settings name. The data folder has to be this relay's: its authority may be made there.
     pub(super) fn build(config: &Config) -> Result<Self, StartError> {
         let access = Access::load(&config.relay.access)?;
         let files = files(config);
@@ -111,6 +111,19 @@ impl Trust {
         all.dedup();
         all
     }
+}
+
+/// Looks whether what others wrote can be read, and writes nothing.
+pub(super) fn look(config: &Config) -> Result<(), StartError> {
+    Access::load(&config.relay.access)?;
+    if let Some(files) = files(config) {
+        let material = Material {
+            files: Some(files),
+            own: None,
+        };
+        Certificates::load(material, Clients::Unasked)?;
+    }
+    Ok(())
 }
 
 /// The files of the listeners; none: there is no TLS.

@@ -58,7 +58,7 @@ pub use self::dead_letters::{BadDeadLetter, DeadLetter};
 pub(crate) use self::steer::{Letters, SteerError, Steered, Steering};
 pub(crate) use self::taps::{Onlooker, Seen};
 
-pub(crate) use self::trace::Sought;
+pub(crate) use self::trace::{Look, Place, Sought};
 
 use self::figures::Shown;
 use self::health::{Board, Lasting};

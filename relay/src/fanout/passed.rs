@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -111,19 +112,40 @@ impl Passed {
         }
     }
 
-    /// The last time that the sink passed this event, as far as it was noted. Blocks the thread.
-    pub(super) fn find(&self, sink: &str, event: u64) -> Option<Pass> {
+    /// All that was noted of a sink. Blocks the thread.
+    pub(super) fn of(&self, sink: &str) -> Passes {
         let (written, told) = sync_channel(1);
         if self.orders.try_send(Order::Write(written)).is_ok() {
             // What is not written by then is not known yet.
             let _ = told.recv_timeout(PATIENCE);
         }
         let newest = self.folder.join(sink);
-        let texts = [newest.clone(), full(&newest)].map(|file| fs::read_to_string(file).ok());
-        let mut lines = texts.iter().flatten().flat_map(|text| text.lines().rev());
-        lines.find_map(|line| {
-            let line = Line::read(line)?;
-            (line.from <= event && event < line.to).then_some(line.pass)
+        let texts = [full(&newest), newest].map(|file| fs::read_to_string(file).ok());
+        let lines = texts.iter().flatten().flat_map(|text| text.lines());
+        Passes(lines.filter_map(Line::read).collect())
+    }
+}
+
+/// What was noted of one sink, oldest first: two files' worth at most.
+pub(super) struct Passes(Vec<Line>);
+
+impl Passes {
+    /// The last time that the sink passed this event.
+    pub(super) fn find(&self, event: u64) -> Option<Pass> {
+        let passed = |line: &&Line| line.from <= event && event < line.to;
+        self.0.iter().rev().find(passed).map(|line| line.pass)
+    }
+
+    /// How many of these it passed in this way, and when the last of them.
+    pub(super) fn count(&self, among: &Range<u64>, word: Word) -> (u64, Option<Pass>) {
+        let within = |line: &Line| {
+            let (from, to) = (line.from.max(among.start), line.to.min(among.end));
+            to.saturating_sub(from)
+        };
+        let lines = self.0.iter().filter(|line| line.pass.word == word);
+        let lines = lines.filter(|line| within(line) > 0);
+        lines.fold((0, None), |(count, _), line| {
+            (count + within(line), Some(line.pass))
         })
     }
 }
@@ -268,11 +290,13 @@ mod tests {
         passed.note("siem", 20, 25, Word::Expired);
         passed.note("siem", 5, 8, Word::Done);
         passed.note("bus", 1, 2, Word::Skipped);
-        let word = |passed: &Passed, sink, event| passed.find(sink, event).map(|pass| pass.word);
+        let word = |passed: &Passed, sink, event| passed.of(sink).find(event).map(|pass| pass.word);
         assert_eq!(word(&passed, "siem", 1), Some(Word::Done));
         assert_eq!(word(&passed, "siem", 24), Some(Word::Expired));
         assert_eq!(word(&passed, "siem", 25), None);
-        let (first, again) = (passed.find("siem", 1), passed.find("siem", 6));
+        let expired = passed.of("siem").count(&(22..40), Word::Expired);
+        assert_eq!((expired.0, expired.1.is_some()), (3, true));
+        let (first, again) = (passed.of("siem").find(1), passed.of("siem").find(6));
         assert!(first.map(|pass| pass.at) <= again.map(|pass| pass.at));
         let text = fs::read_to_string(folder.path().join("passed/siem")).unwrap();
         assert_eq!(
@@ -290,6 +314,11 @@ mod tests {
             "behind a line that was cut off"
         );
         assert_eq!(word(&passed, "siem", 19), Some(Word::Done));
+        let corrupt = |among| passed.of("siem").count(&among, Word::Corrupt).0;
+        assert_eq!(
+            (corrupt(28..40), corrupt(25..30), corrupt(31..40)),
+            (1, 0, 0)
+        );
         assert_eq!(word(&passed, "bus", 1), Some(Word::Skipped));
     }
 
@@ -306,9 +335,9 @@ mod tests {
         let passed = Passed::start(folder.path());
         for event in 2..6 {
             passed.note("siem", event, event + 1, Word::Done);
-            passed.find("siem", event).unwrap();
+            passed.of("siem").find(event).unwrap();
         }
-        assert_eq!(passed.find("siem", 1).unwrap().at, 1);
+        assert_eq!(passed.of("siem").find(1).unwrap().at, 1);
         assert!(fs::metadata(path.join("siem")).unwrap().len() < 200);
     }
 }

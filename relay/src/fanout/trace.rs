@@ -1,33 +1,64 @@
-//! What became of one event at every sink.
+//! What became of events at every sink.
 //!
-//! The cursor says whether a sink has passed it; the dead letters whether it was refused; what was passed when
+//! The cursor says whether a sink has passed an event; the dead letters whether it was refused; what was passed when
 //! ([`super::passed`]) whether it could not be had or was left out. What is left was delivered, or filtered by the settings
-//! of today.
+//! of today. All of that is looked at once ([`Fanout::look`]), the cursor first, so that what is said of many events is said
+//! of one moment and costs one reading of the disk.
 
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use exporters::Encoded;
 use proto::operate::AtSink;
 use proto::{Event, EventId};
-use tokio::task::spawn_blocking;
 
 use super::Fanout;
-use super::passed::{Pass, Passed, Word};
+use super::passed::{Pass, Passed, Passes, Word};
 use super::steer::Post;
 
 /// The event that somebody looks for.
 #[derive(Clone)]
 pub(crate) struct Sought {
     pub(crate) id: EventId,
-    /// Its place in the journal; none: it is not there (any more).
-    pub(crate) place: Option<u64>,
+    pub(crate) place: Place,
+    /// When it was journaled, in unix nanoseconds; 0: not known.
+    pub(crate) journaled: u64,
     /// The event itself, if it was found.
     pub(crate) event: Option<Event>,
+    /// The destinations themselves may be asked, which takes seconds.
+    pub(crate) ask: bool,
+}
+
+/// Where it is in the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    At(u64),
+    /// Among records that cannot be read.
+    Damaged(Range<u64>),
+    /// Among those that retention has taken.
+    Gone(Range<u64>),
+}
+
+/// One sink at one moment.
+pub(crate) struct Look {
+    post: Arc<Post>,
+    position: u64,
+    birth: u64,
+    letters: Result<HashMap<EventId, Letter>, String>,
+    passes: Passes,
+}
+
+/// What a dead letter says of its event.
+struct Letter {
+    kept: bool,
+    time: u64,
+    why: String,
 }
 
 /// What became of it, and when, in unix nanoseconds.
 #[derive(Default)]
-pub(crate) struct Traced {
+struct Traced {
     outcome: &'static str,
     time: u64,
     reason: String,
@@ -50,135 +81,205 @@ impl Traced {
 }
 
 impl Fanout {
-    /// What became of an event at every sink, in the order of the settings.
-    pub(crate) async fn trace(&self, sought: &Sought) -> Vec<AtSink> {
-        let mut traced = Vec::new();
-        for unit in self.inner.units.load_full().iter() {
-            let (post, passed) = (Arc::clone(&unit.post), self.inner.passed.clone());
-            let sought = sought.clone();
-            // Dead letters are read from the disk.
-            let found = spawn_blocking(move || at(&post, &passed, &sought)).await;
-            let Traced {
-                outcome,
-                time,
-                reason,
-                place,
-            } = found.unwrap_or_else(|died| Traced::new("unknown", died.to_string()));
-            traced.push(AtSink {
-                sink: unit.name().to_owned(),
-                r#type: unit.post.health.kind.to_owned(),
-                outcome: outcome.to_owned(),
-                time_ns: i64::try_from(time).unwrap_or(i64::MAX),
-                reason,
-                place: place.unwrap_or_default(),
-            });
-        }
-        traced
+    /// Every sink as it is now, for these events, in the order of the settings. Blocks for the disk.
+    pub(crate) fn look(&self, ids: &HashSet<EventId>) -> Vec<Look> {
+        let units = self.inner.units.load_full();
+        let looks = units
+            .iter()
+            .map(|unit| Look::at(Arc::clone(&unit.post), &self.inner.passed, ids));
+        looks.collect()
     }
 }
 
-fn at(post: &Post, passed: &Passed, sought: &Sought) -> Traced {
-    let health = &post.health;
-    let stats = health.lanes.stats();
-    if let Some(place) = sought.place.filter(|place| *place >= stats.position.0) {
-        return pending(post, stats.position.0, place);
-    }
-    if let Some(traced) = dead_letter(post, sought) {
-        return traced;
-    }
-    let Some(place) = sought.place else {
-        return Traced::new(
-            "unknown",
-            "its place in the journal is not known any more, nor is it among the dead letters",
-        );
-    };
-    let pass = passed.find(health.name(), place);
-    match pass.map(|pass| pass.word) {
-        Some(Word::Expired) => {
-            Traced::new("expired", "it left the journal before the sink came to it").at(pass)
+impl Look {
+    fn at(post: Arc<Post>, passed: &Passed, ids: &HashSet<EventId>) -> Self {
+        // First the cursor: whatever is before it has its letter and its line by now.
+        let stats = post.health.lanes.stats();
+        let mut letters = HashMap::new();
+        let read = post.health.dead_letters.look(|found| {
+            let id = found.letter.event.id;
+            if ids.contains(&id) {
+                let (why, _) = found.letter.reason_and_answer();
+                let letter = Letter {
+                    kept: found.kept,
+                    time: found.time,
+                    why: why.to_owned(),
+                };
+                // The newest, if it came back.
+                letters.insert(id, letter);
+            }
+        });
+        let passes = passed.of(post.health.name());
+        Self {
+            position: stats.position.0,
+            birth: stats.birth.0,
+            letters: read.map(|()| letters),
+            passes,
+            post,
         }
-        Some(Word::Corrupt) => {
-            Traced::new("corrupt", "the journal could not read it any more").at(pass)
-        }
-        Some(Word::Skipped) => Traced::new(
-            "skipped",
-            "an administrator left it out; the audit trail says who",
-        )
-        .at(pass),
-        None if place < stats.birth.0 => Traced::new(
-            "before",
-            "the sink began after it, at the journal's end of that time",
-        ),
-        Some(Word::Done) | None => done(post, sought).at(pass),
     }
-}
 
-/// It waits, and why.
-fn pending(post: &Post, position: u64, place: u64) -> Traced {
-    let status = post.health.status_of(&post.health.lanes.stats());
-    let before = place.saturating_sub(position);
-    let mut reason = match before {
-        0 => format!("it is the next one; the sink is {}", status.state),
-        _ => format!(
-            "{before} events wait before it; the sink is {}",
-            status.state
-        ),
-    };
-    if status.state != "running" && !status.last_error.is_empty() {
-        reason += &format!(": {}", status.last_error);
-    }
-    Traced::new("pending", reason)
-}
-
-fn dead_letter(post: &Post, sought: &Sought) -> Option<Traced> {
-    let id = sought.id;
-    let found = match post
-        .health
-        .dead_letters
-        .find(|letter| letter.event.id == id)
-    {
-        Ok(found) => found?,
-        Err(error) => {
-            return Some(Traced::new(
-                "unknown",
-                format!("its dead letters cannot be read: {error}"),
-            ));
+    /// What became of an event there. May block where the destination is asked.
+    pub(crate) fn of(&self, sought: &Sought) -> AtSink {
+        let Traced {
+            outcome,
+            time,
+            reason,
+            place,
+        } = self.traced(sought);
+        let health = &self.post.health;
+        AtSink {
+            sink: health.name().to_owned(),
+            r#type: health.kind.to_owned(),
+            outcome: outcome.to_owned(),
+            time_ns: i64::try_from(time).unwrap_or(i64::MAX),
+            reason,
+            place: place.unwrap_or_default(),
         }
-    };
-    let (why, _) = found.letter.reason_and_answer();
-    let traced = if found.kept {
-        Traced::new("dead letter", why)
-    } else {
-        Traced::new(
-            "delivered",
-            format!(
-                "by `cresset dlq retry`, or dropped by `cresset dlq drop`, after it was refused: {why}"
+    }
+
+    fn traced(&self, sought: &Sought) -> Traced {
+        match &sought.place {
+            Place::At(place) if *place >= self.position => self.pending(*place),
+            Place::At(place) => self.passed(*place, sought),
+            Place::Damaged(among) => self
+                .letter(sought.id)
+                .unwrap_or_else(|| self.damaged(among)),
+            Place::Gone(among) => self.letter(sought.id).unwrap_or_else(|| self.gone(among)),
+        }
+    }
+
+    /// It waits, and why.
+    fn pending(&self, place: u64) -> Traced {
+        let health = &self.post.health;
+        let status = health.status_of(&health.lanes.stats());
+        let before = place.saturating_sub(self.position);
+        let mut reason = match before {
+            0 => format!("it is the next one; the sink is {}", status.state),
+            _ => format!(
+                "{before} events wait before it; the sink is {}",
+                status.state
             ),
-        )
-    };
-    Some(Traced {
-        time: found.time,
-        ..traced
-    })
-}
+        };
+        if status.state != "running" && !status.last_error.is_empty() {
+            reason += &format!(": {}", status.last_error);
+        }
+        Traced::new("pending", reason)
+    }
 
-/// The sink has passed it, and it is no dead letter.
-fn done(post: &Post, sought: &Sought) -> Traced {
-    let Some(event) = &sought.event else {
-        return Traced::new(
-            "delivered",
-            "unless the sink's filter left it out: the event itself is not in the journal any more",
-        );
-    };
-    let event = Arc::new(Encoded::new(event.clone()));
-    match post.common.outgoing(&event) {
-        None => Traced::new(
-            "filtered",
-            "the sink's filter or sample, as it is set now, leaves it out",
-        ),
-        Some(sent) => Traced {
-            place: post.sink.whereabouts(&sent),
-            ..Traced::new("delivered", "")
-        },
+    fn passed(&self, place: u64, sought: &Sought) -> Traced {
+        if let Some(traced) = self.letter(sought.id) {
+            return traced;
+        }
+        let pass = self.passes.find(place);
+        match pass.map(|pass| pass.word) {
+            Some(Word::Expired) => {
+                Traced::new("expired", "it left the journal before the sink came to it").at(pass)
+            }
+            Some(Word::Corrupt) => {
+                Traced::new("corrupt", "the journal could not read it any more").at(pass)
+            }
+            Some(Word::Skipped) => Traced::new(
+                "skipped",
+                "an administrator left it out; the audit trail says who",
+            )
+            .at(pass),
+            None if place < self.birth => Traced::new(
+                "before",
+                "the sink began after it, at the journal's end of that time",
+            ),
+            Some(Word::Done) | None => self.done(sought).at(pass),
+        }
+    }
+
+    /// Its record cannot be read. A sink that had passed it before that has it all the same.
+    fn damaged(&self, among: &Range<u64>) -> Traced {
+        match self.passes.count(among, Word::Corrupt) {
+            (1.., pass) => {
+                Traced::new("corrupt", "the journal could not read it any more").at(pass)
+            }
+            _ if self.position >= among.end => Traced::new(
+                "delivered",
+                "unless the sink's filter left it out: the sink passed it before its record was damaged",
+            ),
+            _ => Traced::new(
+                "pending",
+                "the sink has not come to it; it will be counted as corrupt there",
+            ),
+        }
+    }
+
+    /// Where it was is not known any more, only what became of all that were there.
+    fn gone(&self, among: &Range<u64>) -> Traced {
+        let among = among.start.max(self.birth)..among.end.max(self.birth);
+        let all = among.end - among.start;
+        let (expired, pass) = self.passes.count(&among, Word::Expired);
+        let (skipped, _) = self.passes.count(&among, Word::Skipped);
+        match expired + skipped {
+            _ if all == 0 => Traced::new("before", "the sink began after it"),
+            0 => Traced::new(
+                "delivered",
+                "unless the sink's filter left it out: it has left the journal, and all that did were passed before",
+            ),
+            _ if expired >= all => {
+                Traced::new("expired", "it left the journal before the sink came to it").at(pass)
+            }
+            _ => Traced::new(
+                "unknown",
+                format!(
+                    "it is one of {all} events that have left the journal: {expired} of them before the sink came to them, {skipped} left out by an administrator"
+                ),
+            ),
+        }
+    }
+
+    fn letter(&self, id: EventId) -> Option<Traced> {
+        let letters = match &self.letters {
+            Ok(letters) => letters,
+            Err(error) => {
+                let why = format!("its dead letters cannot be read: {error}");
+                return Some(Traced::new("unknown", why));
+            }
+        };
+        let Letter { kept, time, why } = letters.get(&id)?;
+        let traced = if *kept {
+            Traced::new("dead letter", why)
+        } else {
+            Traced::new(
+                "delivered",
+                format!(
+                    "by `cresset dlq retry`, or dropped by `cresset dlq drop`, after it was refused: {why}"
+                ),
+            )
+        };
+        Some(Traced {
+            time: *time,
+            ..traced
+        })
+    }
+
+    /// The sink has passed it, and it is no dead letter.
+    fn done(&self, sought: &Sought) -> Traced {
+        let Some(event) = &sought.event else {
+            return Traced::new(
+                "delivered",
+                "unless the sink's filter left it out: the event itself is not in the journal any more",
+            );
+        };
+        let Post { common, sink, .. } = &*self.post;
+        let event = Arc::new(Encoded::new(event.clone()));
+        match common.outgoing(&event) {
+            None => Traced::new(
+                "filtered",
+                "the sink's filter or sample, as it is set now, leaves it out",
+            ),
+            Some(sent) => Traced {
+                place: match sought.ask {
+                    true => sink.look_up(&sent, sought.journaled / 1_000_000),
+                    false => sink.whereabouts(&sent),
+                },
+                ..Traced::new("delivered", "")
+            },
+        }
     }
 }

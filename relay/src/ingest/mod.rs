@@ -42,6 +42,7 @@ pub use accounts::{Accounts, Door, EndReason};
 pub use budget::{Budget, Lent};
 pub use importer::{Imported, Importer};
 pub use owners::Owners;
+pub(crate) use sensors::NotForgotten;
 pub use sensors::Sensors;
 pub use service::LinkService;
 pub(crate) use silence::{Settings as SilenceSettings, Silence};

@@ -1,6 +1,7 @@
-//! The administrator's service for the relay itself: its settings anew, where an event is, its latest log lines. Admin
-//! socket only.
+//! The administrator's service for the relay itself: its settings anew, where events are, sensors that will not come back,
+//! its latest log lines. Admin socket only.
 
+mod search;
 mod trace;
 
 use std::sync::{Arc, OnceLock};
@@ -8,14 +9,17 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use proto::operate::operate_server::{Operate as Service, OperateServer};
 use proto::operate::{
-    LogsReply, LogsRequest, ReloadReply, ReloadRequest, SettingsReply, SettingsRequest, TraceReply,
-    TraceRequest,
+    ForgetSensorReply, ForgetSensorRequest, LogsReply, LogsRequest, ReloadReply, ReloadRequest,
+    SettingsReply, SettingsRequest, TraceManyRequest, TraceReply, TraceRequest,
 };
 use proto::{EventId, operate};
 use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::audit::Actor;
+use self::trace::Answer;
+use crate::audit::{Act, Actor, Audit};
+use crate::ingest::{NotForgotten, Sensors};
 use crate::telemetry::Logging;
 
 pub(crate) use self::trace::Tracer;
@@ -32,6 +36,8 @@ pub(crate) enum Order {
 pub(crate) struct Operate {
     orders: mpsc::Sender<Order>,
     tracer: Tracer,
+    sensors: Sensors,
+    audit: Audit,
     logging: Arc<OnceLock<Logging>>,
 }
 
@@ -39,11 +45,15 @@ impl Operate {
     pub(crate) fn new(
         orders: mpsc::Sender<Order>,
         tracer: Tracer,
+        sensors: Sensors,
+        audit: Audit,
         logging: Arc<OnceLock<Logging>>,
     ) -> Self {
         Self {
             orders,
             tracer,
+            sensors,
+            audit,
             logging,
         }
     }
@@ -64,8 +74,24 @@ impl Operate {
     }
 }
 
+fn event_id(bytes: &[u8]) -> Result<EventId, Status> {
+    EventId::try_from(bytes)
+        .map_err(|why| Status::invalid_argument(format!("not an event id: {why}")))
+}
+
+impl From<NotForgotten> for Status {
+    fn from(why: NotForgotten) -> Status {
+        match why {
+            NotForgotten::Unknown(_) => Status::not_found(why.to_string()),
+            NotForgotten::Connected { .. } => Status::failed_precondition(why.to_string()),
+        }
+    }
+}
+
 #[async_trait]
 impl Service for Operate {
+    type TraceManyStream = ReceiverStream<Answer>;
+
     async fn reload(
         &self,
         request: Request<ReloadRequest>,
@@ -76,9 +102,37 @@ impl Service for Operate {
     }
 
     async fn trace(&self, request: Request<TraceRequest>) -> Result<Response<TraceReply>, Status> {
-        let id = EventId::try_from(&request.into_inner().id[..])
-            .map_err(|why| Status::invalid_argument(format!("not an event id: {why}")))?;
+        let id = event_id(&request.into_inner().id)?;
         self.tracer.trace(id).await.map(Response::new)
+    }
+
+    async fn trace_many(
+        &self,
+        request: Request<TraceManyRequest>,
+    ) -> Result<Response<Self::TraceManyStream>, Status> {
+        let ids = request.into_inner().ids;
+        let ids: Result<Vec<EventId>, Status> = ids.iter().map(|id| event_id(id)).collect();
+        let answers = self.tracer.trace_many(ids?)?;
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+
+    async fn forget_sensor(
+        &self,
+        request: Request<ForgetSensorRequest>,
+    ) -> Result<Response<ForgetSensorReply>, Status> {
+        let actor = Actor::of(&request);
+        let sensor = request.into_inner().sensor;
+        let forgotten = self.sensors.forget(&sensor)?;
+        let act = Act {
+            action: "forget",
+            target: format!("sensor {sensor}"),
+            detail: format!("node {}", forgotten.node),
+        };
+        Ok(Response::new(ForgetSensorReply {
+            node: forgotten.node,
+            last_seen_unix: forgotten.last_seen_unix,
+            audited: self.audit.tell(actor, act).await,
+        }))
     }
 
     async fn logs(&self, _: Request<LogsRequest>) -> Result<Response<LogsReply>, Status> {

@@ -78,7 +78,7 @@ pub(crate) struct Kept {
     pub(crate) letter: Result<DeadLetter, BadDeadLetter>,
 }
 
-/// A letter that somebody looked for.
+/// A letter, and what became of it.
 pub(super) struct Found {
     /// It is still to be seen to; false: it was sent again with success, or dropped.
     pub(super) kept: bool,
@@ -215,16 +215,9 @@ impl DeadLetters {
         reopened.await.map_err(|e| e.to_string())?
     }
 
-    /// The letter of an event, by its number among them, whether it is done with or not; the newest, if it came back. Blocks
-    /// the thread.
-    pub(super) fn find(
-        &self,
-        wanted: impl Fn(&DeadLetter) -> bool,
-    ) -> Result<Option<Found>, String> {
-        match self.store() {
-            Some(store) => store.find(wanted),
-            None => Ok(None),
-        }
+    /// Shows all that are on disk, oldest first, whether they are done with or not. Blocks the thread.
+    pub(super) fn look(&self, each: impl FnMut(Found)) -> Result<(), String> {
+        self.store().map_or(Ok(()), |store| store.look(each))
     }
 
     pub(super) fn path(&self) -> &std::path::Path {
@@ -297,27 +290,24 @@ impl Store {
         })
     }
 
-    fn find(&self, wanted: impl Fn(&DeadLetter) -> bool) -> Result<Option<Found>, String> {
+    fn look(&self, mut each: impl FnMut(Found)) -> Result<(), String> {
         let low = self.cursor.position().0;
         let mut reader = self.journal.reader(self.journal.first());
-        let mut found = None;
         loop {
             let block = reader.next(READ_BYTES).map_err(|e| e.to_string())?;
             if block.is_empty() {
-                return Ok(found);
+                return Ok(());
             }
             for entry in &block.entries {
                 let Ok(letter) = DeadLetter::read(entry) else {
                     continue;
                 };
-                if wanted(&letter) {
-                    let done = entry.seq.0 < low || self.settled().has(entry.seq.0);
-                    found = Some(Found {
-                        kept: !done,
-                        time: entry.time,
-                        letter,
-                    });
-                }
+                let done = entry.seq.0 < low || self.settled().has(entry.seq.0);
+                each(Found {
+                    kept: !done,
+                    time: entry.time,
+                    letter,
+                });
             }
         }
     }
