@@ -371,6 +371,9 @@ pub(crate) const SERVER_KEY: &str = "server.key";
 pub struct PeerLimits {
     /// Connections of one address to one listener; more are closed. Many sensors behind one address need as many.
     pub connections: u32,
+    /// Of those, so many may be at their handshake (TLS, and the first words of HTTP/2) at one time; more are closed and may
+    /// come again a moment later.
+    pub handshakes: u32,
     /// A connection on which nothing is asked is closed after this time.
     pub idle: yaml::Span,
 }
@@ -379,6 +382,7 @@ impl Default for PeerLimits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            handshakes: 256,
             idle: yaml::Span(std::time::Duration::from_secs(300)),
         }
     }

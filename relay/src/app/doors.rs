@@ -25,6 +25,7 @@ const FEED: Limits = Limits {
     ping: Duration::from_secs(30),
     pong: Duration::from_secs(20),
     per_peer: 1024,
+    handshakes: 1024,
     idle: Duration::from_secs(300),
 };
 
@@ -147,6 +148,7 @@ impl Bindings {
         };
         let strangers = |own: Limits| Limits {
             per_peer: usize::try_from(limits.connections).unwrap_or(usize::MAX),
+            handshakes: usize::try_from(limits.handshakes).unwrap_or(usize::MAX),
             idle: limits.idle.0,
             ..own
         };

@@ -52,6 +52,7 @@ pub(super) fn check(config: &Config, node: &Node, problems: &mut Vec<Problem>) {
     checker.policies(config);
     checker.retention(config);
     checker.sensors(config);
+    checker.limits(config);
     checker.ingest(config);
     checker.sources(config);
     checker.data_dir(config);
@@ -121,6 +122,19 @@ impl Checker<'_> {
                 );
             } else if certificates.is_some_and(|tls| !tls.knows_clients()) {
                 self.say("relay.tls", "sensors need certificates of their own; give client_ca_file, which signed them");
+            }
+        }
+    }
+
+    /// Somebody has to come in.
+    fn limits(&mut self, config: &Config) {
+        let limits = &config.relay.limits;
+        for (key, most) in [
+            ("relay.limits.connections", limits.connections),
+            ("relay.limits.handshakes", limits.handshakes),
+        ] {
+            if most == 0 {
+                self.say(key, "nobody could connect; use 1 or more");
             }
         }
     }

@@ -80,6 +80,7 @@ async fn relay_with(config: Config) -> Relay {
         ping: SOON,
         pong: SOON,
         per_peer: 10,
+        handshakes: 100,
         idle: SOON,
     };
     let grpc = Grpc {

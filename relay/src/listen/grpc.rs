@@ -25,7 +25,7 @@ use tracing::Instrument;
 
 use super::complaints::Complaints;
 use super::gate::{Calls, Gate, Gated};
-use super::peers::Peers;
+use super::peers::{Entered, Peers};
 use super::{Bound, Certificates};
 use crate::access::{Access, Denied, Door, Presented};
 use crate::enrolment::Enrolment;
@@ -56,6 +56,8 @@ pub(crate) struct Limits {
     pub(crate) pong: Duration,
     /// Connections of one address at one time; more are closed.
     pub(crate) per_peer: usize,
+    /// Those of them that have not finished TLS and the first words of HTTP/2; more are closed unread.
+    pub(crate) handshakes: usize,
     /// A connection without a call is closed after this time.
     pub(crate) idle: Duration,
 }
@@ -86,7 +88,7 @@ impl Connections {
         let failed = IntCounterVec::new(
             Opts::new(
                 "cresset_connection_failures_total",
-                "Connections that were closed: tls (no handshake), silent (said nothing), protocol (no HTTP/2), crowded (their address has as many as it may), idle (no call for a long time), revoked (its certificate was revoked or replaced).",
+                "Connections that were closed: tls (no handshake), silent (said nothing), protocol (no HTTP/2), crowded (their address has as many as it may), handshakes (their address has as many unfinished ones as it may), idle (no call for a long time), revoked (its certificate was revoked or replaced).",
             ),
             &["listener", "reason"],
         )?;
@@ -137,8 +139,14 @@ enum Failure {
     Silent,
     #[error("no HTTP/2: {0}")]
     Protocol(Box<dyn Error + Send + Sync>),
-    #[error("its address has {0} connections, which is as many as one may have")]
+    #[error(
+        "its address has {0} connections, which is as many as one may have; see relay.limits.connections"
+    )]
     Crowded(usize),
+    #[error(
+        "its address has {0} handshakes under way, which is as many as one may have; see relay.limits.handshakes"
+    )]
+    Handshakes(usize),
     #[error("no call for {0:?}")]
     Idle(Duration),
     #[error("its certificate was revoked or replaced")]
@@ -152,6 +160,7 @@ impl Failure {
             Self::Silent => "silent",
             Self::Protocol(_) => "protocol",
             Self::Crowded(_) => "crowded",
+            Self::Handshakes(_) => "handshakes",
             Self::Idle(_) => "idle",
             Self::Revoked => "revoked",
         }
@@ -189,7 +198,7 @@ impl Grpc {
             routes,
             connections,
         } = self;
-        let peers = Peers::new(limits.per_peer);
+        let (peers, greeting) = (Peers::new(limits.per_peer), Peers::new(limits.handshakes));
         let server = Arc::new(Server {
             name,
             door,
@@ -223,12 +232,24 @@ impl Grpc {
             if let Some(peer) = peer.tcp.remote_addr {
                 span.record("peer", tracing::field::display(peer));
             }
-            let Some(entered) = peers.enter(peer.tcp.remote_addr.map(|peer| peer.ip())) else {
-                let crowded = Failure::Crowded(limits.per_peer);
-                span.in_scope(|| server.connections.fail(name, &crowded));
-                continue;
+            let address = peer.tcp.remote_addr.map(|peer| peer.ip());
+            let entered = peers
+                .enter(address)
+                .ok_or(Failure::Crowded(limits.per_peer))
+                .and_then(|entered| {
+                    let greeting = greeting.enter(address);
+                    let greeting = greeting.ok_or(Failure::Handshakes(limits.handshakes))?;
+                    Ok((entered, greeting))
+                });
+            let (entered, greeting) = match entered {
+                Ok(entered) => entered,
+                Err(failure) => {
+                    span.in_scope(|| server.connections.fail(name, &failure));
+                    continue;
+                }
             };
-            let connection = server.clone().connection(stream, peer, stop.clone());
+            let stop = stop.clone();
+            let connection = server.clone().connection(stream, peer, greeting, stop);
             open.spawn(
                 async move {
                     connection.await;
@@ -334,6 +355,7 @@ impl Server {
         self: Arc<Self>,
         stream: Box<dyn Stream>,
         peer: Peer,
+        greeting: Entered,
         stop: watch::Receiver<bool>,
     ) {
         self.connections
@@ -343,7 +365,10 @@ impl Server {
         let open = self.connections.open.with_label_values(&[self.name]);
         open.inc();
         let ended = match &self.tls {
-            None => self.http(stream, peer, None, stop).await,
+            None => {
+                self.http(Heard::new(stream, greeting), peer, None, stop)
+                    .await
+            }
             Some(tls) => {
                 match tokio::time::timeout(GREETING, tls.acceptor().accept(stream)).await {
                     Ok(Ok(stream)) => {
@@ -351,7 +376,8 @@ impl Server {
                         let certificate = shown
                             .and_then(<[_]>::first)
                             .map(|leaf| Presented::read(leaf));
-                        self.http(Box::new(stream), peer, certificate, stop).await
+                        let heard = Heard::new(Box::new(stream), greeting);
+                        self.http(heard, peer, certificate, stop).await
                     }
                     Ok(Err(error)) => Err(Failure::Tls(error)),
                     Err(_) => Err(Failure::Silent),
@@ -366,16 +392,13 @@ impl Server {
 
     async fn http(
         &self,
-        stream: Box<dyn Stream>,
+        stream: Heard,
         peer: Peer,
         certificate: Option<Presented>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), Failure> {
-        let heard = Arc::new(AtomicUsize::new(0));
-        let io = TokioIo::new(Heard {
-            stream,
-            bytes: heard.clone(),
-        });
+        let heard = stream.bytes.clone();
+        let io = TokioIo::new(stream);
         let lent = self.budget.as_ref().map(|budget| Arc::new(budget.lend()));
         let window = lent
             .as_ref()
@@ -459,10 +482,22 @@ fn judge(error: Box<dyn Error + Send + Sync>) -> Result<(), Failure> {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// Counts what the peer said.
+/// Counts what the peer said, up to its first words.
 struct Heard {
     stream: Box<dyn Stream>,
     bytes: Arc<AtomicUsize>,
+    /// Held until it has said them.
+    greeting: Option<Entered>,
+}
+
+impl Heard {
+    fn new(stream: Box<dyn Stream>, greeting: Entered) -> Self {
+        Self {
+            stream,
+            bytes: Arc::default(),
+            greeting: Some(greeting),
+        }
+    }
 }
 
 impl AsyncRead for Heard {
@@ -473,10 +508,11 @@ impl AsyncRead for Heard {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        // Only whether the preface came is asked, so wrapping around after it is no matter.
-        if self.bytes.load(Ordering::Relaxed) < PREFACE {
-            self.bytes
-                .fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
+        if self.greeting.is_some() {
+            let read = buffer.filled().len() - before;
+            if self.bytes.fetch_add(read, Ordering::Relaxed) + read >= PREFACE {
+                self.greeting = None;
+            }
         }
         polled
     }

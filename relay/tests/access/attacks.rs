@@ -278,6 +278,7 @@ async fn ten_thousand_idle_connections_take_a_bounded_room_and_are_let_go() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut config = settings(folder.path(), "");
     config.relay.limits.connections = ROOM;
+    config.relay.limits.handshakes = ROOM;
     // The relay raises the limit of files for this process, which holds both ends.
     let relay = Relay::with(config).await;
     let mut bystander = Bystander::at(&relay).await;
@@ -329,7 +330,11 @@ async fn what_an_administrator_may_do_is_not_there_for_readers() {
     let token = [("authorization", &authorization[..])];
     for path in [
         "/cresset.operate.v1.Operate/Trace",
+        "/cresset.operate.v1.Operate/TraceMany",
         "/cresset.operate.v1.Operate/Reload",
+        "/cresset.operate.v1.Operate/ForgetSensor",
+        "/cresset.operate.v1.Operate/Settings",
+        "/cresset.operate.v1.Operate/Logs",
         "/cresset.sinks.v1.Sinks/Tap",
         "/cresset.sinks.v1.Sinks/ListLetters",
         "/cresset.enrolment.v1.Tokens/Create",

@@ -396,6 +396,44 @@ async fn one_address_cannot_take_the_room_of_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_address_cannot_begin_many_handshakes_at_once_and_may_when_they_are_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::new();
+    let mut config = with_certificates(folder.path(), &authority);
+    config.relay.limits.handshakes = 2;
+    let relay = Relay::with(config).await;
+    let reader = async || feed_with(relay.at.feed, &authority, authority.spiffe("reader/a")).await;
+    // Those that are over do not count, however many stay connected.
+    let mut living = Vec::new();
+    for _ in 0..4 {
+        let tls = authority.client(Some(authority.spiffe("reader/a")));
+        living.push(connect(relay.at.feed, tls).await.expect("connected"));
+    }
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        held.push(from("127.0.0.2", relay.at.feed).await.expect("connected"));
+    }
+    relay
+        .metric_is(r#"cresset_connections{listener="feed"}"#, 6.0)
+        .await;
+    let third = from("127.0.0.2", relay.at.feed).await.expect("connected");
+    assert!(is_closed(third, SOON).await, "without a word");
+    let failed = r#"cresset_connection_failures_total{listener="feed",reason="handshakes"}"#;
+    relay.metric_is(failed, 1.0).await;
+    assert_eq!(reader().await, Some(Code::Ok), "from another address");
+    drop(held);
+    relay
+        .metric_becomes(r#"cresset_connections{listener="feed"}"#, |open| {
+            open <= 5.0
+        })
+        .await;
+    let again = from("127.0.0.2", relay.at.feed).await.expect("connected");
+    assert!(!is_closed(again, Duration::from_millis(300)).await);
+    relay.metric_is(failed, 1.0).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_asks_nothing_is_closed_and_one_that_listens_is_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut config = settings(folder.path(), "");

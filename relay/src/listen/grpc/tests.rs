@@ -39,6 +39,7 @@ async fn listening(ping: Duration, pong: Duration) -> (SocketAddr, watch::Sender
             ping,
             pong,
             per_peer: 10,
+            handshakes: 10,
             idle: SOON,
         },
         budget: None,
