@@ -5,15 +5,16 @@
 //!     cresset-data …    the data folder's own files
 //!     journal/          cursors first, then segments, oldest first
 //!     dead-letters/…    the same for each sink
+//!     authority/ …      the authority's key and who joined: to be kept as secret as the data folder
 //! ```
 //! The relay may run meanwhile. Cursors are copied before the segments, so none stands past what is copied; a segment that
 //! retention removes on the way takes the older copies with it; a record that is half written at the end is the torn tail that
 //! every start cuts off. Everything is read back and verified before the snapshot counts. What came after it is not in it: to
 //! a restored relay sinks get some events again, and sensors do not send again what was acknowledged later.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -28,13 +29,19 @@ const LIST: &str = "snapshot";
 const FIRST_LINE: &str = "cresset snapshot 1";
 
 /// Files of the data folder besides the folders.
-const OWN: [&str; 5] = [
+const OWN: [&str; 8] = [
     "cresset-data",
     "relay.secret",
     "policies.last",
     "policies.applied",
     "policies.pause",
+    "policies.rollout",
+    "sensors.json",
+    "streams",
 ];
+
+/// Folders of small files: who joined whom, what is paused, what was passed when.
+const SMALL: [&str; 3] = ["authority", "paused", "passed"];
 
 #[derive(Args, Debug)]
 pub(super) struct Snapshot {
@@ -118,8 +125,9 @@ fn copy(data: &Path, out: &Path) -> io::Result<Copied> {
     for sink in names(&data.join("dead-letters"))? {
         copy_journal(data, out, &format!("dead-letters/{sink}"), &mut copied)?;
     }
-    for kept in ["paused", "passed"] {
-        for file in names(&data.join(kept))? {
+    for kept in SMALL {
+        let all = names(&data.join(kept))?;
+        for file in all.iter().filter(|name| !name.ends_with(".new")) {
             copy_file(data, out, &format!("{kept}/{file}"), &mut copied)?;
         }
     }
@@ -164,7 +172,9 @@ fn copy_file(data: &Path, out: &Path, name: &str, copied: &mut Copied) -> io::Re
     if let Some(parent) = to.parent() {
         folder(parent)?;
     }
-    let mut to = File::create(to)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut to = options.open(to)?;
     let bytes = io::copy(&mut from, &mut to)?;
     to.sync_all()?;
     copied.push((name.to_owned(), bytes));
@@ -267,7 +277,7 @@ fn put_back(snapshot: &Path, data: &Path, files: &[String]) -> io::Result<()> {
             return Err(io::Error::other(format!("{file} has gone meanwhile")));
         }
     }
-    for below in ["", "journal", "dead-letters", "paused", "passed"] {
+    for below in ["", "journal", "dead-letters"].into_iter().chain(SMALL) {
         if let Ok(folder) = File::open(new.join(below)) {
             folder.sync_all()?;
         }
