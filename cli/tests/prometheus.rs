@@ -208,6 +208,82 @@ fn promtool_and_a_strict_reader_find_nothing_wrong_with_the_pages() {
     relay.stop();
 }
 
+/// Every query of a dashboard, with its variables filled in.
+fn queries(panel: &Value, into: &mut Vec<String>) {
+    match panel {
+        Value::Object(map) => {
+            let query = map.get("expr").and_then(Value::as_str);
+            let filled = |query: &str| {
+                query
+                    .replace("$instance", ".*")
+                    .replace("$__rate_interval", "20s")
+            };
+            into.extend(query.map(filled));
+            map.values().for_each(|value| queries(value, into));
+        }
+        Value::Array(items) => items.iter().for_each(|item| queries(item, into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_query_of_the_dashboard_is_answered_with_what_the_relay_shows() {
+    if !can_scrape() {
+        return;
+    }
+    let file =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../grafana/dashboards/relay.json");
+    let text = std::fs::read_to_string(file).expect("the dashboard");
+    let dashboard: Value = serde_json::from_str(&text).expect("JSON");
+    let mut all = Vec::new();
+    queries(&dashboard["panels"], &mut all);
+    assert!(all.len() > 15, "{all:?}");
+    let scene = Scene::new();
+    let relay = scene.place.start();
+    scene.import();
+    // Somebody who has nothing to say here, so that there is a failure to show.
+    drop(TcpStream::connect(&relay.feed).map(|mut stream| stream.write_all(&[b'x'; 100])));
+    let (_prometheus, at) = scene.prometheus(&relay);
+    let mut empty = Vec::new();
+    for query in &all {
+        let (_, page) = scrape(&relay.http, "text/plain");
+        let names = query
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .filter(|word| word.starts_with("cresset_"));
+        let shown = names.clone().all(|name| {
+            page.lines().any(|line| {
+                let rest = line.strip_prefix(name);
+                rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+            })
+        });
+        assert!(names.count() > 0, "{query}");
+        if shown {
+            eventually(&format!("{query} has an answer"), SOON, || {
+                ask(&at, query).map(drop)
+            });
+        } else {
+            assert!(is_understood(&at, query), "{query}");
+            empty.push(query);
+        }
+    }
+    println!(
+        "{} queries have answers; no events for {empty:?}",
+        all.len() - empty.len()
+    );
+    assert!(
+        empty.len() * 3 < all.len(),
+        "too little is shown for {empty:?}"
+    );
+    relay.stop();
+}
+
+/// Whether Prometheus takes a query, whatever it finds.
+fn is_understood(prometheus: &str, query: &str) -> bool {
+    let query: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let answer = support::get(prometheus, &format!("/api/v1/query?query={query}"));
+    answer.is_ok_and(|(_, body)| body.contains("\"status\":\"success\""))
+}
+
 /// `promtool check metrics`.
 fn check_metrics(page: &str) {
     let mut promtool = Command::new("promtool")

@@ -1,4 +1,6 @@
 //! An authority, what it signed, and connections with it.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
+#![allow(clippy::expect_used)] // reason: a test that cannot go on has failed
 
 use std::net::SocketAddr;
 

@@ -1,0 +1,23 @@
+//! The relay operated from outside, one module a command or a matter.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+
+#[path = "../../../relay/tests/support/authority.rs"]
+mod authority;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bundle;
+mod deploy;
+mod effects;
+mod reload;
+mod scene;
+mod sensors;
+mod snapshot;
+mod supervisor;
+mod top;
+mod trace;
+mod traces;
