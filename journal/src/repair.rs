@@ -319,6 +319,10 @@ impl Repair<'_> {
         let file = self.disk.open(name, Access::Write)?;
         let body = Body::search(Arc::clone(&file), head(&*file)?)?;
         let Ends { extent, file_end } = self.ends(name, &body)?;
+        if file_end > file.length()? {
+            let text = format!("{name} ends before what its trailer says of it");
+            return Err(io::Error::other(text));
+        }
         file.truncate(file_end)?;
         write_all(&*file, &segment::closing(&body.head, &extent), file_end)?;
         file.fdatasync()

@@ -110,8 +110,10 @@ impl Slot {
             account,
             state,
         };
-        let checked = slot.is_countable();
-        checked.then_some((slot, u32_at(fixed, 88) as usize))
+        let size = u32_at(fixed, 88) as usize;
+        // What no cursor was ever given would have the next write fill up to it.
+        let possible = (end..=2 * MAX_STATE).contains(&size) && slot.is_countable();
+        possible.then_some((slot, size))
     }
 
     /// Whether its numbers can be added up: those of no real cursor cannot.
@@ -246,6 +248,20 @@ fn u64_at(fixed: &[u8; FIXED], at: usize) -> u64 {
 mod tests {
     use super::*;
     use crate::sim::SimDisk;
+
+    #[test]
+    fn a_slot_of_a_size_that_is_never_given_is_damaged() {
+        for (size, whole) in [
+            (SMALLEST, true),
+            (2 * MAX_STATE, true),
+            (3 * MAX_STATE, false),
+        ] {
+            let bytes = slot(None).encode(size);
+            assert_eq!(Slot::decode(&bytes).is_some(), whole, "{size}");
+        }
+        let large = slot(Some(vec![7; SMALLEST])).encode(SMALLEST);
+        assert!(Slot::decode(&large).is_none());
+    }
 
     #[test]
     fn a_slot_whose_numbers_cannot_be_added_up_is_damaged() {

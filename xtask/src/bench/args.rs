@@ -34,6 +34,9 @@ pub(crate) struct RelayArgs {
     /// Sensors of `distribute`
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) sensors: u32,
+    /// `sinks` also with the real Kafka and Elasticsearch of the tests (Java, downloaded once)
+    #[arg(long)]
+    pub(crate) real: bool,
     /// Of the generator; the same events for the same seed
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,

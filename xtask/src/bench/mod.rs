@@ -94,6 +94,9 @@ fn relay(args: &args::RelayArgs) -> Result<()> {
     bench.args(["--seed", &args.seed.to_string()]);
     bench.args(["--policies", &args.policies.to_string()]);
     bench.args(["--sensors", &args.sensors.to_string()]);
+    if args.real {
+        bench.arg("--real");
+    }
     if let Some(path) = &args.json {
         bench.arg("--json").arg(path);
     }

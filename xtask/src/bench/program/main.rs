@@ -94,6 +94,7 @@ async fn relay_cases(args: &RelayArgs) -> Result<bool> {
         seed: args.seed,
         policies: args.policies as usize,
         sensors: args.sensors as usize,
+        real: args.real,
     };
     let header = header::read(&bench)?;
     println!("{}", header.text);
@@ -124,6 +125,7 @@ async fn sink_cases(args: &SinksArgs) -> Result<bool> {
         seed: 1,
         policies: 0,
         sensors: 0,
+        real: args.real,
     };
     let header = header::read(&bench)?;
     println!("{}", header.text);

@@ -34,6 +34,8 @@ pub(crate) struct Bench {
     /// Of the case that distributes policies.
     pub(crate) policies: usize,
     pub(crate) sensors: usize,
+    /// Sinks also against real servers.
+    pub(crate) real: bool,
 }
 
 impl Bench {

@@ -10,13 +10,13 @@ use super::{link, web};
 use crate::args::FakeKind;
 
 /// One of them; it ends with this value.
-pub(super) struct Fake {
+pub(crate) struct Fake {
     child: Child,
-    pub(super) address: String,
+    pub(crate) address: String,
 }
 
 impl Fake {
-    pub(super) fn start(kind: FakeKind) -> Result<Fake> {
+    pub(crate) fn start(kind: FakeKind) -> Result<Fake> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["fake", &kind.to_string()])
             .stdin(Stdio::piped())

@@ -22,10 +22,8 @@ use crate::events::{Maker, unix_ns};
 use crate::measure;
 use crate::table::Row;
 
-use fake::Fake;
-use real::Real;
-
-pub(crate) use fake::be_fake;
+pub(crate) use fake::{Fake, be_fake};
+pub(crate) use real::Real;
 
 /// Different events that batches are made of.
 const POOL: u64 = 500;

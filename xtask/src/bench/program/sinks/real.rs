@@ -8,15 +8,15 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 /// One of them; it ends with this value, because its script watches its standard input.
-pub(super) struct Real {
+pub(crate) struct Real {
     child: Child,
     stdin: Option<ChildStdin>,
-    pub(super) address: String,
+    pub(crate) address: String,
 }
 
 impl Real {
     /// Starts one in an empty folder and waits until it answers.
-    pub(super) fn start(name: &str, folder: &Path) -> Result<Real> {
+    pub(crate) fn start(name: &str, folder: &Path) -> Result<Real> {
         let _ = std::fs::remove_dir_all(folder);
         std::fs::create_dir_all(folder)?;
         let script = Path::new(env!("CARGO_MANIFEST_DIR"))
