@@ -141,7 +141,7 @@ pub trait Checkpoint: Send {
     /// Folds in one committed record, before whoever appended it is woken.
     fn apply(&mut self, entry: &Entry);
 
-    /// The state after all records applied so far.
+    /// The state after all records applied so far, at most 64 MiB: with more no segment can be made.
     fn save(&self) -> Vec<u8>;
 }
 

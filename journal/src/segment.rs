@@ -43,6 +43,8 @@ pub(crate) const BLOCK: usize = 64;
 const COPY: usize = 4096;
 /// Where the header stands.
 pub(crate) const COPIES: [u64; 2] = [0, COPY as u64];
+/// The longest checkpoint, in bytes.
+pub(crate) const MAX_CHECKPOINT: u32 = 64 << 20;
 /// Where the owner's checkpoint stands.
 pub(crate) const CHECKPOINT: u64 = (COPY + BLOCK) as u64;
 /// A new index entry is made when this many bytes were written since the last.
@@ -106,13 +108,17 @@ impl Head {
         if codec > ZSTD {
             return Err(BadHead::Codec(codec));
         }
+        let checkpoint_len = u32::from_le_bytes(get(bytes, 32));
+        if checkpoint_len > MAX_CHECKPOINT {
+            return Err(BadHead::Damaged);
+        }
         Ok(Head {
             version,
             codec,
             salt: u32::from_le_bytes(get(bytes, 12)),
             base: Seq(u64::from_le_bytes(get(bytes, 16))),
             created: u64::from_le_bytes(get(bytes, 24)),
-            checkpoint_len: u32::from_le_bytes(get(bytes, 32)),
+            checkpoint_len,
             checkpoint_crc: u32::from_le_bytes(get(bytes, 36)),
         })
     }
@@ -457,7 +463,11 @@ pub(crate) fn create(
     let mut random = [0; 4];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let salt = u32::from_le_bytes(random);
-    let checkpoint_len = u32::try_from(checkpoint.len()).map_err(io::Error::other)?;
+    let checkpoint_len = u32::try_from(checkpoint.len()).unwrap_or(u32::MAX);
+    if checkpoint_len > MAX_CHECKPOINT {
+        let text = format!("a checkpoint of more than {MAX_CHECKPOINT} bytes");
+        return Err(io::Error::other(text));
+    }
     let checkpoint_crc = checksum(salt, checkpoint);
     let head = Head {
         version: FORMAT,

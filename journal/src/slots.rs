@@ -193,7 +193,8 @@ impl SlotFile {
         // The first slot tells where the second is; if it is not whole, the middle of the file is where it was made.
         let size = first.as_ref().map_or(bytes.len() / 2, |(_, size)| *size);
         let second = Slot::decode(bytes.get(size..).unwrap_or_default());
-        let size = second.as_ref().map_or(size, |(_, size)| *size);
+        // One that says it stands elsewhere would be written elsewhere, and not be found again.
+        let second = second.filter(|(_, said)| *said == size);
         let found = match (first, second) {
             (Some((a, _)), Some((b, _))) => {
                 let slot = if a.generation > b.generation { a } else { b };
