@@ -450,7 +450,8 @@ pub(crate) fn name(base: Seq) -> String {
 pub(crate) fn base_of(name: &str) -> Option<Seq> {
     let digits = name.strip_suffix(".seg")?;
     let shaped = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
-    digits.parse().ok().filter(|_| shaped).map(Seq)
+    let base: u64 = digits.parse().ok().filter(|_| shaped)?;
+    (base <= MAX_SEQ).then_some(Seq(base))
 }
 
 /// Makes a segment, durable with its name, in place of one that has the name already.
@@ -540,6 +541,7 @@ mod tests {
             "FORMAT",
             "+0000000000000000042.seg",
             "00000000000000000042.seg.tmp",
+            "18446744073709551615.seg",
         ] {
             assert_eq!(base_of(other), None, "{other}");
         }

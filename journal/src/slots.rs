@@ -19,7 +19,7 @@ use crate::{
     Account, FORMAT,
     disk::{Access, Disk, DiskFile, read_full, write_all},
     format,
-    record::{checksum, is_whole},
+    record::{MAX_SEQ, checksum, is_whole},
 };
 
 const MAGIC: &[u8; 8] = b"CRSTCURS";
@@ -116,8 +116,12 @@ impl Slot {
         possible.then_some((slot, size))
     }
 
-    /// Whether its numbers can be added up: those of no real cursor cannot.
+    /// Whether its numbers can be added up and counted on from: those of no real cursor cannot.
     fn is_countable(&self) -> bool {
+        if self.generation > u64::MAX / 2 || self.position > MAX_SEQ / 2 || self.birth > MAX_SEQ / 2
+        {
+            return false;
+        }
         let passed = self
             .account
             .checked_total()
@@ -266,11 +270,12 @@ mod tests {
 
     #[test]
     fn a_slot_whose_numbers_cannot_be_added_up_is_damaged() {
-        let spoil: [fn(&mut Slot); 4] = [
+        let spoil: [fn(&mut Slot); 5] = [
             |slot| slot.account.filtered = u64::MAX,
             |slot| slot.birth = u64::MAX - 14,
             |slot| slot.rewound = u64::MAX - 15,
-            |slot| slot.position = u64::MAX,
+            |slot| slot.position = 1 << 56,
+            |slot| slot.generation = u64::MAX,
         ];
         let good = slot(None);
         assert!(Slot::decode(&good.encode(SMALLEST)).is_some());
