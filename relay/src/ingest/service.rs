@@ -62,6 +62,10 @@ impl Service<http::Request<Body>> for LinkService {
             let none = Status::unimplemented("the link has one method: Exchange");
             return std::future::ready(Ok(none.into_http())).boxed();
         }
+        if let Some(encoding) = compression(request.headers()) {
+            let why = format!("the link takes no {encoding}: send messages as they are");
+            return std::future::ready(Ok(Status::unimplemented(why).into_http())).boxed();
+        }
         let shared = self.shared.clone();
         async move {
             let lent = request.extensions().get::<Arc<Lent>>();
@@ -73,6 +77,13 @@ impl Service<http::Request<Body>> for LinkService {
         }
         .boxed()
     }
+}
+
+/// How messages may be compressed, if they may (gRPC over HTTP/2, "Message-Encoding").
+fn compression(headers: &http::HeaderMap) -> Option<String> {
+    let encoding = headers.get("grpc-encoding")?;
+    let encoding = String::from_utf8_lossy(encoding.as_bytes());
+    (encoding != "identity").then(|| encoding.chars().take(32).collect())
 }
 
 /// Starts a session, whose replies are the answer.

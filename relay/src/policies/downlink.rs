@@ -155,7 +155,7 @@ mod tests {
         };
         assert_eq!(sizes(vec![]), [(0, true)]);
         assert_eq!(sizes(vec![policy(9); 3]), [(3, true)]);
-        let large = vec![policy(PART), policy(9), policy(PART - 20), policy(PART)];
+        let large = vec![policy(PART), policy(9), policy(PART - 40), policy(PART)];
         assert_eq!(sizes(large), [(1, false), (2, false), (1, true)]);
     }
 }
