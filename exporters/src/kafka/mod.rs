@@ -36,6 +36,10 @@ mod lookup;
 mod record;
 #[cfg(feature = "kafka")]
 mod sink;
+#[cfg_attr(
+    not(feature = "kafka"),
+    allow(dead_code, reason = "without the client templates are only checked")
+)]
 mod template;
 #[cfg(feature = "kafka")]
 mod trial;
@@ -103,6 +107,7 @@ pub(crate) static DEFAULTS: Defaults = Defaults {
     fields: FieldSet::KubeArmor,
 };
 
+#[cfg(feature = "kafka")]
 const MAX_TOPICS: u32 = 100;
 #[cfg(feature = "kafka")]
 const KEY: &str = "{workload}";
