@@ -45,6 +45,9 @@ pub(crate) struct Look {
     post: Arc<Post>,
     position: u64,
     birth: u64,
+    /// Events that left the log before the sink came to them, all together. One that hangs is overtaken without noticing,
+    /// so its passes may not say which.
+    expired: u64,
     letters: Result<HashMap<EventId, Letter>, String>,
     passes: Passes,
 }
@@ -113,6 +116,7 @@ impl Look {
         Self {
             position: stats.position.0,
             birth: stats.birth.0,
+            expired: stats.account.expired,
             letters: read.map(|()| letters),
             passes,
             post,
@@ -217,6 +221,13 @@ impl Look {
         let (skipped, _) = self.passes.count(&among, Word::Skipped);
         match expired + skipped {
             _ if all == 0 => Traced::new("before", "the sink began after it"),
+            0 if self.expired > 0 => Traced::new(
+                "unknown",
+                format!(
+                    "it has left the journal, and {} events in all did before the sink came to them",
+                    self.expired
+                ),
+            ),
             0 => Traced::new(
                 "delivered",
                 "unless the sink's filter left it out: it has left the journal, and all that did were passed before",
