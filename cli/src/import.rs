@@ -1,4 +1,4 @@
-//! `cresset import`: recorded events into the relay's journal, as if they happened now.
+//! `cresset import`: recorded events into the relay's log, as if they happened now.
 //!
 //! One event a line, in the JSON that karmor, the relay's stdout and the file sink write. A line that is not an event
 //! is told with its file and number and left out; the others go in. Imported events get ids of their own.
@@ -21,7 +21,7 @@ use proto::query::{ImportReply, ImportRequest};
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::Status;
 
-use crate::connect::{Relay, Trouble, say};
+use crate::connect::{AdminArgs, Relay, Trouble, say};
 
 /// Events in one call. What is not known when the relay goes away in the middle is no more than that.
 const CALL: u64 = 5000;
@@ -32,16 +32,15 @@ const AHEAD: usize = 256;
 /// Lines beyond this are not events: an event is at most 1 MiB, and JSON writes a byte as at most six.
 const MAX_LINE: usize = 8 << 20;
 
-/// Put recorded events (JSON, one a line) into the relay's journal
+/// Put recorded events (JSON, one a line) into the relay's log
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ImportArgs {
     /// Files to read; - is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// The relay's data folder; its socket is DIR/admin.sock [default: where `cresset up` puts it]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 /// Runs `cresset import`.
@@ -56,7 +55,7 @@ pub(crate) async fn import(args: ImportArgs) -> Result<ExitCode, Trouble> {
         .iter()
         .map(|path| open(path))
         .collect::<Result<Vec<_>, _>>()?;
-    let relay = Relay::connect_admin(args.data.as_deref()).await?;
+    let relay = args.admin.connect().await?;
     let mut stop = stop_signals()?;
     let lines = Arc::new(Mutex::new(Lines::default()));
     let (requests, waiting) = mpsc::channel(AHEAD);

@@ -158,8 +158,8 @@ fn page(id: EventId, reply: &TraceReply) -> String {
         text += &format!("sensor    {}\n", visible::text(&spooled(spool)));
     }
     text += &match &reply.journal {
-        Some(journal) => format!("journal   {}\n", journaled(journal)),
-        None => format!("journal   not there: {}\n", visible::text(&reply.note)),
+        Some(journal) => place(journal),
+        None => format!("log       not there: {}\n", visible::text(&reply.note)),
     };
     if let Some(journal) = &reply.journal
         && let Some(event) = event(journal)
@@ -203,13 +203,21 @@ fn spooled(spool: &Spooled) -> String {
     format!("{sensor}, {seen}; {held}")
 }
 
-fn journaled(journal: &Journaled) -> String {
-    format!(
-        "event {}, segment {:020}.seg, journaled {}",
-        journal.sequence,
-        journal.segment,
-        when(journal.time_ns)
-    )
+fn place(journal: &Journaled) -> String {
+    let time = when(journal.time_ns);
+    match &journal.topic {
+        None => format!(
+            "journal   event {}, segment {:020}.seg, journaled {time}\n",
+            journal.sequence, journal.segment,
+        ),
+        Some(topic) => format!(
+            "log       partition {}, offset {}, kept {time}, taken by relay {}; {}\n",
+            topic.partition,
+            topic.offset,
+            visible::text(&topic.relay),
+            visible::text(&topic.name)
+        ),
+    }
 }
 
 /// Kind, workload and what it did, in one line.
@@ -260,6 +268,9 @@ fn whole(id: EventId, reply: &TraceReply) -> Value {
         })),
         "journal": reply.journal.as_ref().map(|journal| json!({
             "sequence": journal.sequence, "segment": journal.segment, "time_ns": journal.time_ns,
+            "topic": journal.topic.as_ref().map(|topic| json!({
+                "name": topic.name, "partition": topic.partition, "offset": topic.offset, "relay": topic.relay,
+            })),
             "event": shown(id, journal),
         })),
         "note": reply.note,

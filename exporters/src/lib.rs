@@ -47,6 +47,7 @@ mod exposition;
 mod filter;
 #[cfg(test)]
 mod fixtures;
+mod found;
 mod http;
 mod lines;
 mod offer;
@@ -84,6 +85,7 @@ pub use config::{
 };
 pub use exposition::Page;
 pub use filter::{Filter, FilterConfig, KindName};
+pub use found::Found;
 pub use http::{Auth, Compression, Proxy};
 pub use lines::Format;
 pub use pages::{Pages, Served};
@@ -111,8 +113,8 @@ pub trait Sink: Send + Sync {
 
     /// The same, asked of the destination itself where only that knows: blocks the thread, for seconds at most. The event was
     /// not sent before `since`, in unix milliseconds.
-    fn look_up(&self, event: &Encoded, _since: u64) -> Option<String> {
-        self.whereabouts(event)
+    fn look_up(&self, event: &Encoded, _since: u64) -> Option<Found> {
+        self.whereabouts(event).map(Found::unseen)
     }
 
     /// Called once before the sink is let go: what a destination holds back goes out now.

@@ -153,7 +153,9 @@ fn page(letter: &Letter, printer: &mut Printer) -> String {
         return page + "\n";
     };
     add("Event", &id(letter));
-    add("Journal", &letter.sequence.to_string());
+    if letter.sequence > 0 {
+        add("Journal", &letter.sequence.to_string());
+    }
     add("Reason", &letter.reason);
     for line in letter.answer.lines() {
         add("Answer", line);
@@ -172,7 +174,9 @@ fn line(letter: &Letter) -> String {
         None => put("unreadable", letter.unreadable.clone().into()),
         Some(kind) => {
             put("event_id", id(letter).into());
-            put("journal", letter.sequence.into());
+            if letter.sequence > 0 {
+                put("journal", letter.sequence.into());
+            }
             put("reason", letter.reason.clone().into());
             put("answer", letter.answer.clone().into());
             put("kind", kind.name().to_lowercase().into());

@@ -7,12 +7,20 @@
 
 #[path = "../../../relay/tests/support/authority.rs"]
 mod authority;
+#[cfg(feature = "kafka")]
+#[path = "../../../exporters/tests/support/elasticsearch.rs"]
+mod elasticsearch;
+#[cfg(feature = "kafka")]
+#[path = "../../../exporters/tests/support/servers.rs"]
+mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod bundle;
 mod deploy;
 mod effects;
+#[cfg(feature = "kafka")]
+mod kafka_log;
 mod reload;
 mod scene;
 mod sensors;

@@ -53,15 +53,18 @@ impl Scene {
     }
 
     pub(crate) fn import(&self, namespace: &str, count: usize) {
+        self.import_of("p", namespace, count);
+    }
+
+    /// The same of one pod.
+    pub(crate) fn import_of(&self, pod: &str, namespace: &str, count: usize) {
         let line = format!(
-            "{{\"Type\":\"MatchedPolicy\",\"PodName\":\"p\",\"NamespaceName\":\"{namespace}\",\"Operation\":\"File\",\"PolicyName\":\"p\",\"Action\":\"Block\"}}\n"
+            "{{\"Type\":\"MatchedPolicy\",\"PodName\":\"{pod}\",\"NamespaceName\":\"{namespace}\",\"Operation\":\"File\",\"PolicyName\":\"p\",\"Action\":\"Block\"}}\n"
         );
         let mut import = support::program("cresset");
         import
-            .arg("import")
-            .arg("--data")
-            .arg(self.place.path(""))
-            .arg("-");
+            .args(["import", "-", "--socket"])
+            .arg(self.place.path("admin.sock"));
         let mut child = import
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

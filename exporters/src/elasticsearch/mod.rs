@@ -23,6 +23,7 @@ mod client;
 mod day;
 mod index;
 mod lifecycle;
+mod lookup;
 mod outcomes;
 mod pace;
 mod request;
@@ -52,7 +53,9 @@ use self::request::{Bodies, Bulk, Places, Refused};
 use self::response::{Verdict, Whole};
 use self::setup::Prepared;
 use crate::config::{BatchLimits, Defaults};
-use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable};
+use crate::{
+    Batch, BuildError, Context, Encoded, Failed, Found, Outcome, Sink, Trial, Unavailable,
+};
 
 pub use self::index::{IndexConfig, Layout, Setup};
 pub use self::settings::{Auth, Compression, Config};
@@ -271,6 +274,10 @@ impl Sink for Elasticsearch {
     fn whereabouts(&self, event: &Encoded) -> Option<String> {
         let index = self.bodies.place(event).ok()?;
         Some(format!("{index}/_doc/{}", event.id()))
+    }
+
+    fn look_up(&self, event: &Encoded, _since: u64) -> Option<Found> {
+        Some(lookup::look_up(&self.client, self.whereabouts(event)?))
     }
 
     async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {

@@ -16,7 +16,9 @@ use super::record::{EVENT_ID, Records};
 use super::verdict::{Meaning, is_refusal, meaning};
 use super::{Config, TIMEOUT};
 use crate::lines::unreadable;
-use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable};
+use crate::{
+    Batch, BuildError, Context, Encoded, Failed, Found, Outcome, Sink, Trial, Unavailable,
+};
 
 /// Bytes of one request for a partition: under the limit that brokers have when nobody set one (1,048,588).
 const REQUEST_BYTES: usize = 1_000_000;
@@ -269,12 +271,12 @@ impl Sink for Kafka {
         ))
     }
 
-    fn look_up(&self, event: &Encoded, since: u64) -> Option<String> {
+    fn look_up(&self, event: &Encoded, since: u64) -> Option<Found> {
         let topic = self.records.topic(event);
         let place = look_up(&self.client, &topic, event.id(), since);
         match (place, self.whereabouts(event)) {
-            (Ok(found), _) => Some(format!("topic {topic}, {found}")),
-            (Err(why), place) => place.map(|place| format!("{place} ({why})")),
+            (Ok(found), _) => Some(Found::seen(format!("topic {topic}, {found}"))),
+            (Err(why), place) => place.map(|place| Found::unseen(format!("{place} ({why})"))),
         }
     }
 

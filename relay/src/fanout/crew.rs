@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use super::flight::Runway;
 use super::health::Health;
 use super::orders::{Errand, Moved, Order, Orders, orders};
+use super::passed::{Passed, Trail};
 use super::task::{Stop, Task};
 use crate::log::{Cursor, Join, Lane, Share, Turn};
 
@@ -37,6 +38,7 @@ pub(super) struct Crew {
     /// None: not joined yet.
     share: Option<Share>,
     orders: Orders,
+    passed: Passed,
     lanes: BTreeMap<i32, Member>,
     errands: FuturesUnordered<BoxFuture<'static, ()>>,
 }
@@ -66,6 +68,7 @@ impl Crew {
         common: Common,
         join: Join,
         orders: Orders,
+        passed: Passed,
     ) -> Self {
         Crew {
             health,
@@ -74,6 +77,7 @@ impl Crew {
             join,
             share: None,
             orders,
+            passed,
             lanes: BTreeMap::new(),
             errands: FuturesUnordered::new(),
         }
@@ -111,6 +115,10 @@ impl Crew {
         let cursor = Arc::clone(&lane.cursor);
         self.health.lanes.opened(&cursor);
         let (give, given) = orders();
+        let trail = Trail {
+            passed: self.passed.clone(),
+            partition: Some(partition),
+        };
         let task = Task::new(
             Arc::clone(&self.health),
             self.runway.clone(),
@@ -118,7 +126,7 @@ impl Crew {
             lane,
             None,
             given,
-            None,
+            trail,
         );
         let (stop, told) = watch::channel(None);
         let member = Member {

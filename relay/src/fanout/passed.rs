@@ -1,7 +1,8 @@
 //! Which events every sink passed, and when: what `cresset trace` knows beyond the cursor.
 //!
 //! ```text
-//! DATA/passed/SINK      "MILLISECONDS FROM TO FATE" a line, a second's events in one; FROM ≤ event < TO
+//! DATA/passed/SINK      "MILLISECONDS FROM TO FATE" a line, a second's events in one; FROM ≤ event < TO. Where a sink has
+//!                       many partitions, the partition behind it: numbers are of their own in each
 //! DATA/passed/SINK.1    the one before it, once SINK was full
 //! ```
 //! It is a help and no promise: lines are written by a thread of their own and not synced, so a sink never waits for them.
@@ -64,10 +65,14 @@ pub(super) struct Pass {
 /// A stretch of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Line {
+    partition: Option<i32>,
     from: u64,
     to: u64,
     pass: Pass,
 }
+
+/// Whose events they are: the sink's, or those of one of its partitions.
+type Whose = (String, Option<i32>);
 
 enum Order {
     Note(String, Line),
@@ -98,10 +103,20 @@ impl Passed {
         Passed { folder, orders }
     }
 
-    /// The sink has passed `from..to`.
-    pub(super) fn note(&self, sink: &str, from: u64, to: u64, word: Word) {
+    /// The sink has passed `from..to`, of a partition if it has many.
+    pub(super) fn note(
+        &self,
+        sink: &str,
+        partition: Option<i32>,
+        Range {
+            start: from,
+            end: to,
+        }: Range<u64>,
+        word: Word,
+    ) {
         let at = unix_nanoseconds() / 1_000_000;
         let line = Line {
+            partition,
             from,
             to,
             pass: Pass { at, word },
@@ -126,13 +141,28 @@ impl Passed {
     }
 }
 
+/// What a task notes with: of its sink's only lane, or of one of many.
+#[derive(Clone)]
+pub(super) struct Trail {
+    pub(super) passed: Passed,
+    pub(super) partition: Option<i32>,
+}
+
+impl Trail {
+    /// The sink has passed these events of the lane.
+    pub(super) fn note(&self, sink: &str, events: Range<u64>, word: Word) {
+        self.passed.note(sink, self.partition, events, word);
+    }
+}
+
 /// What was noted of one sink, oldest first: two files' worth at most.
 pub(super) struct Passes(Vec<Line>);
 
 impl Passes {
     /// The last time that the sink passed this event.
-    pub(super) fn find(&self, event: u64) -> Option<Pass> {
-        let passed = |line: &&Line| line.from <= event && event < line.to;
+    pub(super) fn find(&self, partition: Option<i32>, event: u64) -> Option<Pass> {
+        let passed =
+            |line: &&Line| line.partition == partition && line.from <= event && event < line.to;
         self.0.iter().rev().find(passed).map(|line| line.pass)
     }
 
@@ -163,7 +193,9 @@ impl Line {
         let (at, from, to) = (number()?, number()?, number()?);
         let last = words.next()?;
         let word = Word::ALL.into_iter().find(|word| word.text() == last)?;
+        let partition = words.next().map(str::parse).transpose().ok()?;
         Some(Line {
+            partition,
             from,
             to,
             pass: Pass { at, word },
@@ -184,7 +216,7 @@ struct Writer {
     folder: PathBuf,
     open: HashMap<String, (File, u64)>,
     /// Lines that grow, with when they began to.
-    waiting: HashMap<String, (Line, Instant)>,
+    waiting: HashMap<Whose, (Line, Instant)>,
 }
 
 impl Writer {
@@ -207,24 +239,25 @@ impl Writer {
     }
 
     fn note(&mut self, sink: String, line: Line) {
-        if let Some((waiting, _)) = self.waiting.get_mut(&sink) {
+        let whose = (sink, line.partition);
+        if let Some((waiting, _)) = self.waiting.get_mut(&whose) {
             if waiting.join(&line) {
                 return;
             }
             let done = *waiting;
-            self.write(&sink, done);
+            self.write(&whose.0, done);
         }
-        self.waiting.insert(sink, (line, Instant::now()));
+        self.waiting.insert(whose, (line, Instant::now()));
     }
 
     fn write_older_than(&mut self, age: Duration) {
-        let due = |(sink, (line, since)): (&String, &(Line, Instant))| {
-            (since.elapsed() >= age).then(|| (sink.clone(), *line))
+        let due = |(whose, (line, since)): (&Whose, &(Line, Instant))| {
+            (since.elapsed() >= age).then(|| (whose.clone(), *line))
         };
-        let due: Vec<(String, Line)> = self.waiting.iter().filter_map(due).collect();
-        for (sink, line) in due {
-            self.waiting.remove(&sink);
-            self.write(&sink, line);
+        let due: Vec<(Whose, Line)> = self.waiting.iter().filter_map(due).collect();
+        for (whose, line) in due {
+            self.waiting.remove(&whose);
+            self.write(&whose.0, line);
         }
     }
 
@@ -253,8 +286,19 @@ impl Writer {
         let Some((file, length)) = self.open.get_mut(sink) else {
             return Ok(());
         };
-        let Line { from, to, pass } = line;
-        let text = format!("{} {from} {to} {}\n", pass.at, pass.word.text());
+        let Line {
+            partition,
+            from,
+            to,
+            pass,
+        } = line;
+        let partition = partition.map(|partition| format!(" {partition}"));
+        let text = format!(
+            "{} {from} {to} {}{}\n",
+            pass.at,
+            pass.word.text(),
+            partition.unwrap_or_default()
+        );
         file.write_all(text.as_bytes())?;
         *length += text.len() as u64;
         Ok(())
@@ -285,18 +329,22 @@ mod tests {
     fn the_last_time_that_an_event_was_passed_is_found_also_in_the_next_life() {
         let folder = tempfile::tempdir().unwrap();
         let passed = Passed::start(folder.path());
-        passed.note("siem", 1, 10, Word::Done);
-        passed.note("siem", 10, 20, Word::Done);
-        passed.note("siem", 20, 25, Word::Expired);
-        passed.note("siem", 5, 8, Word::Done);
-        passed.note("bus", 1, 2, Word::Skipped);
-        let word = |passed: &Passed, sink, event| passed.of(sink).find(event).map(|pass| pass.word);
+        passed.note("siem", None, 1..10, Word::Done);
+        passed.note("siem", None, 10..20, Word::Done);
+        passed.note("siem", None, 20..25, Word::Expired);
+        passed.note("siem", None, 5..8, Word::Done);
+        passed.note("bus", None, 1..2, Word::Skipped);
+        let word =
+            |passed: &Passed, sink, event| passed.of(sink).find(None, event).map(|pass| pass.word);
         assert_eq!(word(&passed, "siem", 1), Some(Word::Done));
         assert_eq!(word(&passed, "siem", 24), Some(Word::Expired));
         assert_eq!(word(&passed, "siem", 25), None);
         let expired = passed.of("siem").count(&(22..40), Word::Expired);
         assert_eq!((expired.0, expired.1.is_some()), (3, true));
-        let (first, again) = (passed.of("siem").find(1), passed.of("siem").find(6));
+        let (first, again) = (
+            passed.of("siem").find(None, 1),
+            passed.of("siem").find(None, 6),
+        );
         assert!(first.map(|pass| pass.at) <= again.map(|pass| pass.at));
         let text = fs::read_to_string(folder.path().join("passed/siem")).unwrap();
         assert_eq!(
@@ -307,7 +355,7 @@ mod tests {
         drop(passed);
         fs::write(folder.path().join("passed/siem"), text + "17999 30").unwrap();
         let passed = Passed::start(folder.path());
-        passed.note("siem", 30, 31, Word::Corrupt);
+        passed.note("siem", None, 30..31, Word::Corrupt);
         assert_eq!(
             word(&passed, "siem", 30),
             Some(Word::Corrupt),
@@ -323,6 +371,20 @@ mod tests {
     }
 
     #[test]
+    fn partitions_of_a_sink_have_numbers_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let passed = Passed::start(folder.path());
+        passed.note("siem", Some(3), 1..10, Word::Done);
+        passed.note("siem", Some(11), 1..4, Word::Expired);
+        passed.note("siem", Some(3), 10..12, Word::Done);
+        let passes = passed.of("siem");
+        let word = |partition, event| passes.find(partition, event).map(|pass| pass.word);
+        assert_eq!(word(Some(3), 11), Some(Word::Done));
+        assert_eq!(word(Some(11), 2), Some(Word::Expired));
+        assert_eq!((word(Some(11), 5), word(None, 2)), (None, None));
+    }
+
+    #[test]
     fn a_full_file_makes_room_and_stays_for_one_more_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("passed");
@@ -334,10 +396,10 @@ mod tests {
         .unwrap();
         let passed = Passed::start(folder.path());
         for event in 2..6 {
-            passed.note("siem", event, event + 1, Word::Done);
-            passed.of("siem").find(event).unwrap();
+            passed.note("siem", None, event..event + 1, Word::Done);
+            passed.of("siem").find(None, event).unwrap();
         }
-        assert_eq!(passed.of("siem").find(1).unwrap().at, 1);
+        assert_eq!(passed.of("siem").find(None, 1).unwrap().at, 1);
         assert!(fs::metadata(path.join("siem")).unwrap().len() < 200);
     }
 }

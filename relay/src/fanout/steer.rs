@@ -231,6 +231,11 @@ impl Letters {
         self.store.end()
     }
 
+    /// Whether their events' numbers say something by themselves: those of one partition of many do not.
+    pub(crate) fn are_numbered(&self) -> bool {
+        matches!(self.sink.post.health.supply, Supply::Lane(_))
+    }
+
     /// Some of those that are kept, from `from` on and before `until`.
     ///
     /// # Errors

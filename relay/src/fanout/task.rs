@@ -24,7 +24,7 @@ use super::backoff;
 use super::flight::{Flown, Parcel, Runway, Trouble, fly};
 use super::health::{Health, State};
 use super::orders::{Errand, Orders};
-use super::passed::{Passed, Word};
+use super::passed::{Trail, Word};
 use super::progress::{Fate, Progress};
 use super::recent::{Piece, Recent, Run};
 use super::slots::Slot;
@@ -115,8 +115,7 @@ pub(super) struct Task {
     until: Option<u64>,
     /// Another task goes on when what is under way has landed.
     handing_over: bool,
-    /// None: its places are those of one lane of many.
-    passed: Option<Passed>,
+    trail: Trail,
 }
 
 /// What comes back from a flight.
@@ -153,7 +152,7 @@ impl Task {
         lane: Lane,
         recent: Option<Arc<Recent>>,
         orders: Orders,
-        passed: Option<Passed>,
+        trail: Trail,
     ) -> Self {
         let Lane {
             view,
@@ -188,7 +187,7 @@ impl Task {
             read_again: None,
             until: None,
             handing_over: false,
-            passed,
+            trail,
         }
     }
 
@@ -511,9 +510,7 @@ impl Task {
     }
 
     fn note(&self, from: u64, to: u64, word: Word) {
-        if let Some(passed) = &self.passed {
-            passed.note(self.health.name(), from, to, word);
-        }
+        self.trail.note(self.health.name(), from..to, word);
     }
 
     fn judge_save(&self, saved: Result<(), CursorError>) -> Option<End> {

@@ -5,11 +5,13 @@
 //! of today. All of that is looked at once ([`Fanout::look`]), the cursor first, so that what is said of many events is said
 //! of one moment and costs one reading of the disk.
 
+mod shared;
+
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use exporters::Encoded;
+use exporters::{Encoded, Found};
 use proto::operate::AtSink;
 use proto::{Event, EventId};
 
@@ -30,10 +32,18 @@ pub(crate) struct Sought {
     pub(crate) ask: bool,
 }
 
-/// Where it is in the journal.
+/// Where it is in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     At(u64),
+    /// In a log that relays share: its number in a partition, and whether this relay took it.
+    In {
+        partition: i32,
+        number: u64,
+        mine: bool,
+    },
+    /// It was not found in a log that relays share.
+    Nowhere,
     /// Among records that cannot be read.
     Damaged(Range<u64>),
     /// Among those that retention has taken.
@@ -45,6 +55,8 @@ pub(crate) struct Look {
     post: Arc<Post>,
     position: u64,
     birth: u64,
+    /// Where it stands in every partition of a log that relays share, whichever of them feeds it.
+    stands: shared::Stands,
     /// Events that left the log before the sink came to them, all together. One that hangs is overtaken without noticing,
     /// so its passes may not say which.
     expired: u64,
@@ -87,15 +99,22 @@ impl Fanout {
     /// Every sink as it is now, for these events, in the order of the settings. Blocks for the disk.
     pub(crate) fn look(&self, ids: &HashSet<EventId>) -> Vec<Look> {
         let units = self.inner.units.load_full();
-        let looks = units
-            .iter()
-            .map(|unit| Look::at(Arc::clone(&unit.post), &self.inner.passed, ids));
+        let names: Vec<&str> = units.iter().map(|unit| unit.name()).collect();
+        let stands = shared::stands(self.inner.log.shared(), &names);
+        let looks = units.iter().zip(stands).map(|(unit, stands)| {
+            Look::at(Arc::clone(&unit.post), stands, &self.inner.passed, ids)
+        });
         looks.collect()
     }
 }
 
 impl Look {
-    fn at(post: Arc<Post>, passed: &Passed, ids: &HashSet<EventId>) -> Self {
+    fn at(
+        post: Arc<Post>,
+        stands: shared::Stands,
+        passed: &Passed,
+        ids: &HashSet<EventId>,
+    ) -> Self {
         // First the cursor: whatever is before it has its letter and its line by now.
         let stats = post.health.lanes.stats();
         let mut letters = HashMap::new();
@@ -116,11 +135,17 @@ impl Look {
         Self {
             position: stats.position.0,
             birth: stats.birth.0,
+            stands,
             expired: stats.account.expired,
             letters: read.map(|()| letters),
             passes,
             post,
         }
+    }
+
+    /// Whether it was once refused there.
+    pub(crate) fn has_letter(&self, id: EventId) -> bool {
+        matches!(&self.letters, Ok(letters) if letters.contains_key(&id))
     }
 
     /// What became of an event there. May block where the destination is asked.
@@ -146,6 +171,7 @@ impl Look {
         match &sought.place {
             Place::At(place) if *place >= self.position => self.pending(*place),
             Place::At(place) => self.passed(*place, sought),
+            Place::In { .. } | Place::Nowhere => self.shared(sought),
             Place::Damaged(among) => self
                 .letter(sought.id)
                 .unwrap_or_else(|| self.damaged(among)),
@@ -155,16 +181,16 @@ impl Look {
 
     /// It waits, and why.
     fn pending(&self, place: u64) -> Traced {
+        self.waits(match place.saturating_sub(self.position) {
+            0 => "it is the next one".to_owned(),
+            before => format!("{before} events wait before it"),
+        })
+    }
+
+    fn waits(&self, behind: String) -> Traced {
         let health = &self.post.health;
         let status = health.status_of(&health.lanes.stats());
-        let before = place.saturating_sub(self.position);
-        let mut reason = match before {
-            0 => format!("it is the next one; the sink is {}", status.state),
-            _ => format!(
-                "{before} events wait before it; the sink is {}",
-                status.state
-            ),
-        };
+        let mut reason = format!("{behind}; the sink is {}", status.state);
         if status.state != "running" && !status.last_error.is_empty() {
             reason += &format!(": {}", status.last_error);
         }
@@ -175,25 +201,28 @@ impl Look {
         if let Some(traced) = self.letter(sought.id) {
             return traced;
         }
-        let pass = self.passes.find(place);
-        match pass.map(|pass| pass.word) {
-            Some(Word::Expired) => {
-                Traced::new("expired", "it left the journal before the sink came to it").at(pass)
-            }
-            Some(Word::Corrupt) => {
-                Traced::new("corrupt", "the journal could not read it any more").at(pass)
-            }
-            Some(Word::Skipped) => Traced::new(
-                "skipped",
-                "an administrator left it out; the audit trail says who",
-            )
-            .at(pass),
+        match self.passes.find(None, place) {
+            Some(pass) => self.noted(pass, sought),
             None if place < self.birth => Traced::new(
                 "before",
                 "the sink began after it, at the journal's end of that time",
             ),
-            Some(Word::Done) | None => self.done(sought).at(pass),
+            None => self.done(sought).0,
         }
+    }
+
+    /// It was passed here, and it was noted how.
+    fn noted(&self, pass: Pass, sought: &Sought) -> Traced {
+        let traced = match pass.word {
+            Word::Expired => Traced::new("expired", "it left the log before the sink came to it"),
+            Word::Corrupt => Traced::new("corrupt", "the log could not read it any more"),
+            Word::Skipped => Traced::new(
+                "skipped",
+                "an administrator left it out; the audit trail says who",
+            ),
+            Word::Done => self.done(sought).0,
+        };
+        traced.at(Some(pass))
     }
 
     /// Its record cannot be read. A sink that had passed it before that has it all the same.
@@ -269,28 +298,30 @@ impl Look {
         })
     }
 
-    /// The sink has passed it, and it is no dead letter.
-    fn done(&self, sought: &Sought) -> Traced {
+    /// The sink has passed it, and it is no dead letter; and whether the destination itself said that it has it.
+    fn done(&self, sought: &Sought) -> (Traced, bool) {
         let Some(event) = &sought.event else {
-            return Traced::new(
+            let traced = Traced::new(
                 "delivered",
-                "unless the sink's filter left it out: the event itself is not in the journal any more",
+                "unless the sink's filter left it out: the event itself is not in the log any more",
             );
+            return (traced, false);
         };
         let Post { common, sink, .. } = &*self.post;
         let event = Arc::new(Encoded::new(event.clone()));
-        match common.outgoing(&event) {
-            None => Traced::new(
-                "filtered",
-                "the sink's filter or sample, as it is set now, leaves it out",
-            ),
-            Some(sent) => Traced {
-                place: match sought.ask {
-                    true => sink.look_up(&sent, sought.journaled / 1_000_000),
-                    false => sink.whereabouts(&sent),
-                },
-                ..Traced::new("delivered", "")
-            },
-        }
+        let Some(sent) = common.outgoing(&event) else {
+            let why = "the sink's filter or sample, as it is set now, leaves it out";
+            return (Traced::new("filtered", why), false);
+        };
+        let found = match sought.ask {
+            true => sink.look_up(&sent, sought.journaled / 1_000_000),
+            false => sink.whereabouts(&sent).map(Found::unseen),
+        };
+        let seen = found.as_ref().is_some_and(|found| found.seen);
+        let traced = Traced {
+            place: found.map(|found| found.place),
+            ..Traced::new("delivered", "")
+        };
+        (traced, seen)
     }
 }

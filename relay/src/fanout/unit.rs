@@ -16,6 +16,7 @@ use super::crew::Crew;
 use super::dead_letters::DeadLetters;
 use super::flight::Runway;
 use super::health::{Health, Lasting, StoppedOnDrop};
+use super::passed::Trail;
 use super::slots::Slots;
 use super::steer::Post;
 use super::task::{Stop, Task};
@@ -234,12 +235,16 @@ impl Inner {
         let feeder = match supply {
             Supply::Lane(lane) => {
                 let recent = lane.shared.then(|| Arc::clone(&self.recent));
-                let passed = Some(self.passed.clone());
-                let task = Task::new(health, runway, common, lane, recent, ordered, passed);
+                let trail = Trail {
+                    passed: self.passed.clone(),
+                    partition: None,
+                };
+                let task = Task::new(health, runway, common, lane, recent, ordered, trail);
                 Feeder::Task(Box::new(task))
             }
             Supply::Share(join) => {
-                let crew = Crew::new(health, runway, common, join, ordered);
+                let passed = self.passed.clone();
+                let crew = Crew::new(health, runway, common, join, ordered, passed);
                 Feeder::Crew(Box::new(crew))
             }
         };

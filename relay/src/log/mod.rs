@@ -17,6 +17,7 @@ mod folder;
 mod journaled;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+mod shared;
 
 use std::io;
 use std::ops::Range;
@@ -34,6 +35,7 @@ use proto::Event;
 use tokio::sync::{mpsc, watch};
 
 pub use self::folder::OpenError;
+pub use self::shared::{Placed, Shared};
 
 use self::folder::Folder;
 use crate::received::Received;
@@ -111,6 +113,11 @@ pub trait Log: Send + Sync {
 
     /// What the relays that share it agree on; none: nobody shares it.
     fn agreement(&self) -> Option<Arc<dyn Agreement>> {
+        None
+    }
+
+    /// All of it, whichever of the relays that share it took or delivered what; none: nobody shares it.
+    fn shared(&self) -> Option<Arc<dyn Shared>> {
         None
     }
 
@@ -553,6 +560,10 @@ impl<T: Log + ?Sized> Log for Arc<T> {
 
     fn agreement(&self) -> Option<Arc<dyn Agreement>> {
         T::agreement(self)
+    }
+
+    fn shared(&self) -> Option<Arc<dyn Shared>> {
+        T::shared(self)
     }
 
     fn numbering(&self) -> Numbering {

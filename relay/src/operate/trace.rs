@@ -1,26 +1,24 @@
-//! Where events are: in the spool of their sensor, in the journal ([`super::search`]), and at every sink.
+//! Where events are: in the spool of their sensor, in the log ([`super::search`]), and at every sink.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use journal::{Entry, Journal};
-use proto::operate::{AtSink, Journaled, Loss, Spooled, TraceReply};
-use proto::{Event, EventId, link};
+use proto::operate::{AtSink, InTopic, Journaled, Loss, Spooled, TraceReply};
+use proto::{Event, EventId, StreamId, link};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tonic::Status;
 
-use super::search::{Found, Wanted, event, search};
+use super::search::{Found, Wanted, event, search, search_shared};
 use crate::fanout::{Fanout, Look, Place, Sought};
 use crate::ingest::Sensors;
-use crate::log::Store;
+use crate::log::{Shared, Store};
 
 /// Ids that one call may ask for.
 pub(super) const MOST: usize = 10_000;
 /// Answers that wait for whoever asked.
 const WAITING: usize = 16;
-
-/// Why events are not traced through a log that is no journal.
-const NO_JOURNAL: &str = "with the log in Kafka events are not traced: their places are spread over partitions that other relays deliver; `cresset logs --since` shows the event, and the destination knows it by its id";
 
 /// An answer, or why there are no more.
 pub(super) type Answer = Result<TraceReply, Status>;
@@ -63,9 +61,7 @@ impl Tracer {
     }
 
     fn begin(&self, ids: Vec<EventId>, ask: bool) -> Result<mpsc::Receiver<Answer>, Status> {
-        let Some(journal) = self.log.journal().cloned() else {
-            return Err(Status::failed_precondition(NO_JOURNAL));
-        };
+        let log = self.searched()?;
         let (tell, told) = mpsc::channel(WAITING);
         let tracer = self.clone();
         // It reads the disk, and asks destinations. It ends early once nobody takes answers any more.
@@ -77,10 +73,18 @@ impl Tracer {
                 received: received.has(id),
             });
             let wanted: Vec<Wanted> = wanted.collect();
-            let searched = search(&journal, &wanted, |n, found| {
+            let answer = |n: usize, found| {
                 let answer = tracer.answer(&looks, wanted[n], found, ask);
                 tell.blocking_send(Ok(answer)).is_ok()
-            });
+            };
+            let searched = match log {
+                Searched::Journal(journal) => search(&journal, &wanted, answer),
+                Searched::Shared(log) => {
+                    let partitions = tracer.partitions(&wanted);
+                    let heard = || !tell.is_closed();
+                    search_shared(&*log, partitions.as_deref(), &wanted, heard, answer)
+                }
+            };
             if let Err(why) = searched {
                 // Whoever asked may have left.
                 let _ = tell.blocking_send(Err(Status::unavailable(why)));
@@ -89,9 +93,27 @@ impl Tracer {
         Ok(told)
     }
 
+    fn searched(&self) -> Result<Searched, Status> {
+        let journal = self.log.journal().cloned().map(Searched::Journal);
+        let shared = || self.log.log().shared().map(Searched::Shared);
+        let neither = || Status::unimplemented("this log cannot be searched for events");
+        journal.or_else(shared).ok_or_else(neither)
+    }
+
+    /// Where all of them should be; none: the sensors of some are not known here.
+    fn partitions(&self, wanted: &[Wanted]) -> Option<Vec<usize>> {
+        let streams: HashSet<StreamId> = wanted.iter().map(|wanted| wanted.id.stream).collect();
+        let partition = |stream| {
+            let sender = self.sensors.sender(stream)?;
+            Some(self.log.log().lane(&sender.sensor))
+        };
+        streams.into_iter().map(partition).collect()
+    }
+
     fn answer(&self, looks: &[Look], wanted: Wanted, found: Found, ask: bool) -> TraceReply {
         let Wanted { id, received } = wanted;
-        let known = received == Some(true) || found.entry.is_some();
+        let refused = looks.iter().any(|look| look.has_letter(id));
+        let known = received == Some(true) || found.entry.is_some() || refused;
         let damage = self.among_damaged(wanted, &found);
         let note = match &found.entry {
             Some(_) => String::new(),
@@ -108,13 +130,10 @@ impl Tracer {
             true => looks.iter().map(|look| look.of(&sought)).collect(),
             false => Vec::new(),
         };
-        let shown = sought.event.as_ref().filter(|_| ask);
         TraceReply {
             id: id.to_bytes().to_vec().into(),
             received: known,
-            journal: found
-                .entry
-                .map(|entry| self.journaled(&entry, sought.event.as_ref(), shown)),
+            journal: self.kept(&found, sought.event.as_ref(), ask),
             note,
             sinks,
             spool: self.spooled(id, known),
@@ -142,14 +161,20 @@ impl Tracer {
     }
 
     fn place(&self, found: &Found) -> Place {
-        match (&found.entry, &found.damaged) {
-            (Some(entry), _) => Place::At(entry.seq.0),
-            (None, Some(among)) => Place::Damaged(among.clone()),
-            (None, None) => Place::Gone(1..self.log.view().first().0),
+        match (&found.entry, &found.within, &found.damaged) {
+            (Some(entry), Some(within), _) => Place::In {
+                partition: within.partition,
+                number: entry.seq.0,
+                mine: within.relay == self.log.relay_id(),
+            },
+            (Some(entry), None, _) => Place::At(entry.seq.0),
+            (None, _, Some(among)) => Place::Damaged(among.clone()),
+            (None, _, None) if self.log.journal().is_none() => Place::Nowhere,
+            (None, _, None) => Place::Gone(1..self.log.view().first().0),
         }
     }
 
-    /// Why it is not in the journal.
+    /// Why it is not in the log.
     fn note(&self, wanted: Wanted, found: &Found) -> String {
         let stream = wanted.id.stream;
         match (wanted.received, &found.damaged) {
@@ -158,13 +183,14 @@ impl Tracer {
                 among.start,
                 among.end.saturating_sub(1)
             ),
+            _ if !found.losses.is_empty() => {
+                "it never came here: it is among the losses that its sensor counted".to_owned()
+            }
+            _ if self.log.journal().is_none() => self.shared_note(wanted, found),
             (Some(true), None) => format!(
                 "it was acknowledged and has left the journal by retention, which keeps events from {} on",
                 self.log.view().first()
             ),
-            _ if !found.losses.is_empty() => {
-                "it never came here: it is among the losses that its sensor counted".to_owned()
-            }
             (Some(false), _) => format!(
                 "it was not acknowledged here: of its stream {stream} this relay has events up to {}",
                 self.log.received().newest(stream).unwrap_or_default()
@@ -173,21 +199,46 @@ impl Tracer {
         }
     }
 
-    fn journaled(&self, entry: &Entry, event: Option<&Event>, shown: Option<&Event>) -> Journaled {
-        let segments = self
-            .log
-            .journal()
-            .map(Journal::segments)
-            .unwrap_or_default();
-        let segment = segments.iter().rev().find(|base| **base <= entry.seq);
+    /// The same of a log that relays share.
+    fn shared_note(&self, wanted: Wanted, found: &Found) -> String {
+        let place = self.log.log().place();
+        match (found.since, wanted.received) {
+            (Some(since), _) => format!(
+                "the search was given up: what came to {place} since {} was looked at, and it is not among that",
+                moment(since)
+            ),
+            (None, Some(true)) => {
+                format!("it was acknowledged here and has left {place} by retention")
+            }
+            (None, _) => format!("it is not in {place}: no relay took it, or retention did"),
+        }
+    }
+
+    fn kept(&self, found: &Found, event: Option<&Event>, ask: bool) -> Option<Journaled> {
+        let entry = found.entry.as_ref()?;
         let kind = event.map(|event| link::EventKind::from(event.kind));
-        Journaled {
+        let shown = event.filter(|_| ask);
+        Some(Journaled {
             sequence: entry.seq.0,
-            segment: segment.map_or(0, |base| base.0),
+            segment: self.segment(entry),
             time_ns: i64::try_from(entry.time).unwrap_or(i64::MAX),
             kind: kind.unwrap_or_default().into(),
             payload: shown.map(|event| event.payload.clone()).unwrap_or_default(),
-        }
+            topic: found.within.as_ref().map(|within| InTopic {
+                name: self.log.log().place(),
+                partition: within.partition,
+                offset: i64::try_from(entry.seq.0).unwrap_or(i64::MAX) - 1,
+                relay: within.relay.clone(),
+            }),
+        })
+    }
+
+    /// The number that names the segment of the journal; 0: it is none.
+    fn segment(&self, entry: &Entry) -> u64 {
+        let segments = self.log.journal().map(Journal::segments);
+        let segments = segments.unwrap_or_default();
+        let segment = segments.iter().rev().find(|base| **base <= entry.seq);
+        segment.map_or(0, |base| base.0)
     }
 
     fn spooled(&self, id: EventId, known: bool) -> Option<Spooled> {
@@ -203,4 +254,16 @@ impl Tracer {
             end: sender.spooled.end,
         })
     }
+}
+
+/// What a search goes through.
+enum Searched {
+    Journal(Journal),
+    Shared(Arc<dyn Shared>),
+}
+
+/// A time as people read it.
+fn moment(unix_ns: u64) -> String {
+    let time = jiff::Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap_or_default();
+    format!("{time:.0}")
 }

@@ -68,18 +68,22 @@ impl Found {
 
     /// All of them, as they are shown.
     pub(super) fn letters(self) -> impl Stream<Item = Result<Letter, Status>> + Send {
+        let numbered = self.letters.are_numbered();
         let parts = stream::try_unfold(self, async |mut found| {
             let part = found.next().await?;
             Ok::<_, Status>(part.map(|part| (part, found)))
         });
         parts
-            .map_ok(|part| stream::iter(part.into_iter().map(|kept| Ok(shown(kept)))))
+            .map_ok(move |part| {
+                let letters = part.into_iter();
+                stream::iter(letters.map(move |kept| Ok(shown(kept, numbered))))
+            })
             .try_flatten()
     }
 }
 
 /// A letter as it is shown.
-pub(super) fn shown(kept: Kept) -> Letter {
+fn shown(kept: Kept, numbered: bool) -> Letter {
     let Kept {
         number,
         time,
@@ -94,7 +98,7 @@ pub(super) fn shown(kept: Kept) -> Letter {
         Ok(letter) => {
             let (reason, answer) = letter.reason_and_answer();
             Letter {
-                sequence: letter.sequence,
+                sequence: if numbered { letter.sequence } else { 0 },
                 reason: reason.to_owned(),
                 answer: answer.to_owned(),
                 kind: EventKind::from(letter.event.kind).into(),

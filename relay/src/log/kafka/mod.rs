@@ -33,10 +33,11 @@ mod quiet;
 mod record;
 mod timeline;
 mod topic;
+mod whole;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -51,7 +52,8 @@ use self::own::Own;
 use self::producer::Producer;
 use self::timeline::Timeline;
 use self::topic::Topic;
-use super::{Agreement, Appended, Lane, Log, Numbering, Supply, View, Want};
+use self::whole::{Owns, Whole};
+use super::{Agreement, Appended, Lane, Log, Numbering, Shared, Supply, View, Want};
 use crate::received::Received;
 
 /// A cursor is a commit at the broker, so it moves at most so often.
@@ -88,7 +90,7 @@ pub struct KafkaLog {
     agreed: Agreed,
     secret: [u8; 32],
     /// Ended when the log is closed.
-    own: Mutex<Vec<Arc<Own>>>,
+    own: Owns,
 }
 
 impl KafkaLog {
@@ -117,7 +119,7 @@ impl KafkaLog {
             positions: data_dir.join("positions"),
             relay: relay.to_owned(),
             life: StreamId::random().to_string(),
-            own: Mutex::default(),
+            own: Owns::default(),
             topic,
         })
     }
@@ -212,6 +214,13 @@ impl Log for KafkaLog {
 
     fn agreement(&self) -> Option<Arc<dyn Agreement>> {
         Some(Arc::new(self.agreed.clone()))
+    }
+
+    fn shared(&self) -> Option<Arc<dyn Shared>> {
+        Some(Arc::new(Whole {
+            topic: Arc::clone(&self.topic),
+            own: Arc::clone(&self.own),
+        }))
     }
 
     fn secret(&self) -> Option<[u8; 32]> {

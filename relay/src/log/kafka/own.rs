@@ -136,6 +136,16 @@ impl Own {
         self.shared.room.notify_all();
     }
 
+    /// The sink.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it has counted, or left to others: all that lies before this.
+    pub(super) fn counted(&self) -> Cut {
+        self.books().cut.clone()
+    }
+
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -13,6 +13,16 @@ const HEADER: &str = "cresset";
 /// What a record weighs besides its key and value: the header, and what the broker's format puts around it.
 pub(super) const AROUND: usize = 160;
 
+/// A place in a partition as readers number it.
+pub(super) fn number(offset: i64) -> u64 {
+    u64::try_from(offset).unwrap_or(0) + 1
+}
+
+/// The place that a reader's number stands for.
+pub(super) fn offset(number: u64) -> i64 {
+    i64::try_from(number.saturating_sub(1)).unwrap_or(i64::MAX)
+}
+
 /// A record that was read.
 #[derive(Clone, Debug)]
 pub(super) struct Read {
@@ -61,6 +71,11 @@ impl Read {
     /// Whether this relay took it.
     pub(super) fn is_of(&self, relay: &str) -> bool {
         self.relay == relay.as_bytes()
+    }
+
+    /// The relay that took it.
+    pub(super) fn relay(&self) -> Bytes {
+        self.relay.clone()
     }
 
     /// What it weighs in memory.

@@ -279,6 +279,29 @@ impl Topic {
         Ok(Cut(cut))
     }
 
+    /// How far a group has come in every partition; none: it has not begun there. Blocks.
+    pub(super) fn committed(&self, group: &str) -> Result<Vec<Option<i64>>, ReadError> {
+        let found = self
+            .ask_group(group)
+            .map_err(|error| self.unreadable(error))?;
+        let offset = |partition| match found.find_partition(&self.name, partition)?.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        };
+        Ok((0..).take(self.partitions).map(offset).collect())
+    }
+
+    /// A client is of one group, so it is one for this question.
+    fn ask_group(&self, group: &str) -> Result<TopicPartitionList, KafkaError> {
+        let asking: BaseConsumer<Quiet> =
+            BaseConsumer::from_config_and_context(&self.reading(group), Quiet::default())?;
+        let mut all = TopicPartitionList::with_capacity(self.partitions);
+        for partition in (0..).take(self.partitions) {
+            all.add_partition(&self.name, partition);
+        }
+        asking.committed_offsets(all, ASK)
+    }
+
     pub(super) fn unreadable(&self, error: impl std::fmt::Display) -> ReadError {
         ReadError {
             name: format!("topic {}", self.name),

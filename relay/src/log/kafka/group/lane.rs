@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::queue::Queue;
 use super::{ASK, Member, RHYTHM, Topic};
+use crate::log::kafka::record::{number, offset};
 use crate::log::kafka::timeline::Timeline;
 use crate::log::kafka::unusable;
 use crate::log::{Cursor, Reader, View};
@@ -122,15 +123,6 @@ fn reason(error: &KafkaError) -> String {
         }
         _ => error.to_string(),
     }
-}
-
-/// A place in a partition as readers number it.
-fn number(offset: i64) -> u64 {
-    u64::try_from(offset).unwrap_or(0) + 1
-}
-
-fn offset(number: u64) -> i64 {
-    i64::try_from(number.saturating_sub(1)).unwrap_or(i64::MAX)
 }
 
 impl View for Partition {
