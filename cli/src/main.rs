@@ -105,7 +105,10 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Journal(args) => ended(journal::run(args)),
         Command::Tls(args) => ended(tls::run(&args)),
-        Command::Up(args) => within(up::up(args)),
+        Command::Up(args) => {
+            relay::bound_arenas();
+            within(up::up(args))
+        }
         Command::Logs(args) => within(logs::logs(args)),
         Command::Status(args) => within(status::status(args)),
         Command::Import(args) => within(import::import(args)),

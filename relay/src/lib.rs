@@ -27,6 +27,7 @@ pub mod ingest;
 mod listen;
 pub mod log;
 mod losses;
+mod memory;
 mod metrics;
 mod operate;
 pub mod policies;
@@ -52,5 +53,6 @@ pub use config::{
 pub use enrolment::AuthorityError;
 pub use listen::{BindError, TlsError};
 pub use log::OpenError;
+pub use memory::bound_arenas;
 pub use metrics::{Described, Registry};
 pub use sources::{KubeArmor, SourceConfig, SourceTls};

@@ -29,6 +29,7 @@ struct Args {
 
 /// 0: fine. 1: problems found. 2: wrong usage.
 fn main() -> ExitCode {
+    relay::bound_arenas();
     let args = Args::parse();
     let settings = match Settings::load(args.config.as_deref(), std::env::vars()) {
         Ok(settings) => settings,

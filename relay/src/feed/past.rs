@@ -7,12 +7,15 @@
 //!               onward ──▶  └─────────┘
 //! ```
 //! Clients that came together fall behind together, and a client's streams of alerts and of logs read the same records: the
-//! first one to need a stretch reads it, the others wait for that and share its records and its frames. Who enters a
-//! stretch in its middle is at its end afterwards, so readers that are close fall into step. The journal's reader that
-//! made a stretch stands where the next one begins and goes on with it.
+//! first one to need a stretch reads it, the others wait for that and share what was made of it. Who enters a stretch in
+//! its middle is at its end afterwards, so readers that are close fall into step. Who only has to take what another one
+//! read is faster than that one, so they stay close as long as what is kept is more than what sockets take at once.
+//!
+//! The journal is read off the threads that serve everybody, and to hand a read over and wait for it costs more than the
+//! read. So some stretches are read in one go, a row, and the journal's reader that made them goes on behind the last one.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use journal::{Block, ReadError, Seq};
 use proto::Kind;
@@ -20,84 +23,117 @@ use tokio::sync::OnceCell;
 
 use super::frames::Frames;
 use super::reader::read_patiently;
-use super::tail::kind_index;
+use super::ring::Content;
+use super::tail::READ;
 use crate::log::{Reader, View};
 
 /// Most stretches that are kept; what they hold is bounded in bytes besides.
-const KEPT: usize = 64;
+const KEPT: usize = 512;
+
+/// Stretches of a row.
+const ROW: usize = 4;
+
+/// What readers share of a stretch: made once, where the journal is read.
+pub(crate) trait Made: Send + Sync + 'static {
+    /// Of a block of the journal.
+    fn made(block: Block) -> Self;
+    /// Its memory, in bytes.
+    fn size(&self) -> usize;
+}
+
+/// The records themselves, for readers with a filter.
+impl Made for Block {
+    fn made(block: Block) -> Self {
+        block
+    }
+
+    fn size(&self) -> usize {
+        self.entries.size()
+    }
+}
+
+/// The frames of every kind.
+impl Made for [Frames; 3] {
+    fn made(block: Block) -> Self {
+        Kind::ALL.map(|kind| Frames::encode(kind, &block.entries))
+    }
+
+    fn size(&self) -> usize {
+        self.iter().map(Content::size).sum()
+    }
+}
 
 /// A block of the journal that several readers look at.
-pub(crate) struct Stretch {
-    pub(crate) block: Block,
-    /// Of its events and of the frames made of them, in bytes.
-    size: usize,
-    frames: [OnceLock<Frames>; 3],
-    /// Stands behind the block until whoever reads on takes it.
-    onward: Mutex<Option<Box<dyn Reader>>>,
+pub(crate) struct Stretch<C> {
+    /// The first number after it.
+    pub(crate) next: Seq,
+    /// No record in it is lost.
+    whole: bool,
+    pub(crate) content: C,
+    pub(crate) onward: Arc<Onward>,
 }
 
-impl Stretch {
-    fn new(block: Block, onward: Box<dyn Reader>) -> Stretch {
-        let size: usize = block.entries.iter().map(|entry| entry.payload.len()).sum();
-        Stretch {
-            block,
-            size: 2 * size,
-            frames: Default::default(),
-            onward: Mutex::new(Some(onward)),
-        }
-    }
-
-    /// The frames of one kind, made when first asked for.
-    pub(crate) fn frames(&self, kind: Kind) -> &Frames {
-        self.frames[kind_index(kind)].get_or_init(|| Frames::encode(kind, &self.block.entries))
-    }
-
-    /// The reader that stands at `position`, if it is this one's.
-    fn onward(&self, position: Seq) -> Option<Box<dyn Reader>> {
-        let mut onward = lock(&self.onward);
-        onward.take_if(|reader| reader.position() == position)
+impl<C: Made> Stretch<C> {
+    fn new(block: Block, onward: &Arc<Onward>) -> Arc<Stretch<C>> {
+        Arc::new(Stretch {
+            next: block.next,
+            whole: block.skipped.is_empty(),
+            content: C::made(block),
+            onward: onward.clone(),
+        })
     }
 }
 
-struct Slot {
+/// The journal's reader that made a row of stretches, until whoever reads on behind the row takes it.
+#[derive(Default)]
+pub(crate) struct Onward(Mutex<Option<Box<dyn Reader>>>);
+
+impl Onward {
+    /// The reader, if it stands at `position` and is there still.
+    fn take(&self, position: Seq) -> Option<Box<dyn Reader>> {
+        lock(&self.0).take_if(|reader| reader.position() == position)
+    }
+}
+
+type Cell<C> = Arc<OnceCell<Arc<Stretch<C>>>>;
+
+struct Slot<C> {
     start: Seq,
-    cell: Arc<OnceCell<Arc<Stretch>>>,
+    cell: Cell<C>,
 }
 
-impl Slot {
+impl<C: Made> Slot<C> {
     /// Is what a reader at `position` needs in here, or on its way? One that enters in the middle must not be told of
     /// losses that lie before it.
     fn holds(&self, position: Seq) -> bool {
         self.start == position
             || self.cell.get().is_some_and(|stretch| {
-                self.start < position
-                    && position < stretch.block.next
-                    && stretch.block.skipped.is_empty()
+                self.start < position && position < stretch.next && stretch.whole
             })
     }
 
     fn size(&self) -> usize {
-        self.cell.get().map_or(0, |stretch| stretch.size)
+        self.cell.get().map_or(0, |stretch| stretch.content.size())
     }
 }
 
 /// The stretches that were read last.
-pub(crate) struct Past {
-    slots: Mutex<VecDeque<Slot>>,
+pub(crate) struct Past<C> {
+    slots: Mutex<VecDeque<Slot<C>>>,
     max_size: usize,
 }
 
-impl Past {
-    /// Keeps up to `max_size` bytes, and one stretch however large.
-    pub(crate) fn new(max_size: usize) -> Past {
+impl<C: Made> Past<C> {
+    /// Keeps up to `max_size` bytes, and one row of stretches however large.
+    pub(crate) fn new(max_size: usize) -> Past<C> {
         Past {
             slots: Mutex::default(),
             max_size,
         }
     }
 
-    /// The stretch that holds `position`, for a reader that comes from the end of `before`. What is at the journal's end is
-    /// an empty block, which nobody shares.
+    /// The stretch that holds `position`, for a reader that was in the row of `before`. What is at the journal's end is an
+    /// empty block, which nobody shares.
     ///
     /// # Errors
     /// As the journal's; whoever comes next tries again.
@@ -105,41 +141,57 @@ impl Past {
         &self,
         log: &dyn View,
         position: Seq,
-        before: Option<&Stretch>,
-    ) -> Result<Arc<Stretch>, ReadError> {
+        before: Option<&Onward>,
+    ) -> Result<Arc<Stretch<C>>, ReadError> {
         let cell = self.cell(position);
         let read = cell.get_or_try_init(|| async {
-            let onward = before.and_then(|stretch| stretch.onward(position));
+            let onward = before.and_then(|onward| onward.take(position));
             let reader = onward.unwrap_or_else(|| log.reader(position));
-            let (reader, block) = read_patiently(reader).await;
-            Ok(Arc::new(Stretch::new(block?, reader)))
+            let (first, more) = read_row(reader).await?;
+            self.add(first.next, more);
+            Ok(first)
         });
         let read = read.await.cloned();
         match &read {
-            Ok(stretch) if stretch.block.next > position => {}
+            Ok(stretch) if stretch.next > position => {}
             _ => self.forget(&cell),
         }
         read
     }
 
-    fn cell(&self, position: Seq) -> Arc<OnceCell<Arc<Stretch>>> {
+    fn cell(&self, position: Seq) -> Cell<C> {
         let mut slots = lock(&self.slots);
         if let Some(slot) = slots.iter().rev().find(|slot| slot.holds(position)) {
             return slot.cell.clone();
         }
+        let cell = Cell::default();
+        self.push(&mut slots, position, cell.clone());
+        cell
+    }
+
+    /// Stretches in a row that begins at `start`. What somebody else read meanwhile, or is reading, is theirs.
+    fn add(&self, mut start: Seq, stretches: Vec<Arc<Stretch<C>>>) {
+        let mut slots = lock(&self.slots);
+        for stretch in stretches {
+            let next = stretch.next;
+            if !slots.iter().any(|slot| slot.start == start) {
+                let cell = OnceCell::new_with(Some(stretch));
+                self.push(&mut slots, start, Arc::new(cell));
+            }
+            start = next;
+        }
+    }
+
+    /// The oldest make room.
+    fn push(&self, slots: &mut VecDeque<Slot<C>>, start: Seq, cell: Cell<C>) {
         let mut size: usize = slots.iter().map(Slot::size).sum();
         while slots.len() >= KEPT || size > self.max_size {
             size -= slots.pop_front().map_or(size, |oldest| oldest.size());
         }
-        let cell = Arc::<OnceCell<_>>::default();
-        slots.push_back(Slot {
-            start: position,
-            cell: cell.clone(),
-        });
-        cell
+        slots.push_back(Slot { start, cell });
     }
 
-    fn forget(&self, cell: &Arc<OnceCell<Arc<Stretch>>>) {
+    fn forget(&self, cell: &Cell<C>) {
         lock(&self.slots).retain(|slot| !Arc::ptr_eq(&slot.cell, cell));
     }
 
@@ -147,6 +199,27 @@ impl Past {
     pub(crate) fn clear(&self) {
         lock(&self.slots).clear();
     }
+}
+
+/// A stretch and those behind it.
+type Row<C> = (Arc<Stretch<C>>, Vec<Arc<Stretch<C>>>);
+
+async fn read_row<C: Made>(reader: Box<dyn Reader>) -> Result<Row<C>, ReadError> {
+    let (reader, read) = read_patiently(reader, |reader, first| {
+        let onward = Arc::<Onward>::default();
+        let first = Stretch::new(first, &onward);
+        // An error behind the first block is for whoever comes there.
+        let more = std::iter::from_fn(|| reader.next(READ).ok())
+            .take(ROW - 1)
+            .take_while(|block| !block.is_empty())
+            .map(|block| Stretch::new(block, &onward))
+            .collect();
+        (onward, (first, more))
+    })
+    .await;
+    let (onward, row) = read?;
+    *lock(&onward.0) = Some(reader);
+    Ok(row)
 }
 
 /// What the locks guard is whole between any two statements.
@@ -179,8 +252,8 @@ mod tests {
     #[tokio::test]
     async fn who_reads_the_same_place_shares_and_who_enters_in_the_middle_falls_into_step() {
         let folder = tempfile::tempdir().expect("a folder");
-        let journal = journal(folder.path(), 300).await;
-        let past = Past::new(1 << 20);
+        let journal = journal(folder.path(), 1_000).await;
+        let past = Past::<Block>::new(1 << 20);
         let (one, two) = tokio::join!(
             past.read(&journal, Seq(1), None),
             past.read(&journal, Seq(1), None)
@@ -189,22 +262,27 @@ mod tests {
         assert!(Arc::ptr_eq(&one, &two));
         let inside = past.read(&journal, Seq(5), None).await.expect("read");
         assert!(Arc::ptr_eq(&one, &inside));
-        let next = past.read(&journal, one.block.next, Some(&one)).await;
+        let last = lock(&past.slots)
+            .back()
+            .and_then(|slot| slot.cell.get().cloned());
+        let last = last.expect("a stretch");
+        assert!(last.next > one.next, "a row was read");
+        let next = past.read(&journal, last.next, Some(&inside.onward)).await;
         assert_eq!(
-            next.expect("read").block.entries[0].seq,
-            one.block.next,
-            "it goes on where the first one ended"
+            next.expect("read").content.entries[0].seq,
+            last.next,
+            "it goes on where the row ended"
         );
-        assert!(lock(&one.onward).is_none(), "with the same reader");
+        assert!(lock(&last.onward.0).is_none(), "with the same reader");
     }
 
     #[tokio::test]
     async fn the_end_of_the_journal_is_looked_at_anew() {
         let folder = tempfile::tempdir().expect("a folder");
         let journal = journal(folder.path(), 3).await;
-        let past = Past::new(1 << 20);
+        let past = Past::<Block>::new(1 << 20);
         let empty = past.read(&journal, Seq(4), None).await.expect("read");
-        assert_eq!((empty.block.next, empty.block.entries.len()), (Seq(4), 0));
+        assert_eq!((empty.next, empty.content.entries.len()), (Seq(4), 0));
         let record = Record {
             kind: 1,
             time: 9,
@@ -212,40 +290,55 @@ mod tests {
         };
         journal.append(vec![record]).await.expect("appended");
         let found = past.read(&journal, Seq(4), None).await.expect("read");
-        assert_eq!(found.block.entries.len(), 1);
+        assert_eq!(found.content.entries.len(), 1);
     }
 
     #[tokio::test]
     async fn a_reader_that_leaves_while_it_reads_leaves_nobody_waiting() {
         let folder = tempfile::tempdir().expect("a folder");
         let journal = journal(folder.path(), 300).await;
-        let past = Past::new(1 << 20);
+        let past = Past::<Block>::new(1 << 20);
         {
             let leaving = past.read(&journal, Seq(1), None);
             let _ = tokio::time::timeout(Duration::ZERO, leaving).await;
         }
         let read = tokio::time::timeout(Duration::from_secs(60), past.read(&journal, Seq(1), None));
         let stretch = read.await.expect("in time").expect("read");
-        assert_eq!(stretch.block.entries[0].seq, Seq(1));
+        assert_eq!(stretch.content.entries[0].seq, Seq(1));
+    }
+
+    #[tokio::test]
+    async fn when_the_last_reader_has_caught_up_nothing_is_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let journal = journal(folder.path(), 300).await;
+        let registry = crate::metrics::Registry::default();
+        let tail = super::super::Tail::start(journal, super::super::Config::default(), &registry);
+        let tail = tail.expect("started");
+        let kept = || lock(&tail.past_frames().slots).len();
+        let (one, two) = (tail.behind(), tail.behind());
+        let read = tail.past_frames().read(&**tail.log(), Seq(1), None).await;
+        assert!(read.expect("read").content[0].count_from(Seq(1)).0 > 0);
+        drop(one);
+        assert!(kept() > 0);
+        drop(two);
+        assert_eq!(kept(), 0);
+        tail.stop();
     }
 
     #[tokio::test]
     async fn the_oldest_stretches_make_room() {
         let folder = tempfile::tempdir().expect("a folder");
         let journal = journal(folder.path(), 2_000).await;
-        let past = Past::new(200_000);
-        let (mut at, mut before) = (Seq(1), None::<Arc<Stretch>>);
+        let past = Past::<Block>::new(200_000);
+        let (mut at, mut before) = (Seq(1), None::<Arc<Onward>>);
         while at < Seq(2_001) {
             let stretch = past.read(&journal, at, before.as_deref()).await;
             let stretch = stretch.expect("read");
-            at = stretch.block.next;
-            before = Some(stretch);
+            at = stretch.next;
+            before = Some(stretch.onward.clone());
         }
         let slots = lock(&past.slots);
         let size: usize = slots.iter().map(Slot::size).sum();
-        assert!(
-            slots.len() > 1 && size < 200_000 + 3 * super::super::tail::READ,
-            "{size}"
-        );
+        assert!(slots.len() > 1 && size < 200_000 + 2 * READ, "{size}");
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::Stream;
-use journal::{Entry, ReadError, Seq};
+use journal::{Block, Entry, ReadError, Seq};
 use proto::{Kind, feeder};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
@@ -26,9 +26,9 @@ use crate::framed::frame;
 use crate::log::Reader;
 
 use super::frames::Frames;
-use super::past::Stretch;
+use super::past::{Made, Onward, Past, Stretch};
 use super::ring::Counts;
-use super::tail::{Admission, Lane, READ, Tail, class, count, kind_index};
+use super::tail::{Admission, Behind, Lane, READ, Tail, class, count, kind_index};
 
 /// How often a failing read is repeated, and after which time.
 const ATTEMPTS: usize = 4;
@@ -45,8 +45,8 @@ pub(crate) struct Place {
     /// What lies before was not counted by the pump either.
     counted_from: Seq,
     seen: Counts,
-    /// What it read behind the rings last.
-    behind: Option<Arc<Stretch>>,
+    /// While it reads behind the rings: the row that it is in.
+    behind: Option<(Behind, Arc<Onward>)>,
 }
 
 impl Place {
@@ -102,11 +102,18 @@ impl Place {
     }
 
     /// Reads the journal behind the rings, off the threads that serve everybody; shared with who reads there, too.
-    pub(crate) async fn read_past(&mut self) -> Result<Arc<Stretch>, ReadError> {
-        let (tail, before) = (&self.tail, self.behind.as_deref());
-        let read = tail.past().read(&**tail.log(), self.position, before);
+    pub(crate) async fn read_past<C: Made>(
+        &mut self,
+        past: fn(&Tail) -> &Past<C>,
+    ) -> Result<Arc<Stretch<C>>, ReadError> {
+        let (behind, row) = match self.behind.take() {
+            Some((behind, row)) => (behind, Some(row)),
+            None => (self.tail.behind(), None),
+        };
+        let (log, position) = (&**self.tail.log(), self.position);
+        let read = past(&self.tail).read(log, position, row.as_deref());
         let stretch = read.await?;
-        self.behind = Some(stretch.clone());
+        self.behind = Some((behind, stretch.onward.clone()));
         Ok(stretch)
     }
 
@@ -122,27 +129,34 @@ impl Drop for Place {
     }
 }
 
-/// Reads a block off the threads that serve everybody. The disk is asked again before its error counts: the journal
-/// reads around a place that keeps failing.
-pub(crate) async fn read_patiently(
+/// Reads a block, and does with it and the reader whatever else takes time, off the threads that serve everybody. The disk
+/// is asked again before its error counts: the journal reads around a place that keeps failing.
+pub(crate) async fn read_patiently<T: Send + 'static>(
     mut reader: Box<dyn Reader>,
-) -> (Box<dyn Reader>, Result<journal::Block, ReadError>) {
+    then: impl FnOnce(&mut dyn Reader, Block) -> T + Send + 'static,
+) -> (Box<dyn Reader>, Result<T, ReadError>) {
     let read = tokio::task::spawn_blocking(move || {
-        let mut block = reader.next(READ);
-        for _ in 0..ATTEMPTS {
-            if block.is_ok() {
-                break;
-            }
-            std::thread::sleep(PAUSE);
-            block = reader.next(READ);
-        }
-        (reader, block)
+        let block = patiently(&mut *reader);
+        let read = block.map(|block| then(&mut *reader, block));
+        (reader, read)
     });
     match read.await {
         Ok(read) => read,
         // The task only ends early when the runtime does, and this one with it.
         Err(_) => std::future::pending().await,
     }
+}
+
+fn patiently(reader: &mut dyn Reader) -> Result<Block, ReadError> {
+    let mut block = reader.next(READ);
+    for _ in 0..ATTEMPTS {
+        if block.is_ok() {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        block = reader.next(READ);
+    }
+    block
 }
 
 /// A stream of one kind for `feeder.LogService`: blocks of ready frames.
@@ -286,17 +300,26 @@ impl Feed {
             return Ok(self.jump());
         }
         let position = self.place.position;
-        let stretch = self.place.read_past().await.map_err(unreadable)?;
-        let block = &stretch.block;
-        if block.next <= position {
+        let (taken, next) = if self.filter.is_some() {
+            let read = self.place.read_past(Tail::past_records).await;
+            let stretch = read.map_err(unreadable)?;
+            (
+                self.take_records(&stretch.content.entries, stretch.next),
+                stretch.next,
+            )
+        } else {
+            let read = self.place.read_past(Tail::past_frames).await;
+            let stretch = read.map_err(unreadable)?;
+            (
+                self.take(&stretch.content[kind_index(self.kind)], stretch.next),
+                stretch.next,
+            )
+        };
+        if next <= position {
             // The pump is ahead of what is committed for this reader: it cannot be, but must not spin if it is.
             tokio::time::sleep(Duration::from_millis(10)).await;
-            return Ok(None);
         }
-        Ok(match self.filter {
-            Some(_) => self.take_records(&block.entries, block.next),
-            None => self.take(stretch.frames(self.kind), block.next),
-        })
+        Ok(taken)
     }
 
     /// Goes to fresh events and tells the connection's `WatchMessages` streams.

@@ -391,8 +391,9 @@ impl Replies {
             }
             Found::TooOld => {
                 let position = place.position;
-                let stretch = place.read_past().await.map_err(unreadable)?;
-                let block = &stretch.block;
+                let stretch = place.read_past(Tail::past_records).await;
+                let stretch = stretch.map_err(unreadable)?;
+                let block = &stretch.content;
                 if block.next <= position {
                     // The pump is ahead of what can be read: it cannot be, but must not spin if it is.
                     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -505,7 +506,7 @@ impl Reader {
         let Some(reader) = self.reader.take() else {
             return Err(Status::internal("a read of the log was given up"));
         };
-        let (reader, block) = read_patiently(reader).await;
+        let (reader, block) = read_patiently(reader, |_, block| block).await;
         self.reader = Some(reader);
         let block = block.map_err(unreadable)?;
         if block.next <= self.position {
