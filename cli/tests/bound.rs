@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use proto::EventId;
+use proto::operate::TraceRequest;
 use support::books::Page;
 use support::eventually;
 use support::oracle::{Pace, Sensor, read_back};
@@ -20,6 +22,9 @@ use tokio::task::JoinHandle as Task;
 
 /// The least that the settings allow.
 const BOUND: u64 = 64 << 20;
+
+/// An event that has gone by the time that all are sent, of a segment that has gone whole.
+const MIDDLE: u64 = 1500;
 
 /// Large events come to the bound soon: about three times as many as fit.
 const PACE: Pace = Pace {
@@ -36,7 +41,7 @@ struct Scene {
     relay: Relay,
     sending: Task<()>,
     /// What the hung sink writes to, and nobody reads yet.
-    unread: ChildStdout,
+    unread: Option<ChildStdout>,
 }
 
 impl Scene {
@@ -66,7 +71,7 @@ impl Scene {
             sensor,
             relay,
             sending,
-            unread: unread.expect("piped"),
+            unread,
         }
     }
 
@@ -75,6 +80,23 @@ impl Scene {
         self.runtime
             .block_on(sending)
             .expect("a sensor that finds nothing wrong");
+    }
+
+    /// What became of an event at a sink, by the relay that listens now, and what is said of the event itself.
+    fn traced(&self, sequence: u64, sink: &str) -> (String, String) {
+        let stream = self.sensor.stream();
+        let id = EventId { stream, sequence };
+        let request = TraceRequest {
+            id: id.to_bytes().to_vec().into(),
+        };
+        let reply = self.runtime.block_on(async {
+            let mut operate = self.place.operate().await;
+            operate.trace(request).await.expect("an answer")
+        });
+        let reply = reply.into_inner();
+        let at = reply.sinks.iter().find(|at| at.sink == sink);
+        let at = at.unwrap_or_else(|| panic!("no {sink} in {reply:?}"));
+        (at.outcome.clone(), format!("{}; {}", at.reason, reply.note))
     }
 }
 
@@ -125,8 +147,14 @@ fn a_sink_that_hangs_is_overtaken_at_the_bound_and_every_event_that_it_missed_is
     assert!(page.get("cresset_journal_removed_segments_total") > 0);
     assert!(lines(&scene.place, "events.jsonl") >= page.sink("archive", "delivered_total"));
 
+    // An event of the middle is gone: the sink that hangs never had it, the other one has.
+    let (outcome, why) = scene.traced(MIDDLE, "hung");
+    assert_eq!(outcome, "expired", "{why}");
+    assert!(why.contains("has left the journal by retention"), "{why}");
+    assert_eq!(scene.traced(MIDDLE, "archive").0, "delivered");
+
     // Read at last, it gets all that is left.
-    let reading = read(scene.unread);
+    let reading = read(scene.unread.take().expect("piped"));
     let page = relay.page_when("the sink is done", |page| sink(page, "pending") == 0);
     let journaled = page.get("cresset_journal_next_sequence") - 1;
     let (delivered, expired) = (sink(&page, "delivered_total"), sink(&page, "expired_total"));
@@ -135,8 +163,19 @@ fn a_sink_that_hangs_is_overtaken_at_the_bound_and_every_event_that_it_missed_is
         (journaled, journaled)
     );
     assert_eq!(page.check_at_rest(), Ok(()));
+    // What it had in hand when it hung it got, so that not all that is gone expired; the one of the middle did.
+    assert_eq!(scene.traced(MIDDLE, "hung").0, "expired");
+    let newest = scene.sensor.acknowledged().len() as u64;
+    assert_eq!(scene.traced(newest, "hung").0, "delivered");
     let since = stop_and_count_since(&page, scene.relay, &scene.place);
     assert_eq!(reading.join().expect("read"), delivered + since);
+    // The next life knows it as well, from the disk alone.
+    std::fs::remove_dir_all(scene.place.path("data/passed")).expect("a folder");
+    scene.relay = scene.place.start();
+    let (outcome, why) = scene.traced(MIDDLE, "hung");
+    assert_eq!(outcome, "expired", "{why}");
+    assert_eq!(scene.traced(MIDDLE, "archive").0, "delivered");
+    scene.relay.stop();
 }
 
 #[test]
@@ -164,7 +203,7 @@ fn a_sink_that_refuses_to_be_overtaken_holds_new_events_back_and_lets_go_when_it
     assert!(served.len() as u64 >= page.door("link", "acknowledged"));
     assert!(!scene.sending.is_finished());
 
-    let reading = read(scene.unread);
+    let reading = read(scene.unread.take().expect("piped"));
     let sending = &mut scene.sending;
     scene
         .runtime

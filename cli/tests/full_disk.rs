@@ -11,16 +11,18 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proto::EventId;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use support::oracle::{Pace, Sensor, read_back};
 use support::program::Place;
-use support::{program, skip};
+use support::{eventually, program, skip};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+
+const SOON: Duration = Duration::from_secs(120);
 
 const SUITE: &str = "full_disk";
 
@@ -93,7 +95,13 @@ fn a_full_file_system_refuses_new_events_by_name_and_heals_when_there_is_room() 
         let run = sensor.clone().run(at.subscribe(), over.subscribe());
         sending.spawn_on(run, runtime.handle());
     }
+    assert_eq!(relay.readiness().0, 200);
+    let began = Instant::now();
     at.send_replace(Some(relay.link));
+    let refused = eventually("it is not ready", SOON, || {
+        (relay.readiness().0 == 503).then(|| began.elapsed())
+    });
+    println!("not ready {refused:.1?} after sensors began to fill the last {ROOM} bytes");
 
     // Every sensor is told to wait, with the reason.
     relay.page_when("new events are refused", |page| {
@@ -145,7 +153,13 @@ fn a_full_file_system_refuses_new_events_by_name_and_heals_when_there_is_room() 
         page.get("cresset_journal_writable") == 0
     });
 
+    assert_eq!(relay.readiness().0, 503);
+    let began = Instant::now();
     fs::remove_file(data.join("ballast")).expect("removed");
+    let healed = eventually("it is ready again", SOON, || {
+        (relay.readiness().0 == 200).then(|| began.elapsed())
+    });
+    println!("ready again {healed:.1?} after there was room");
     runtime.block_on(async {
         while let Some(ended) = sending.join_next().await {
             ended.expect("a sensor that finds nothing wrong");

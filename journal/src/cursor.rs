@@ -18,7 +18,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
-    Account, Seq,
+    Account, Expired, Seq,
     account::CursorBooks,
     catalog::{Shared, lock},
     slots::{MAX_STATE, Slot, SlotFile},
@@ -262,6 +262,13 @@ fn seen(slot: &Slot, first: u64) -> (u64, Account) {
     (slot.position + overtaken, account)
 }
 
+/// Puts down as expired what retention has overtaken.
+fn overtake(slot: &mut Slot, first: u64) {
+    let from = slot.position;
+    (slot.position, slot.account) = seen(slot, first);
+    slot.expired.add(from, slot.position, slot.position - from);
+}
+
 /// `NAME.cursor`
 pub(crate) fn file_name(name: &str) -> String {
     format!("{name}.cursor")
@@ -349,6 +356,16 @@ impl Cursor {
         seen(&lock(&self.cell.inner).slot, first).1
     }
 
+    /// Which records expired, oldest first: those in the account, as far as they were written down, and those that retention
+    /// has overtaken by now.
+    #[must_use]
+    pub fn expired(&self) -> Vec<Expired> {
+        let first = self.shared.first();
+        let mut slot = lock(&self.cell.inner).slot.clone();
+        overtake(&mut slot, first);
+        slot.expired.to_vec()
+    }
+
     /// The state that was stored with the position.
     #[must_use]
     pub fn state(&self) -> Option<Bytes> {
@@ -389,6 +406,8 @@ impl Cursor {
             let delta = self.balance(from, to.0, first, delta)?;
             slot.position = to.0;
             slot.account += delta;
+            // None of them was in the journal any more.
+            slot.expired.add(from, to.0.min(first), delta.expired);
             if state.is_some() {
                 slot.state = state;
             }
@@ -406,9 +425,7 @@ impl Cursor {
         self.check_state(state.as_ref())?;
         let mut reached = to;
         let durable = self.change(|slot, first, committed| {
-            let overtaken = first.saturating_sub(slot.position);
-            slot.account.expired += overtaken;
-            slot.position += overtaken;
+            overtake(slot, first);
             reached = Seq(to.0.max(first));
             if reached.0 > slot.position {
                 return Err(self.position_error(slot.position, to, committed));

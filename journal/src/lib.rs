@@ -43,6 +43,7 @@ mod config;
 mod content;
 mod cursor;
 pub mod disk;
+mod expired;
 mod format;
 pub mod inspect;
 mod journal;
@@ -70,6 +71,7 @@ pub use self::{
     config::{Compression, Config},
     cursor::{Cursor, CursorError, CursorOptions, CursorStats, Start, WhenFull},
     disk::{Disk, RealDisk},
+    expired::Expired,
     journal::{Journal, Stats},
     keeper::Stepper,
     opened::{CheckpointFrom, OpenError, Opened},

@@ -4,8 +4,12 @@
 //! slot   0 magic "CRSTCURS"   8 version u16   10 reserved u16   12 crc u32 (over 0..12 and 16..)
 //!       16 generation u64    24 birth u64    32 position u64   40 rewound u64
 //!       48 delivered u64     56 filtered u64 64 dead-lettered u64  72 expired u64  80 corrupt u64
-//!       88 slot size u32     92 state length u32 (u32::MAX: none)  96 reserved, 32 bytes   128 state
+//!       88 slot size u32     92 state length u32 (u32::MAX: none)
+//!       96 expired length u32 (bytes)   100 expired crc u32   104 reserved, 24 bytes   128 state, then expired
+//! expired  first u64, end u64, count u64 for each stretch: expired.rs
 //! ```
+//! The stretches stand behind what `crc` covers and have one of their own: a program that does not know them finds the same
+//! slot, and writes one without them; one that does finds none in a slot of before.
 //!
 //! The valid slot with the larger generation counts; generation `g` stands in slot `g % 2`. Slots are written over
 //! in place, all their blocks allocated before: moving a cursor needs no space, so sinks drain a full disk. Where a
@@ -18,6 +22,7 @@ use bytes::Bytes;
 use crate::{
     Account, FORMAT,
     disk::{Access, Disk, DiskFile, read_full, write_all},
+    expired::{self, Stretches},
     format,
     record::{MAX_SEQ, checksum, is_whole},
 };
@@ -37,6 +42,8 @@ pub(crate) struct Slot {
     pub(crate) position: u64,
     pub(crate) rewound: u64,
     pub(crate) account: Account,
+    /// Which records the account counts as expired, as far as that was written down.
+    pub(crate) expired: Stretches,
     pub(crate) state: Option<Bytes>,
 }
 
@@ -67,8 +74,14 @@ impl Slot {
         let state_len = self.state.as_ref().map_or(NO_STATE, |s| s.len() as u32);
         rest.extend_from_slice(&(size as u32).to_le_bytes());
         rest.extend_from_slice(&state_len.to_le_bytes());
+        let state = self.state.as_deref().unwrap_or_default();
+        let expired = self
+            .expired
+            .encode(size.saturating_sub(FIXED + state.len()));
+        rest.extend_from_slice(&(expired.len() as u32).to_le_bytes());
+        rest.extend_from_slice(&checksum(0, &expired).to_le_bytes());
         rest.resize(FIXED - 16, 0);
-        rest.extend_from_slice(self.state.as_deref().unwrap_or_default());
+        rest.extend_from_slice(state);
 
         let mut out = Vec::with_capacity(size);
         out.extend_from_slice(MAGIC);
@@ -77,6 +90,7 @@ impl Slot {
         let crc = checksum(checksum(0, &out), &rest);
         out.extend_from_slice(&crc.to_le_bytes());
         out.extend_from_slice(&rest);
+        out.extend_from_slice(&expired);
         out
     }
 
@@ -94,6 +108,12 @@ impl Slot {
         }
         let state =
             stateful.then(|| Bytes::copy_from_slice(bytes.get(FIXED..end).unwrap_or_default()));
+        let (state_end, end) = (end, end + u32_at(fixed, 96) as usize);
+        let expired = bytes.get(state_end..end)?;
+        if !is_whole(0, expired, u32_at(fixed, 100)) {
+            return None;
+        }
+        let expired = Stretches::decode(expired)?;
         let number = |n: usize| u64_at(fixed, 16 + 8 * n);
         let account = Account {
             delivered: number(4),
@@ -108,6 +128,7 @@ impl Slot {
             position: number(2),
             rewound: number(3),
             account,
+            expired,
             state,
         };
         let size = u32_at(fixed, 88) as usize;
@@ -126,13 +147,16 @@ impl Slot {
             .account
             .checked_total()
             .and_then(|total| self.birth.checked_add(total));
-        passed.is_some() && self.position.checked_add(self.rewound).is_some()
+        passed.is_some()
+            && self.position.checked_add(self.rewound).is_some()
+            && self.expired.total() <= u128::from(self.account.expired)
     }
 
     /// Bytes of a slot that holds this one with room to grow.
     fn size(&self) -> usize {
         let state = self.state.as_ref().map_or(0, Bytes::len);
-        (FIXED + state).next_power_of_two().max(SMALLEST)
+        let full = FIXED + state + expired::MOST * expired::ENCODED;
+        full.next_power_of_two().max(SMALLEST)
     }
 }
 
@@ -270,7 +294,8 @@ mod tests {
 
     #[test]
     fn a_slot_whose_numbers_cannot_be_added_up_is_damaged() {
-        let spoil: [fn(&mut Slot); 5] = [
+        let spoil: [fn(&mut Slot); 6] = [
+            |slot| slot.expired.add(1, 9, 5),
             |slot| slot.account.filtered = u64::MAX,
             |slot| slot.birth = u64::MAX - 14,
             |slot| slot.rewound = u64::MAX - 15,
@@ -304,6 +329,7 @@ mod tests {
             position: 16,
             rewound: 0,
             account,
+            expired: Stretches::default(),
             state: state.map(Bytes::from),
         }
     }
@@ -329,6 +355,31 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_knows_no_stretches_finds_the_same_slot() {
+        let mut slot = slot(Some(b"abc".to_vec()));
+        slot.expired.add(3, 6, 3);
+        let bytes = slot.encode(SMALLEST);
+        // As such a program reads it: a checksum over what it knows, whatever stands in the reserved bytes.
+        let known = &bytes[16..FIXED + 3];
+        assert_eq!(
+            checksum(checksum(0, &bytes[..12]), known),
+            u32_at(bytes.first_chunk().unwrap(), 12)
+        );
+        assert_eq!(&bytes[FIXED..FIXED + 3], b"abc");
+        assert_eq!(Slot::decode(&bytes).map(|(slot, _)| slot), Some(slot));
+    }
+
+    #[test]
+    fn where_a_state_leaves_little_room_the_stretches_say_less() {
+        let mut slot = slot(Some(vec![7; SMALLEST - FIXED - expired::ENCODED]));
+        slot.expired.add(1, 3, 2);
+        slot.expired.add(5, 7, 2);
+        let (read, _) = Slot::decode(&slot.encode(SMALLEST)).unwrap();
+        assert_eq!(read.expired.to_vec().len(), 1);
+        assert_eq!((read.state, read.expired.total()), (slot.state, 4));
+    }
+
+    #[test]
     fn damage_to_one_slot_leaves_the_other() {
         let disk = SimDisk::new(1);
         let mut slot = slot(Some(b"abc".to_vec()));
@@ -336,9 +387,11 @@ mod tests {
         let older = slot.clone();
         slot.generation += 1;
         slot.position = 99;
+        slot.expired.add(90, 92, 2);
+        slot.expired.add(95, 99, 1);
         file.write(&slot).unwrap();
         let newer_at = (slot.generation % 2) as usize * SMALLEST;
-        for bit in 0..(FIXED + 3) * 8 {
+        for bit in 0..(FIXED + 3 + 2 * expired::ENCODED) * 8 {
             disk.flip("c.cursor", newer_at + bit / 8, 1 << (bit % 8));
             // Reserved bytes are covered by the checksum too.
             assert_eq!(found(&disk), (older.clone(), true), "bit {bit}");

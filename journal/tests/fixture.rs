@@ -13,8 +13,8 @@ mod support;
 use std::{fs, path::Path, sync::Arc};
 
 use journal::{
-    Account, CheckpointFrom, Compression, Config, CursorOptions, Disk, FORMAT, Journal, RealDisk,
-    Seq, Start,
+    Account, CheckpointFrom, Compression, Config, CursorOptions, Disk, Expired, FORMAT, Journal,
+    RealDisk, Seq, Start,
     inspect::{Depth, State, inspect},
     sim::SimDisk,
 };
@@ -83,13 +83,85 @@ fn version_2_opens_and_goes_on() {
     );
 }
 
-fn opens_and_goes_on(version: u16) {
-    let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{version}"));
+/// Records 1–3 left the journal before the cursor came to them, 4 was delivered, 5 and 6 wait.
+fn expired() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let (fold, _) = Counting::new();
+    let opened = Journal::open_stepped(disk.disk(), Config::default(), Box::new(fold));
+    let (journal, _, mut stepper) = opened.unwrap();
+    let options = CursorOptions {
+        start: Start::Beginning,
+        ..CursorOptions::default()
+    };
+    let cursor = journal.cursor("late", options).unwrap();
+    cursor.retire();
+    append(&journal, &mut stepper, records(&["one", "two", "three"])).unwrap();
+    stepper.seal();
+    append(&journal, &mut stepper, records(&["four", "five", "six"])).unwrap();
+    stepper.keep(u64::MAX / 2);
+    assert_eq!(
+        (journal.first(), cursor.expired()),
+        (Seq(4), one_to_three())
+    );
+    let delta = Account {
+        delivered: 1,
+        ..Account::default()
+    };
+    let mut advance = Box::pin(cursor.advance(Seq(5), delta, Some("state".into())));
+    assert!(poll(&mut advance).is_pending());
+    stepper.keep(0);
+    drop(advance);
+    drop(cursor);
+    stepper.close(0);
+    disk
+}
+
+fn one_to_three() -> Vec<Expired> {
+    vec![Expired {
+        first: Seq(1),
+        end: Seq(4),
+        count: 3,
+    }]
+}
+
+#[test]
+fn which_records_expired_is_read_from_a_frozen_cursor() {
+    if let Ok(to) = std::env::var("CRESSET_WRITE_FIXTURE_EXPIRED") {
+        let disk = expired();
+        for name in disk.names() {
+            fs::write(Path::new(&to).join(&name), disk.contents(&name).unwrap()).unwrap();
+        }
+        return;
+    }
+    let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v2-expired");
+    let held = expired();
+    let now = held.contents("late.cursor").unwrap();
+    assert_eq!(fs::read(frozen.join("late.cursor")).unwrap(), now);
+    let dir = copied(&frozen);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::open_existing(dir.path()).unwrap());
+    let report = inspect(&*disk, Depth::Everything).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!(report.cursors[0].expired, one_to_three());
+    let (fold, _) = Counting::new();
+    let (journal, ..) = Journal::open_stepped(disk, Config::default(), Box::new(fold)).unwrap();
+    let cursor = journal.cursor("late", CursorOptions::default()).unwrap();
+    assert_eq!((cursor.position(), cursor.account().expired), (Seq(5), 3));
+    assert_eq!(cursor.expired(), one_to_three());
+}
+
+/// The same files in a folder that may be written.
+fn copied(frozen: &Path) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for file in fs::read_dir(&frozen).unwrap() {
+    for file in fs::read_dir(frozen).unwrap() {
         let file = file.unwrap();
         fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
     }
+    dir
+}
+
+fn opens_and_goes_on(version: u16) {
+    let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{version}"));
+    let dir = copied(&frozen);
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open_existing(dir.path()).unwrap());
     let report = inspect(&*disk, Depth::Everything).unwrap();
     assert!(report.is_sound(), "{report:?}");

@@ -41,7 +41,7 @@ use crate::listen::{self, Connections, Grpc};
 use crate::log::{OpenError, Store};
 use crate::losses::Origin;
 use crate::metrics::Registry;
-use crate::operate::{Operate, Tracer};
+use crate::operate::{Heads, Operate, Tracer};
 use crate::policies::{self, Policies};
 use crate::sources::{self, Sources};
 use crate::status::Parts;
@@ -135,6 +135,7 @@ pub struct App {
     readiness: Readiness,
     serving: Arc<AtomicBool>,
     conditions: Conditions,
+    heads: Heads,
     log: Store,
     ingest: Ingest,
     sources: Sources,
@@ -259,9 +260,10 @@ impl App {
             },
         );
         let config = reloader.config().clone();
+        let heads = Heads::new(&config.relay.data_dir);
         let operate = Operate::new(
             reloads,
-            Tracer::new(log.clone(), fanout.clone(), ingest.sensors()),
+            Tracer::new(log.clone(), fanout.clone(), ingest.sensors(), heads.clone()),
             ingest.sensors(),
             audit.clone(),
             logging.clone(),
@@ -297,6 +299,7 @@ impl App {
             readiness,
             serving,
             conditions,
+            heads,
             log,
             ingest,
             sources,
@@ -371,6 +374,7 @@ impl App {
             registry,
             readiness,
             serving,
+            heads,
             log,
             ingest,
             sources,
@@ -395,6 +399,7 @@ impl App {
         let own = ingest.importer(Door::Relay);
         background.spawn(log.standing().clone().watch(log.clone(), own, origin));
         background.spawn(log.standing().clone().probe(log.clone()));
+        background.spawn(heads.watch(log.journal().cloned()));
         background.spawn(reopen(reopening, fanout.clone()));
         let (stop_reloads, reloads_stopped) = watch::channel(false);
         let reloading = tokio::spawn(reloader.run(hangups, reloads_stopped));

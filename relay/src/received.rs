@@ -97,6 +97,16 @@ impl Received {
         Ok(State::load(saved)?.has(id))
     }
 
+    /// What the journal saved at the head of a segment.
+    ///
+    /// # Errors
+    /// The bytes are no saved fold.
+    pub(crate) fn saved(saved: &[u8]) -> Result<Received, String> {
+        let received = Received::default();
+        *received.lock() = State::load(saved)?;
+        Ok(received)
+    }
+
     /// Keeps a stream from being forgotten while a sensor may send it.
     #[must_use]
     pub fn open(&self, stream: StreamId) -> Open {

@@ -46,6 +46,9 @@ pub(super) fn tables(path: &Path, report: &Report) -> String {
         ],
         cursors,
     );
+    for cursor in &report.cursors {
+        expired(&mut text, cursor);
+    }
     text += &problems(report);
     for name in &report.aside {
         line(&mut text, &format!("kept aside: {name}"));
@@ -164,6 +167,21 @@ fn cursor_row(cursor: &CursorReport) -> [String; 9] {
     ]
 }
 
+/// Which records left before the consumer came to them.
+fn expired(text: &mut String, cursor: &CursorReport) {
+    for stretch in &cursor.expired {
+        let which = match stretch.is_whole() {
+            true => String::new(),
+            false => format!("{} of ", stretch.count),
+        };
+        let (name, first, last) = (&cursor.name, stretch.first, stretch.end.0 - 1);
+        line(
+            text,
+            &format!("expired at {name}: {which}{first} to {last}"),
+        );
+    }
+}
+
 /// Columns as wide as their widest cell; nothing for no rows.
 fn table<const N: usize>(text: &mut String, head: [&str; N], rows: Vec<[String; N]>) {
     if rows.is_empty() {
@@ -264,6 +282,9 @@ fn cursor_json(cursor: &CursorReport) -> Value {
         "dead_lettered": account.dead_lettered,
         "expired": account.expired + cursor.overtaken,
         "corrupt": account.corrupt,
+        "expired_stretches": cursor.expired.iter().map(|stretch| json!({
+            "first": stretch.first.0, "last": stretch.end.0 - 1, "count": stretch.count,
+        })).collect::<Vec<_>>(),
         "rewound": cursor.rewound,
         "state_bytes": cursor.state_bytes,
     })

@@ -40,8 +40,8 @@ const OWN: [&str; 8] = [
     "streams",
 ];
 
-/// Folders of small files: who joined whom, what is paused, what was passed when.
-const SMALL: [&str; 3] = ["authority", "paused", "passed"];
+/// Folders of small files: who joined whom, where events were that are gone, what is paused, what was passed when.
+const SMALL: [&str; 4] = ["authority", "heads", "paused", "passed"];
 
 #[derive(Args, Debug)]
 pub(super) struct Snapshot {

@@ -4,7 +4,7 @@ use std::io;
 
 use super::{Fault, Problem, Report};
 use crate::{
-    Account, Disk, FORMAT, Seq,
+    Account, Disk, Expired, FORMAT, Seq,
     account::{self, Books, CursorBooks},
     disk::Access,
     slots::{Found, SlotFile},
@@ -27,6 +27,8 @@ pub struct CursorReport {
     pub rewound: u64,
     /// Records that retention removed before the consumer came to them, and that are not in the account yet.
     pub overtaken: u64,
+    /// Which records expired, those overtaken too: oldest first, as far as they were written down.
+    pub expired: Vec<Expired>,
     /// Records from its position to the end.
     pub lag: u64,
     /// Length of the owner's state, if there is one.
@@ -70,6 +72,9 @@ pub(super) fn tell(cursors: Vec<Read>, report: &mut Report) {
                 cursor.account = slot.account;
                 cursor.rewound = slot.rewound;
                 cursor.overtaken = first.saturating_sub(slot.position);
+                let mut expired = slot.expired;
+                expired.add(slot.position, first, cursor.overtaken);
+                cursor.expired = expired.to_vec();
                 cursor.lag = (committed + 1).saturating_sub(slot.position.max(first));
                 cursor.state_bytes = slot.state.map(|s| s.len());
                 report.problems.extend(misplaced(&file, &cursor, committed));

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
-use journal::{Account, CursorStats, Seq, WhenFull};
+use journal::{Account, CursorStats, Expired, Seq, WhenFull};
 use prometheus::Registry;
 use proto::query::SinkStatus;
 
@@ -146,6 +146,14 @@ impl Lanes {
             sum.journaled += lane.journaled;
         }
         sum
+    }
+
+    /// Which events left the log before the sink came to them; nothing where there is more than one lane.
+    pub(super) fn expired(&self) -> Vec<Expired> {
+        match &self.books().lanes[..] {
+            [lane] => lane.expired(),
+            _ => Vec::new(),
+        }
     }
 }
 

@@ -95,11 +95,15 @@ impl Progress {
         self.runs.front().is_some_and(|run| run.fate != Fate::Open)
     }
 
-    /// Takes the finished events in front: the cursor's new position and the account of what it passes.
+    /// Takes finished events in front, expired ones or others but never both, so that the cursor remembers which they were:
+    /// its new position and the account of what it passes.
     pub(super) fn take(&mut self) -> (u64, Account) {
         let mut account = Account::default();
+        let front = self.runs.front().copied();
+        let expired = front.is_some_and(|run| run.fate == Fate::Expired);
         while let Some(run) = self.runs.front().copied()
             && run.fate != Fate::Open
+            && (run.fate == Fate::Expired) == expired
         {
             run.fate.count(run.count, &mut account);
             if matches!(run.fate, Fate::Expired | Fate::Corrupt) {
@@ -107,7 +111,7 @@ impl Progress {
             }
             self.runs.pop_front();
         }
-        (self.low(), account)
+        (self.start(), account)
     }
 
     /// Stretches that could not be had among what was taken since the last call.
@@ -208,9 +212,12 @@ mod tests {
             let (mut position, mut total) = (100, Account::default());
             for event in order {
                 progress.settle(event, Fate::Delivered);
-                let (to, account) = progress.take();
-                assert_eq!(to - position, account.total());
-                (position, total) = (to, total + account);
+                while progress.has_settled() {
+                    let (to, account) = progress.take();
+                    assert_eq!(to - position, account.total());
+                    assert!([0, account.total()].contains(&account.expired));
+                    (position, total) = (to, total + account);
+                }
             }
             let expected = Account {
                 delivered: 5,

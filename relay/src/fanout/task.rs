@@ -555,11 +555,14 @@ impl Task {
                 return;
             }
         }
-        if self.may_save() {
-            self.until = Some(0);
+        self.until = Some(0);
+        while self.may_save() {
             self.save();
             let saved = settled(&mut self.saving).await;
-            self.judge_save(saved);
+            self.saving = None;
+            if self.judge_save(saved).is_some() {
+                return;
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use exporters::{Encoded, Found};
+use journal::Seq;
 use proto::operate::AtSink;
 use proto::{Event, EventId};
 
@@ -57,9 +58,6 @@ pub(crate) struct Look {
     birth: u64,
     /// Where it stands in every partition of a log that relays share, whichever of them feeds it.
     stands: shared::Stands,
-    /// Events that left the log before the sink came to them, all together. One that hangs is overtaken without noticing,
-    /// so its passes may not say which.
-    expired: u64,
     letters: Result<HashMap<EventId, Letter>, String>,
     passes: Passes,
 }
@@ -136,7 +134,6 @@ impl Look {
             position: stats.position.0,
             birth: stats.birth.0,
             stands,
-            expired: stats.account.expired,
             letters: read.map(|()| letters),
             passes,
             post,
@@ -242,35 +239,55 @@ impl Look {
         }
     }
 
-    /// Where it was is not known any more, only what became of all that were there.
+    /// It was one of these, and where it was exactly is not known any more: only what became of them all.
     fn gone(&self, among: &Range<u64>) -> Traced {
         let among = among.start.max(self.birth)..among.end.max(self.birth);
         let all = among.end - among.start;
-        let (expired, pass) = self.passes.count(&among, Word::Expired);
+        let (least, most, pass) = self.expired(&among);
         let (skipped, _) = self.passes.count(&among, Word::Skipped);
-        match expired + skipped {
-            _ if all == 0 => Traced::new("before", "the sink began after it"),
-            0 if self.expired > 0 => Traced::new(
-                "unknown",
-                format!(
-                    "it has left the journal, and {} events in all did before the sink came to them",
-                    self.expired
-                ),
-            ),
-            0 => Traced::new(
-                "delivered",
-                "unless the sink's filter left it out: it has left the journal, and all that did were passed before",
-            ),
-            _ if expired >= all => {
-                Traced::new("expired", "it left the journal before the sink came to it").at(pass)
-            }
-            _ => Traced::new(
-                "unknown",
-                format!(
-                    "it is one of {all} events that have left the journal: {expired} of them before the sink came to them, {skipped} left out by an administrator"
-                ),
-            ),
+        if all == 0 {
+            return Traced::new("before", "the sink began after it");
         }
+        if least >= all {
+            return Traced::new("expired", "it left the journal before the sink came to it")
+                .at(pass);
+        }
+        if most + skipped == 0 {
+            return Traced::new(
+                "delivered",
+                "unless the sink's filter left it out: it has left the journal, and all that did with it were passed before",
+            );
+        }
+        let expired = match least == most {
+            true => format!("{most}"),
+            false => format!("{least} to {most}"),
+        };
+        Traced::new(
+            "unknown",
+            format!(
+                "it is one of {all} events that have left the journal: {expired} of them before the sink came to them, {skipped} left out by an administrator"
+            ),
+        )
+    }
+
+    /// How many of these left the journal before the sink came to them, at least and at most, and when the last of them did
+    /// if that was noticed. A cursor of before it wrote down which they were has some that may be anywhere.
+    fn expired(&self, among: &Range<u64>) -> (u64, u64, Option<Pass>) {
+        // As it is now: `among` may reach further than the journal's beginning when the sink was looked at.
+        let lanes = &self.post.health.lanes;
+        let (stretches, account) = (lanes.expired(), lanes.stats().account);
+        let placed: u64 = stretches.iter().map(|stretch| stretch.count).sum();
+        let anywhere = account.expired.saturating_sub(placed);
+        let within = Seq(among.start)..Seq(among.end);
+        let counts = stretches.iter().map(|stretch| stretch.among(&within));
+        let (least, most) = counts.fold((0, 0), |(least, most), (l, m)| (least + l, most + m));
+        let (noted, pass) = self.passes.count(among, Word::Expired);
+        let all = among.end - among.start;
+        (
+            least.max(noted).min(all),
+            (most + anywhere).max(noted).min(all),
+            pass,
+        )
     }
 
     fn letter(&self, id: EventId) -> Option<Traced> {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
 use journal::{
-    Account, AppendError, Block, CursorError, CursorStats, Journal, ReadError, Record, Seq, Stats,
-    WhenFull,
+    Account, AppendError, Block, CursorError, CursorStats, Expired, Journal, ReadError, Record,
+    Seq, Stats, WhenFull,
 };
 use proto::Event;
 use tokio::sync::watch;
@@ -133,6 +133,10 @@ impl Cursor for journal::Cursor {
 
     fn stats(&self) -> CursorStats {
         journal::Cursor::stats(self)
+    }
+
+    fn expired(&self) -> Vec<Expired> {
+        journal::Cursor::expired(self)
     }
 
     fn retire(&self) {

@@ -28,8 +28,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use journal::{
-    Account, AppendError, Block, CursorError, CursorOptions, CursorStats, Disk, Journal, Opened,
-    ReadError, RealDisk, Seq, Stats, WhenFull,
+    Account, AppendError, Block, CursorError, CursorOptions, CursorStats, Disk, Expired, Journal,
+    Opened, ReadError, RealDisk, Seq, Stats, WhenFull,
 };
 use proto::Event;
 use tokio::sync::{mpsc, watch};
@@ -345,6 +345,11 @@ pub trait Cursor: Send + Sync {
 
     /// The figures of this moment.
     fn stats(&self) -> CursorStats;
+
+    /// Which records left the log before the sink came to them, oldest first, where that is known.
+    fn expired(&self) -> Vec<Expired> {
+        Vec::new()
+    }
 
     /// Holds nothing back from now on.
     fn retire(&self) {}

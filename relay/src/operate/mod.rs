@@ -1,6 +1,7 @@
 //! The administrator's service for the relay itself: its settings anew, where events are, sensors that will not come back,
 //! its latest log lines. Admin socket only.
 
+mod heads;
 mod search;
 mod trace;
 
@@ -22,6 +23,7 @@ use crate::audit::{Act, Actor, Audit};
 use crate::ingest::{NotForgotten, Sensors};
 use crate::telemetry::Logging;
 
+pub(crate) use self::heads::Heads;
 pub(crate) use self::trace::Tracer;
 
 /// What is asked of whoever can exchange the relay's parts.

@@ -1,6 +1,8 @@
 //! Where events are: in the spool of their sensor, in the log ([`super::search`]), and at every sink.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use journal::{Entry, Journal};
@@ -10,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tonic::Status;
 
+use super::heads::{Heads, Past};
 use super::search::{Found, Wanted, event, search, search_shared};
 use crate::fanout::{Fanout, Look, Place, Sought};
 use crate::ingest::Sensors;
@@ -29,11 +32,19 @@ pub(crate) struct Tracer {
     log: Store,
     fanout: Fanout,
     sensors: Sensors,
+    heads: Heads,
+}
+
+/// What is looked at once for all events of a call.
+struct Seen {
+    looks: Vec<Look>,
+    past: OnceCell<Past>,
 }
 
 impl Tracer {
-    pub(crate) fn new(log: Store, fanout: Fanout, sensors: Sensors) -> Self {
+    pub(crate) fn new(log: Store, fanout: Fanout, sensors: Sensors, heads: Heads) -> Self {
         Self {
+            heads,
             log,
             fanout,
             sensors,
@@ -66,7 +77,10 @@ impl Tracer {
         let tracer = self.clone();
         // It reads the disk, and asks destinations. It ends early once nobody takes answers any more.
         spawn_blocking(move || {
-            let looks = tracer.fanout.look(&ids.iter().copied().collect());
+            let seen = Seen {
+                looks: tracer.fanout.look(&ids.iter().copied().collect()),
+                past: OnceCell::new(),
+            };
             let received = tracer.log.received();
             let wanted = ids.into_iter().map(|id| Wanted {
                 id,
@@ -74,7 +88,7 @@ impl Tracer {
             });
             let wanted: Vec<Wanted> = wanted.collect();
             let answer = |n: usize, found| {
-                let answer = tracer.answer(&looks, wanted[n], found, ask);
+                let answer = tracer.answer(&seen, wanted[n], found, ask);
                 tell.blocking_send(Ok(answer)).is_ok()
             };
             let searched = match log {
@@ -110,24 +124,25 @@ impl Tracer {
         streams.into_iter().map(partition).collect()
     }
 
-    fn answer(&self, looks: &[Look], wanted: Wanted, found: Found, ask: bool) -> TraceReply {
+    fn answer(&self, seen: &Seen, wanted: Wanted, found: Found, ask: bool) -> TraceReply {
         let Wanted { id, received } = wanted;
-        let refused = looks.iter().any(|look| look.has_letter(id));
+        let refused = seen.looks.iter().any(|look| look.has_letter(id));
         let known = received == Some(true) || found.entry.is_some() || refused;
         let damage = self.among_damaged(wanted, &found);
+        let place = self.place(seen, wanted, &found);
         let note = match &found.entry {
             Some(_) => String::new(),
-            None => self.note(wanted, &found),
+            None => self.note(wanted, &found, &place),
         };
         let sought = Sought {
             id,
-            place: self.place(&found),
+            place,
             journaled: found.entry.as_ref().map_or(0, |entry| entry.time),
             event: found.entry.as_ref().and_then(event),
             ask,
         };
         let sinks: Vec<AtSink> = match known {
-            true => looks.iter().map(|look| look.of(&sought)).collect(),
+            true => seen.looks.iter().map(|look| look.of(&sought)).collect(),
             false => Vec::new(),
         };
         TraceReply {
@@ -155,12 +170,12 @@ impl Tracer {
             reason: format!(
                 "events {} to {} cannot be read any more, and it may be among them; `cresset journal verify` shows where",
                 among.start,
-                among.end.saturating_sub(1)
+                last(among)
             ),
         })
     }
 
-    fn place(&self, found: &Found) -> Place {
+    fn place(&self, seen: &Seen, wanted: Wanted, found: &Found) -> Place {
         match (&found.entry, &found.within, &found.damaged) {
             (Some(entry), Some(within), _) => Place::In {
                 partition: within.partition,
@@ -170,28 +185,33 @@ impl Tracer {
             (Some(entry), None, _) => Place::At(entry.seq.0),
             (None, _, Some(among)) => Place::Damaged(among.clone()),
             (None, _, None) if self.log.journal().is_none() => Place::Nowhere,
-            (None, _, None) => Place::Gone(1..self.log.view().first().0),
+            (None, _, None) => {
+                let past = seen.past.get_or_init(|| self.heads.read());
+                Place::Gone(past.place(wanted.id, self.log.view().first().0))
+            }
         }
     }
 
     /// Why it is not in the log.
-    fn note(&self, wanted: Wanted, found: &Found) -> String {
+    fn note(&self, wanted: Wanted, found: &Found, place: &Place) -> String {
         let stream = wanted.id.stream;
-        match (wanted.received, &found.damaged) {
-            (Some(true), Some(among)) => format!(
+        match (wanted.received, place) {
+            (Some(true), Place::Damaged(among)) => format!(
                 "it was acknowledged and cannot be read any more: its segment is damaged from event {} to {}; `cresset journal verify` shows where",
                 among.start,
-                among.end.saturating_sub(1)
+                last(among)
             ),
             _ if !found.losses.is_empty() => {
                 "it never came here: it is among the losses that its sensor counted".to_owned()
             }
             _ if self.log.journal().is_none() => self.shared_note(wanted, found),
-            (Some(true), None) => format!(
-                "it was acknowledged and has left the journal by retention, which keeps events from {} on",
+            (Some(true), Place::Gone(among)) => format!(
+                "it was acknowledged, was one of events {} to {}, and has left the journal by retention, which keeps events from {} on",
+                among.start,
+                last(among),
                 self.log.view().first()
             ),
-            (Some(false), _) => format!(
+            (Some(_), _) => format!(
                 "it was not acknowledged here: of its stream {stream} this relay has events up to {}",
                 self.log.received().newest(stream).unwrap_or_default()
             ),
@@ -254,6 +274,10 @@ impl Tracer {
             end: sender.spooled.end,
         })
     }
+}
+
+fn last(among: &Range<u64>) -> u64 {
+    among.end.saturating_sub(1)
 }
 
 /// What a search goes through.

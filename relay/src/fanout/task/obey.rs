@@ -39,10 +39,12 @@ impl Task {
             ));
         }
         // What is finished so far is put down first: the account keeps it.
-        let start = self.progress.start();
-        let (_, account) = self.progress.take();
-        self.note_passed(start, from);
-        settled_or_later(self.cursor.advance(Seq(from), account, None).await)?;
+        while self.progress.has_settled() {
+            let start = self.progress.start();
+            let (to, account) = self.progress.take();
+            self.note_passed(start, to);
+            settled_or_later(self.cursor.advance(Seq(to), account, None).await)?;
+        }
         self.begin_at(to);
         let cursor = Arc::clone(&self.cursor);
         let reached = match cursor.rewind(Seq(to)).await {
