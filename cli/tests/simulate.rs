@@ -269,7 +269,7 @@ sensor:
 /// Runs `cresset policy …`, gives its exit code and what it printed.
 fn policy(args: &[&str], node: &Node) -> (Option<i32>, String) {
     let at = match args[0] {
-        "apply" | "rollout" => ["--data".into(), node.path("data").into_os_string()],
+        "apply" | "delete" | "rollout" => ["--data".into(), node.path("data").into_os_string()],
         _ => ["--relay".into(), node.feed.clone().into()],
     };
     let mut command = program("cresset");
@@ -318,6 +318,12 @@ fn a_rollout_stops_by_what_its_canary_would_have_stopped() {
     let (code, text) = policy(&["rollout", "go", "--reason", "a test"], &node);
     assert_eq!(code, Some(0), "{text}");
     says(&node, &["current"]);
+
+    // A name that is somewhere else is not deleted, and where it is gets told.
+    let (code, text) = policy(&["delete", "first"], &node);
+    let told =
+        "default/first not there\nthere is KubeArmorPolicy shop/first: delete it with -n shop\n";
+    assert_eq!((code, &*text), (Some(1), told));
 
     // What the second one would change is seen beforehand.
     let (code, text) = policy(&["diff", "-f", "new.yaml"], &node);

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use proto::policies::{ApplyReply, ApplyRequest, Change, DeleteRequest, File, Key, What};
+use proto::policies::{ApplyReply, ApplyRequest, Change, DeleteRequest, Document, File, Key, What};
+use proto::visible::text as visible;
 use yaml::{Problem, Severity};
 
 use super::check::left_out;
@@ -13,7 +14,10 @@ use super::loaded::Loaded;
 use super::remote::{self, AdminArgs};
 use super::report::{Format, report};
 use super::shortfall::{self, Note};
-use crate::connect::{Trouble, say};
+use crate::connect::{Relay, Trouble, say};
+
+/// What stands in the place of a file's name for policies that `apply` put in force.
+const APPLIED: &str = "applied ";
 
 /// Put policies in force at the relay, those of the same name in place of older ones
 #[derive(Args)]
@@ -117,7 +121,43 @@ pub(super) async fn delete(args: &DeleteArgs) -> Result<ExitCode, Trouble> {
     let reply = remote::client(&relay).delete(request).await;
     let mut reply = reply.map_err(|status| relay.trouble(status))?.into_inner();
     one_of_both(&mut reply.changes, &args.names);
-    told(&reply, &[], args.dry_run)
+    let exit = told(&reply, &[], args.dry_run)?;
+    say(&elsewhere(&relay, &reply.changes).await?)?;
+    Ok(exit)
+}
+
+/// Where else there is a policy of a name that was not there.
+async fn elsewhere(relay: &Relay, changes: &[Change]) -> Result<String, Trouble> {
+    let missing = changes
+        .iter()
+        .filter(|change| change.what() == What::NotThere);
+    let keys: Vec<&Key> = missing.filter_map(|change| change.key.as_ref()).collect();
+    if keys.is_empty() {
+        return Ok(String::new());
+    }
+    let documents = remote::documents(relay, "", "").await?;
+    let found = documents.iter().filter(|document| {
+        let named = |key: &&&Key| key.name == document.name;
+        keys.iter().any(|key| named(&key))
+    });
+    Ok(found.map(place).collect())
+}
+
+/// What is in force from somewhere else cannot be deleted here.
+fn place(document: &Document) -> String {
+    let title = format!(
+        "{} {}",
+        document.kind,
+        key_title(&document.namespace, &document.name)
+    );
+    let how = match document.namespace.as_str() {
+        _ if !document.file.starts_with(APPLIED) => {
+            format!("from {}:{}; delete it there", document.file, document.line)
+        }
+        "" => "delete it without -n".to_owned(),
+        namespace => format!("delete it with -n {namespace}"),
+    };
+    format!("{}\n", visible(&format!("there is {title}: {how}")))
 }
 
 /// A name is looked for with and without a namespace: that it is not in one of the two places is no news.
@@ -174,10 +214,7 @@ fn problem(told: &proto::query::PolicyProblem) -> Problem {
 
 fn line(change: &Change, dry_run: bool) -> String {
     let key = change.key.clone().unwrap_or_default();
-    let title = match key.namespace.as_str() {
-        "" => key.name.clone(),
-        namespace => format!("{namespace}/{}", key.name),
-    };
+    let title = key_title(&key.namespace, &key.name);
     let what = match change.what() {
         What::Created => "created",
         What::Changed => "changed",
@@ -188,4 +225,11 @@ fn line(change: &Change, dry_run: bool) -> String {
     };
     let dry = if dry_run { " (dry run)" } else { "" };
     format!("{title} {what}{dry}\n")
+}
+
+fn key_title(namespace: &str, name: &str) -> String {
+    match namespace {
+        "" => name.to_owned(),
+        namespace => format!("{namespace}/{name}"),
+    }
 }

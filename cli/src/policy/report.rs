@@ -6,6 +6,9 @@ use yaml::{Problem, Severity};
 
 use super::shortfall::Note;
 
+/// Most lines of text for one file's problems.
+const LINES: usize = 100;
+
 /// How problems are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
@@ -22,7 +25,10 @@ pub(super) enum Format {
 /// All problems in one text; machines get what sensors leave out of force, too.
 pub(super) fn report(problems: &[Problem], notes: &[Note], format: Format) -> String {
     match format {
-        Format::Text => problems.iter().map(line).collect(),
+        Format::Text => problems
+            .chunk_by(|one, next| one.file == next.file)
+            .map(lines)
+            .collect(),
         Format::Json => format!(
             "{:#}\n",
             json!({"problems": problems, "not_enforced": notes})
@@ -36,6 +42,20 @@ pub(super) fn report(problems: &[Problem], notes: &[Note], format: Format) -> St
         }
         Format::Sarif => format!("{:#}\n", sarif(problems, notes)),
     }
+}
+
+/// Lines for one file's problems. A file with very many has one fault that shows everywhere, or is none at all.
+fn lines(problems: &[Problem]) -> String {
+    let (told, rest) = problems.split_at(problems.len().min(LINES));
+    let mut text: String = told.iter().map(line).collect();
+    if let Some(first) = rest.first() {
+        let errors = rest.iter().filter(|problem| problem.is_error()).count();
+        let (file, count, warnings) = (visible(&first.file), rest.len(), rest.len() - errors);
+        text += &format!(
+            "{file}: {count} more problems ({errors} errors, {warnings} warnings); -o json has them all\n"
+        );
+    }
+    text
 }
 
 /// A note in the place of its policy.
@@ -185,6 +205,18 @@ mod tests {
         .unwrap();
         assert_eq!(json["problems"][0]["severity"], "warning");
         assert_eq!(json["not_enforced"][0]["parts"][0], "process: curl: why");
+    }
+
+    #[test]
+    fn a_file_full_of_problems_is_told_in_so_many_lines_and_the_next_one_whole() {
+        let mut problems = vec![problem(Severity::Error); LINES + 3];
+        problems[LINES + 1].severity = Severity::Warning;
+        problems.push(Problem::whole_file("c.yaml", "gone"));
+        let text = report(&problems, &[], Format::Text);
+        assert_eq!(text.lines().count(), LINES + 2);
+        assert!(text.ends_with(
+            "a,b.yaml: 3 more problems (2 errors, 1 warnings); -o json has them all\nc.yaml: error: gone\n"
+        ), "{text}");
     }
 
     fn note() -> Note {
