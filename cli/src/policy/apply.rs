@@ -122,7 +122,9 @@ pub(super) async fn delete(args: &DeleteArgs) -> Result<ExitCode, Trouble> {
     let mut reply = reply.map_err(|status| relay.trouble(status))?.into_inner();
     one_of_both(&mut reply.changes, &args.names);
     let exit = told(&reply, &[], args.dry_run)?;
-    say(&elsewhere(&relay, &reply.changes).await?)?;
+    if reply.problems.is_empty() {
+        say(&elsewhere(&relay, &reply.changes).await?)?;
+    }
     Ok(exit)
 }
 
