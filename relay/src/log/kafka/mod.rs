@@ -23,6 +23,7 @@
 
 mod agreed;
 mod cut;
+mod follow;
 mod group;
 mod marks;
 mod merge;

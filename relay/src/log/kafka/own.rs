@@ -10,20 +10,18 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
 use journal::{Account, Block, CursorError, CursorStats, Entry, ReadError, Seq, Start};
-use rdkafka::consumer::BaseConsumer;
 use tokio::sync::watch;
 
 use super::BadLog;
 use super::cut::Cut;
+use super::follow::{Stop, arrived, follow};
 use super::position::{Position, PositionFile};
-use super::quiet::Quiet;
 use super::record::Read;
 use super::topic::Topic;
 use super::unusable;
@@ -46,7 +44,7 @@ struct Shared {
     state: Mutex<State>,
     room: Condvar,
     committed: watch::Sender<Seq>,
-    stopped: AtomicBool,
+    stop: Stop,
 }
 
 struct State {
@@ -94,7 +92,7 @@ impl Own {
         };
         // Where a sink began is known from its first start on.
         file.save(&cut, state.as_ref()).map_err(|e| bad(&e))?;
-        let consumer = topic.reader(&cut).map_err(|e| bad(&e))?;
+        let begin = cut.clone();
         let state_of = State {
             entries: VecDeque::new(),
             bytes: 0,
@@ -109,7 +107,7 @@ impl Own {
             state: Mutex::new(state_of),
             room: Condvar::new(),
             committed: watch::Sender::new(Seq(0)),
-            stopped: AtomicBool::new(false),
+            stop: Stop::default(),
         });
         let books = Books {
             position: 1,
@@ -118,11 +116,11 @@ impl Own {
             state,
             file,
         };
-        let follower = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("kafka-own".to_owned())
-            .spawn(move || follower.follow(&consumer))
-            .map_err(|e| bad(&e))?;
+        let (follower, stop) = (Arc::clone(&shared), shared.stop.clone());
+        let lacks = "this relay counts nothing new";
+        follow(topic, &begin, stop, lacks, move |records| {
+            follower.take(records)
+        })?;
         Ok(Own {
             name: sink.to_owned(),
             shared,
@@ -132,7 +130,7 @@ impl Own {
 
     /// Ends the thread, soon.
     pub(super) fn stop(&self) {
-        self.shared.stopped.store(true, Ordering::Relaxed);
+        self.shared.stop.tell();
         self.shared.room.notify_all();
     }
 
@@ -163,24 +161,17 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The life of the thread.
-    fn follow(&self, consumer: &BaseConsumer<Quiet>) {
-        while !self.stopped.load(Ordering::Relaxed) {
-            match consumer.poll(LOOK) {
-                Some(Ok(message)) => self.take(Read::new(&message)),
-                Some(Err(error)) => tracing::debug!(%error, "reading the log"),
-                None => {}
-            }
-        }
-    }
-
-    fn take(&self, read: Read) {
+    /// Waits for room, then takes what arrived.
+    fn take(&self, records: Vec<Read>) {
         let mut state = self.state();
-        while state.bytes > WAITING && !self.stopped.load(Ordering::Relaxed) {
+        while state.bytes > WAITING && !self.stop.is_told() {
             let waited = self.room.wait_timeout(state, LOOK);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        let committed = state.take(read, &self.relay);
+        let own = records
+            .into_iter()
+            .filter_map(|read| state.take(read, &self.relay));
+        let committed = own.last();
         drop(state);
         if let Some(committed) = committed {
             self.committed.send_replace(committed);
@@ -307,12 +298,7 @@ impl Reader for Reading {
     }
 
     fn wait(&mut self) -> BoxFuture<'_, bool> {
-        let next = self.next;
-        async move {
-            let more = self.committed.wait_for(|committed| committed.0 >= next);
-            more.await.is_ok()
-        }
-        .boxed()
+        arrived(&mut self.committed, self.next).boxed()
     }
 }
 

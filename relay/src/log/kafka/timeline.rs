@@ -11,33 +11,28 @@
 //! its block is known, and later the same but for records of the same moment.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, FutureExt as _};
 use journal::{Block, Entry, ReadError, Seq};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tokio::sync::watch;
 
 use super::BadLog;
 use super::cut::Cut;
+use super::follow::{Stop, arrived, follow};
 use super::merge::{Merge, Step};
-use super::quiet::Quiet;
 use super::record::Read;
 use super::topic::Topic;
 use crate::log::{Marked, Marks, Reader, View};
 
-/// A block is put down when it has so many records, bytes, or is so old.
-const BLOCK_RECORDS: usize = 512;
-const BLOCK_BYTES: usize = 64 << 10;
-const BLOCK_AGE: Duration = Duration::from_millis(20);
 /// Bytes of records in memory.
 const WINDOW: usize = 16 << 20;
 /// Blocks whose cuts are known, and bytes of those cuts: eight a partition and block.
 const BLOCKS: usize = 16_384;
 const CUTS: usize = 4 << 20;
-/// How often it is asked where retention has come to, and whether something is wrong.
+/// How often it is asked where retention has come to.
 const LOOK_AROUND: Duration = Duration::from_secs(5);
 const STOP_WITHIN: Duration = Duration::from_millis(200);
 /// Clocks of brokers, and the order of what came at one moment, are this exact.
@@ -58,7 +53,7 @@ struct Inner {
     /// Number of the oldest record, and its time in milliseconds.
     first: AtomicU64,
     oldest: AtomicI64,
-    stopped: AtomicBool,
+    stop: Stop,
 }
 
 struct State {
@@ -89,8 +84,8 @@ struct Put {
 impl Timeline {
     /// Follows the topic from `from` on.
     pub(super) fn start(topic: Arc<Topic>, from: Cut) -> Result<Timeline, BadLog> {
-        let consumer = topic.reader(&from).map_err(|e| BadLog(e.to_string()))?;
         let number = from.number();
+        let begin = from.clone();
         let state = State {
             blocks: VecDeque::new(),
             low: from.clone(),
@@ -106,15 +101,20 @@ impl Timeline {
             committed: watch::Sender::new(Seq(number - 1)),
             first: AtomicU64::new(number),
             oldest: AtomicI64::new(0),
-            stopped: AtomicBool::new(false),
+            stop: Stop::default(),
         });
         inner.look_back();
         let (follower, looker) = (Arc::clone(&inner), Arc::clone(&inner));
-        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        thread("kafka-timeline")
-            .spawn(move || follower.follow(&consumer))
-            .map_err(|e| BadLog(e.to_string()))?;
-        thread("kafka-low")
+        let lacks = "feeds get nothing new";
+        follow(
+            &inner.topic,
+            &begin,
+            inner.stop.clone(),
+            lacks,
+            move |records| follower.put(records),
+        )?;
+        std::thread::Builder::new()
+            .name("kafka-low".to_owned())
             .spawn(move || looker.look_back_again())
             .map_err(|e| BadLog(e.to_string()))?;
         Ok(Timeline { inner })
@@ -122,7 +122,7 @@ impl Timeline {
 
     /// Ends the thread, soon.
     pub(super) fn stop(&self) {
-        self.inner.stopped.store(true, Ordering::Relaxed);
+        self.inner.stop.tell();
     }
 
     pub(super) fn topic(&self) -> &Arc<Topic> {
@@ -223,26 +223,6 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The life of the thread.
-    fn follow(&self, consumer: &BaseConsumer<Quiet>) {
-        let (mut looked, mut told) = (Instant::now(), None);
-        while !self.stopped.load(Ordering::Relaxed) {
-            let records = collect(consumer);
-            if !records.is_empty() {
-                consumer.context().fine();
-                self.put(records);
-            }
-            if looked.elapsed() > LOOK_AROUND {
-                looked = Instant::now();
-                let trouble = consumer.context().trouble();
-                if let Some(why) = trouble.as_ref().filter(|_| trouble != told) {
-                    tracing::warn!(why, "the log is not read at present; feeds get nothing new");
-                }
-                told = trouble;
-            }
-        }
-    }
-
     /// Puts records down as a block and wakes the readers.
     fn put(&self, mut records: Vec<Read>) {
         records.sort_unstable_by_key(Read::order);
@@ -279,10 +259,10 @@ impl Inner {
         self.committed.send_replace(Seq(next - 1));
     }
 
-    /// The life of the other thread: brokers that take long to answer hold up nobody who reads.
+    /// The life of a thread: brokers that take long to answer hold up nobody who reads.
     fn look_back_again(&self) {
         let mut looked = Instant::now();
-        while !self.stopped.load(Ordering::Relaxed) {
+        while !self.stop.is_told() {
             std::thread::sleep(STOP_WITHIN);
             if looked.elapsed() > LOOK_AROUND {
                 self.look_back();
@@ -447,29 +427,6 @@ impl State {
     }
 }
 
-/// What arrived, as one block.
-fn collect(consumer: &BaseConsumer<Quiet>) -> Vec<Read> {
-    let (mut records, mut bytes, mut since) = (Vec::new(), 0, None);
-    while records.len() < BLOCK_RECORDS && bytes < BLOCK_BYTES {
-        let patience = match since {
-            None => Duration::from_millis(200),
-            Some(since) => BLOCK_AGE.saturating_sub(Instant::now().duration_since(since)),
-        };
-        match consumer.poll(patience) {
-            Some(Ok(message)) => {
-                let read = Read::new(&message);
-                bytes += read.weight();
-                records.push(read);
-                since.get_or_insert_with(Instant::now);
-            }
-            // librdkafka tells why, and goes on by itself.
-            Some(Err(error)) => tracing::debug!(%error, "reading the log"),
-            None => break,
-        }
-    }
-    records
-}
-
 fn now_ms() -> i64 {
     i64::try_from(crate::log::unix_nanoseconds() / 1_000_000).unwrap_or(i64::MAX)
 }
@@ -583,11 +540,6 @@ impl Reader for Reading {
     }
 
     fn wait(&mut self) -> BoxFuture<'_, bool> {
-        let next = self.next;
-        async move {
-            let more = self.committed.wait_for(|committed| committed.0 >= next);
-            more.await.is_ok()
-        }
-        .boxed()
+        arrived(&mut self.committed, self.next).boxed()
     }
 }
