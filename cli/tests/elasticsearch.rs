@@ -232,6 +232,43 @@ fn setup_prepares_the_server_and_check_tells_what_differs() {
 }
 
 #[test]
+fn the_script_for_curl_makes_what_setup_finds_to_be_as_it_should_be() {
+    if !servers::on_path("curl") {
+        return servers::skip("curl", SUITE, "there is no curl; install curl");
+    }
+    let Some(server) = Elasticsearch::shared(SUITE) else {
+        return;
+    };
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../elk/setup.sh");
+    let run = |url: &str| {
+        let mut script = std::process::Command::new(&script);
+        let out = script
+            .args([url, "--noproxy", "*"])
+            .output()
+            .expect("it runs");
+        (
+            out.status.code(),
+            String::from_utf8_lossy(&out.stdout).into_owned(),
+        )
+    };
+    // Again, and with a slash at the end.
+    for url in [server.url(), server.url() + "/"] {
+        let (code, text) = run(&url);
+        assert_eq!((code, text.matches(": ok").count()), (Some(0), 6), "{text}");
+    }
+    let mut check = program("cresset");
+    check.args(["sink", "setup", "siem", "--check", "--config"]);
+    let place = place(&server, "retention: 30d");
+    let out = check.arg(place.path("relay.yaml")).output();
+    let out = out.expect("cresset sink setup");
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert_eq!(out.status.code(), Some(0), "{text}");
+    assert_eq!(text.matches("as it should be").count(), 9, "{text}");
+    assert_eq!(run("http://127.0.0.1:1").0, Some(3));
+    assert_eq!(run("elasticsearch").0, Some(2));
+}
+
+#[test]
 fn an_event_is_traced_to_its_document_and_to_its_offset_in_kafka() {
     let Some(server) = Elasticsearch::shared(SUITE) else {
         return;
