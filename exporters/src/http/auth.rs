@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use yaml::{Node, Problem};
@@ -31,6 +31,9 @@ pub struct Auth {
     /// A variable with a bearer token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_env: Option<String>,
+    /// The header that carries the token as it is, as in `DD-API-KEY`. Default: `Authorization`, behind `Bearer`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
 }
 
 impl Auth {
@@ -58,8 +61,17 @@ impl Auth {
         if self.username.is_some() != password {
             wrong("a username and a password_file (or password_env) go together");
         }
-        if password && self.token().source().is_some() {
+        let token = self.token().source().is_some();
+        if password && token {
             wrong("a password and a token are two ways to say who this is; leave one out");
+        }
+        if let Some(header) = &self.header {
+            if !token {
+                wrong("header goes with a token_file (or token_env)");
+            }
+            if HeaderName::try_from(header).is_err() {
+                wrong("this header is no name of a header");
+            }
         }
     }
 }
@@ -67,15 +79,28 @@ impl Auth {
 /// Credentials whose secrets are read.
 pub(crate) enum Credentials {
     Nobody,
-    Basic { username: String, password: Secret },
+    Basic {
+        username: String,
+        password: Secret,
+    },
     Bearer(Secret),
+    /// In a header of its own.
+    Key {
+        header: HeaderName,
+        token: Secret,
+    },
 }
 
 impl Credentials {
     pub(crate) fn open(auth: &Auth) -> Result<Self, String> {
         let open = |keys: Keys<'_>| keys.open().map_err(|error| error.to_string());
         if let Some(token) = open(auth.token())? {
-            return Ok(Credentials::Bearer(token));
+            let header = auth.header.as_ref().map(HeaderName::try_from).transpose();
+            let header = header.map_err(|why| format!("auth.header: {why}"))?;
+            return Ok(match header {
+                Some(header) => Credentials::Key { header, token },
+                None => Credentials::Bearer(token),
+            });
         }
         Ok(match (auth.username.clone(), open(auth.password())?) {
             (Some(username), Some(password)) => Credentials::Basic { username, password },
@@ -85,7 +110,7 @@ impl Credentials {
 
     /// Puts the header of the secret as it is now.
     pub(crate) fn put(&self, headers: &mut HeaderMap) -> Result<(), Unavailable> {
-        if let Some((secret, text)) = self.header() {
+        if let Some((name, secret, text)) = self.header() {
             let mut value = HeaderValue::try_from(text).map_err(|_| {
                 let place = secret.source();
                 Unavailable::new(format!(
@@ -93,28 +118,33 @@ impl Credentials {
                 ))
             })?;
             value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
+            headers.insert(name, value);
         }
         Ok(())
     }
 
-    fn header(&self) -> Option<(&Secret, String)> {
+    fn header(&self) -> Option<(HeaderName, &Secret, String)> {
         match self {
             Credentials::Nobody => None,
             Credentials::Basic { username, password } => {
                 let pair = format!("{username}:{}", password.current().expose());
-                Some((password, format!("Basic {}", STANDARD.encode(pair))))
+                let text = format!("Basic {}", STANDARD.encode(pair));
+                Some((AUTHORIZATION, password, text))
             }
             Credentials::Bearer(token) => {
                 let text = format!("Bearer {}", token.current().expose());
-                Some((token, text))
+                Some((AUTHORIZATION, token, text))
+            }
+            Credentials::Key { header, token } => {
+                let text = token.current().expose().to_owned();
+                Some((header.clone(), token, text))
             }
         }
     }
 
-    /// The header's text, for protocols that carry it elsewhere than reqwest.
-    pub(crate) fn authorization(&self) -> Option<String> {
-        self.header().map(|(_, text)| text)
+    /// The header's name and text, for protocols that carry it elsewhere than reqwest.
+    pub(crate) fn carried(&self) -> Option<(HeaderName, String)> {
+        self.header().map(|(name, _, text)| (name, text))
     }
 
     /// The destination refused them; true if there are others by now.
@@ -124,7 +154,49 @@ impl Credentials {
             Credentials::Basic {
                 password: secret, ..
             }
-            | Credentials::Bearer(secret) => secret.refused(),
+            | Credentials::Bearer(secret)
+            | Credentials::Key { token: secret, .. } => secret.refused(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        let (nodes, mut problems) = yaml::parse("c.yaml", &format!("auth: {text}"));
+        let auth: Auth = (nodes[0].get("auth").unwrap())
+            .read(yaml::Severity::Error, &mut problems)
+            .unwrap();
+        auth.check(&nodes[0], &mut problems);
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_token_may_have_a_header_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        std::fs::write(&file, "s3cret\n").unwrap();
+        let auth = Auth {
+            token_file: Some(file),
+            header: Some("DD-API-KEY".to_owned()),
+            ..Auth::default()
+        };
+        let mut headers = HeaderMap::new();
+        Credentials::open(&auth).unwrap().put(&mut headers).unwrap();
+        assert_eq!(headers["dd-api-key"], "s3cret");
+        assert!(headers["dd-api-key"].is_sensitive());
+        assert_eq!(headers.len(), 1);
+    }
+
+    #[test]
+    fn a_header_without_a_token_or_with_a_bad_name_is_a_problem() {
+        assert!(problems("{token_file: /f, header: DD-API-KEY}").is_empty());
+        let [lonely] = &problems("{header: DD-API-KEY}")[..] else {
+            panic!("one problem");
+        };
+        assert!(lonely.contains("header goes with a token_file"), "{lonely}");
+        assert_eq!(problems("{token_file: /f, header: 'a b'}").len(), 1);
     }
 }

@@ -85,6 +85,22 @@ pub(crate) struct Options<'a> {
     pub(crate) timeout: Duration,
 }
 
+/// Headers that say who somebody is, by their names.
+fn is_secret(header: &str) -> bool {
+    let header = header.to_ascii_lowercase();
+    let words = [
+        "authorization",
+        "cookie",
+        "token",
+        "secret",
+        "password",
+        "api-key",
+        "apikey",
+        "access-key",
+    ];
+    words.iter().any(|word| header.contains(word))
+}
+
 impl Options<'_> {
     /// Reports what cannot work.
     pub(crate) fn check(&self, node: &Node, problems: &mut Vec<Problem>) {
@@ -96,8 +112,10 @@ impl Options<'_> {
             if HeaderName::try_from(name).is_err() || HeaderValue::try_from(value).is_err() {
                 problems.push(node.problem_at(&path, "cannot stand in an HTTP header"));
             }
-            if name.eq_ignore_ascii_case("authorization") {
-                let message = "would put a secret into the settings; use auth with a token_file or password_file";
+            if is_secret(name) {
+                let message = format!(
+                    "would put a secret into the settings; use auth with a password_file, or with a token_file and `header: {name}`"
+                );
                 problems.push(node.problem_at(&path, message));
             }
         }

@@ -236,11 +236,12 @@ impl Grpc {
         let mut request = tonic::Request::new(export);
         request.set_timeout(self.timeout);
         *request.metadata_mut() = self.headers.clone();
-        if let Some(text) = self.credentials.authorization()
+        if let Some((name, text)) = self.credentials.carried()
+            && let Ok(name) = MetadataKey::from_bytes(name.as_str().as_bytes())
             && let Ok(mut value) = MetadataValue::try_from(text)
         {
             value.set_sensitive(true);
-            request.metadata_mut().insert("authorization", value);
+            request.metadata_mut().insert(name, value);
         }
         let mut client = self.client.clone();
         match tokio::time::timeout(self.timeout, client.export(request)).await {
