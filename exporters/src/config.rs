@@ -9,7 +9,7 @@
 //!   redact: [{field: arguments, match: '(?i)token=\S+', replace: '***'}]
 //!   batch: {max_events: 1000, max_bytes: 1MiB, max_delay: 50ms}
 //!   concurrency: 1
-//!   retry: {initial: 500ms, max: 30s}
+//!   retry: {initial: 500ms, max: 30s, budget_percent: 20}
 //!   when_full: expire
 //!   start: end
 //!   fields: kubearmor
@@ -223,6 +223,8 @@ pub struct Common {
     pub concurrency: usize,
     /// Back-off.
     pub retry: Retry,
+    /// Batches that may be sent again, in percent of those that the destination took lately.
+    pub retry_budget_percent: u16,
     /// What a full journal does to a sink that lags.
     pub when_full: WhenFull,
     /// Where a new sink begins.
@@ -298,6 +300,9 @@ pub struct RetryConfig {
     pub initial: Span,
     /// The last bound.
     pub max: Span,
+    /// Batches that may be sent again, in percent of those that the destination took in the last ten seconds, besides ten a
+    /// second; one goes every `max` all the same.
+    pub budget_percent: u16,
 }
 
 impl Default for RetryConfig {
@@ -305,6 +310,7 @@ impl Default for RetryConfig {
         RetryConfig {
             initial: Span(Duration::from_millis(500)),
             max: Span(Duration::from_secs(30)),
+            budget_percent: 20,
         }
     }
 }
@@ -392,7 +398,11 @@ impl Written<'_> {
             max_bytes: max_bytes.map_or(defaults.batch.max_bytes, saturating),
             max_delay: max_delay.map_or(defaults.batch.max_delay, |Span(delay)| delay),
         };
-        let RetryConfig { initial, max } = self.retry;
+        let RetryConfig {
+            initial,
+            max,
+            budget_percent,
+        } = self.retry;
         Common {
             filter: Filter::new(self.filter.clone()),
             sample: Sample::new(self.sample),
@@ -403,6 +413,7 @@ impl Written<'_> {
                 initial: initial.0,
                 max: max.0,
             },
+            retry_budget_percent: *budget_percent,
             when_full: self.when_full,
             start: self.start,
             fields: self.fields.map_or(defaults.fields, FieldSet::from),
@@ -419,6 +430,9 @@ fn saturating(Size(bytes): Size) -> usize {
 const MAX_BATCH_BYTES: usize = 256 << 20;
 /// Smallest room for dead letters: two segments of the journal that holds them.
 pub(crate) const MIN_DEAD_LETTERS: u64 = 8 << 20;
+
+/// Ten times what was taken: no budget any more.
+const MAX_BUDGET: u16 = 1000;
 
 fn check_common(
     common: &Common,
@@ -458,6 +472,12 @@ fn check_common(
         wrong(
             "retry.initial",
             "must be above zero and not above `retry.max`".to_owned(),
+        );
+    }
+    if common.retry_budget_percent > MAX_BUDGET {
+        wrong(
+            "retry.budget_percent",
+            format!("{}; use 0 to {MAX_BUDGET}", common.retry_budget_percent),
         );
     }
     if common.dead_letters_max_size < MIN_DEAD_LETTERS {

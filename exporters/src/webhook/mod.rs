@@ -99,7 +99,7 @@ pub(crate) static DEFAULTS: Defaults = Defaults {
         max_delay: Duration::from_secs(2),
     },
     concurrency: 1,
-    max_concurrency: 1,
+    max_concurrency: 16,
     fields: FieldSet::All,
 };
 
@@ -288,6 +288,10 @@ impl Config {
             let message =
                 "this shape sends every event; group_by and rate belong to messages for people";
             wrong("shape", message.to_owned());
+        }
+        if !shape.is_records() && self.concurrency.is_some_and(|batches| batches > 1) {
+            let message = "this shape makes messages of what stands in one batch, which go in order; leave this key out";
+            wrong("concurrency", message.to_owned());
         }
     }
 }

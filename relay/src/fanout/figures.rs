@@ -15,6 +15,7 @@ struct Figures {
     expired: IntCounterVec,
     corrupt: IntCounterVec,
     retries: IntCounterVec,
+    held: IntCounterVec,
     dead_dropped: IntCounterVec,
     dead_resent: IntCounterVec,
     dead_discarded: IntCounterVec,
@@ -63,6 +64,10 @@ impl Figures {
                 "retries_total",
                 "Events that had to be sent again, once for every time.",
             )?,
+            held: counter(
+                "retries_held_total",
+                "Times that a batch waited because the retry budget was used up.",
+            )?,
             dead_dropped: counter(
                 "dead_letters_dropped_total",
                 "Dead letters that went to keep their bound.",
@@ -93,7 +98,7 @@ impl Figures {
         })
     }
 
-    fn collectors(&self) -> [&dyn Collector; 16] {
+    fn collectors(&self) -> [&dyn Collector; 17] {
         let Figures {
             journaled,
             delivered,
@@ -102,6 +107,7 @@ impl Figures {
             expired,
             corrupt,
             retries,
+            held,
             dead_dropped,
             dead_resent,
             dead_discarded,
@@ -120,6 +126,7 @@ impl Figures {
             expired,
             corrupt,
             retries,
+            held,
             dead_dropped,
             dead_resent,
             dead_discarded,
@@ -145,6 +152,7 @@ impl Figures {
             (&self.expired, status.expired),
             (&self.corrupt, status.corrupt),
             (&self.retries, health.retries()),
+            (&self.held, health.budget.held()),
             (&self.dead_dropped, dead.overrun),
             (&self.dead_resent, dead.retried),
             (&self.dead_discarded, dead.dropped),

@@ -8,6 +8,7 @@ use exporters::{Batch, Encoded, Outcome, Sink, Unavailable};
 use futures::FutureExt as _;
 use tokio::time::Instant;
 
+use super::budget::Budget;
 use super::dead_letters::{DeadLetter, DeadLetters};
 use super::health::Health;
 use super::progress::Fate;
@@ -81,6 +82,7 @@ pub(super) struct Runway {
     pub(super) health: Arc<Health>,
     pub(super) traces: Traces,
     pub(super) trust: Arc<Trust>,
+    pub(super) budget: Arc<Budget>,
     pub(super) slots: Slots,
 }
 
@@ -168,6 +170,9 @@ async fn carry(runway: Runway, parcel: Parcel) -> Flown {
     }
     let taken = flown.settled.len();
     runway.trust.took(taken);
+    if taken > 0 {
+        runway.budget.took();
+    }
     if taken == 0 && !refused.is_empty() {
         match runway.trust.judge(refused.len(), flown.again.doubted) {
             Ok(()) => dead.append(&mut refused),

@@ -8,6 +8,7 @@ use journal::{Account, CursorStats, Expired, Seq, WhenFull};
 use prometheus::Registry;
 use proto::query::SinkStatus;
 
+use super::budget::Budget;
 use super::dead_letters::DeadLetters;
 use super::pace::Pace;
 use super::pauses::Pause;
@@ -41,6 +42,8 @@ pub(super) struct Health {
     pub(super) kind: &'static str,
     lasting: Lasting,
     told: Mutex<Told>,
+    /// What may be sent again.
+    pub(super) budget: Arc<Budget>,
     /// Of the sink itself.
     pub(super) figures: Registry,
 }
@@ -176,6 +179,7 @@ impl Health {
         name: String,
         kind: &'static str,
         lasting: Lasting,
+        budget: Budget,
         figures: Registry,
     ) -> Self {
         let told = Told {
@@ -187,6 +191,7 @@ impl Health {
             name,
             kind,
             lasting,
+            budget: Arc::new(budget),
             told: Mutex::new(told),
             figures,
         }

@@ -19,6 +19,7 @@
 //! - Sinks are added, exchanged and taken out while the others go on (change.rs).
 
 pub(crate) mod backoff;
+mod budget;
 mod change;
 mod crew;
 mod dead_letters;

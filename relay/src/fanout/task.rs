@@ -100,6 +100,8 @@ pub(super) struct Task {
     waiting: VecDeque<Parcel>,
     flying: FuturesUnordered<BoxFuture<'static, Landed>>,
     hold: Hold,
+    /// There is no budget to send anything again before.
+    unfunded: Option<Instant>,
     /// A place among the batches under way that was waited for.
     slot: Option<Slot>,
     /// Other lanes have all of them.
@@ -180,6 +182,7 @@ impl Task {
             waiting: VecDeque::new(),
             flying: FuturesUnordered::new(),
             hold: Hold::default(),
+            unfunded: None,
             slot: None,
             crowded: false,
             saving: None,
@@ -352,15 +355,25 @@ impl Task {
         {
             return Some(parcel);
         }
-        if let Some(at) = self
-            .waiting
-            .iter()
-            .position(|parcel| parcel.not_before.is_none_or(|at| at <= now))
-        {
-            return self.waiting.remove(at);
+        if let Some(parcel) = self.resent(now) {
+            return Some(parcel);
         }
         let due = self.may_send_fresh() && self.fresh_at(now) <= now;
         due.then(|| self.fresh())
+    }
+
+    /// One of those that wait, if it is time and there is budget for it.
+    fn resent(&mut self, now: Instant) -> Option<Parcel> {
+        let is_due = |parcel: &Parcel| parcel.not_before.is_none_or(|at| at <= now);
+        let at = self.waiting.iter().position(is_due)?;
+        if self.unfunded.is_some_and(|until| until > now) {
+            return None;
+        }
+        self.unfunded = self.runway.budget.spend(now).err();
+        match self.unfunded {
+            None => self.waiting.remove(at),
+            Some(_) => None,
+        }
     }
 
     fn fresh(&mut self) -> Parcel {
@@ -402,7 +415,8 @@ impl Task {
                 .iter()
                 .map(|parcel| parcel.not_before.unwrap_or(now))
                 .min();
-            moments.extend(again.map(|at| at.max(from)));
+            let funded = self.unfunded.unwrap_or(from);
+            moments.extend(again.map(|at| at.max(from).max(funded)));
             if self.may_send_fresh() {
                 moments.push(self.fresh_at(now).max(from));
             }

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
+use super::budget::Budget;
 use super::crew::Crew;
 use super::dead_letters::DeadLetters;
 use super::flight::Runway;
@@ -212,7 +213,8 @@ impl Inner {
         }
         let sink: Arc<dyn Sink> = sink.into();
         let supply = lasting.supply.clone();
-        let health = Arc::new(Health::new(name, kind, lasting, figures));
+        let budget = Budget::new(common.retry_budget_percent, common.retry.max);
+        let health = Arc::new(Health::new(name, kind, lasting, budget, figures));
         let runway = Runway {
             sink: Arc::clone(&sink),
             dead_letters: Arc::clone(&health.dead_letters),
@@ -220,6 +222,7 @@ impl Inner {
             health: Arc::clone(&health),
             traces: self.traces.clone(),
             trust: Arc::default(),
+            budget: Arc::clone(&health.budget),
             slots: match &supply {
                 Supply::Lane(_) => Slots::own(),
                 Supply::Share(_) => Slots::shared(common.concurrency),

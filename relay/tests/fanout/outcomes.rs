@@ -32,6 +32,34 @@ async fn only_the_event_that_must_be_sent_again_is_sent_again() {
 }
 
 #[tokio::test]
+async fn a_sick_destination_gets_repeats_within_a_budget_and_in_the_end_everything() {
+    let scene = Scene::new();
+    let life = scene.life();
+    let sick = Arc::new(AtomicBool::new(true));
+    let busy = Arc::clone(&sick);
+    let fake = Fake::that(move |_, _| match busy.load(Ordering::Relaxed) {
+        true => Outcome::Retry {
+            after: None,
+            reason: "429 too many requests".to_owned(),
+        },
+        false => Outcome::Done,
+    });
+    life.append(1..=40).await;
+    let began = std::time::Instant::now();
+    let settings = "batch: {max_events: 1, max_delay: 1ms}, retry: {initial: 10ms, max: 2s}";
+    let fanout = life.feed([("siem", settings, fake.clone().with_concurrency(8))]);
+    let none = r#"cresset_sink_retries_held_total{sink="siem",type="fake"} 0"#;
+    soon(|| !life.scrape().lines().any(|line| line == none)).await;
+    // A hundred in ten seconds, and one every two; the first attempts, and those on their way, besides.
+    let tens = 1 + began.elapsed().as_secs() / 10;
+    let (sent, most) = (fake.batches().len() as u64, 105 * tens + 16 + 16);
+    assert!(sent <= most, "{sent} batches, {most} at most");
+    sick.store(false, Ordering::Relaxed);
+    soon(|| status_of(&fanout, "siem").delivered == 40).await;
+    life.end(fanout).await;
+}
+
+#[tokio::test]
 async fn a_refused_event_is_a_dead_letter_on_disk_and_the_others_are_delivered() {
     let scene = Scene::new();
     let life = scene.life();
