@@ -1,15 +1,18 @@
-//! The guest's whole world: busybox, our programs linked statically, and an init that runs one suite.
+//! The guest's whole world: busybox, our programs with the libraries that they load, and an init that runs one suite.
+//!
+//! The programs are those that every other test runs, so they are built once; without what a debugger reads.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::workspace::{self, check};
 
-const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+/// What the workspace's tests are built with.
+const BENCH: &str = "xtask/bench";
 const PROGRAMS: &[&str] = &["cresset", "cresset-relay", "cresset-sensor"];
 const APPLETS: &[&str] = &[
     "sh", "mount", "mkdir", "cat", "ls", "ip", "poweroff", "sleep", "dmesg", "true", "reboot",
@@ -35,20 +38,9 @@ poweroff -f
 
 /// Builds the programs and packs them with `suite`, a test target of the crate `cli`.
 pub(crate) fn build(suite: &str) -> Result<PathBuf> {
-    let built = workspace::target().join(TRIPLE).join("vm");
-    check(
-        cargo()
-            .args([
-                "build",
-                "--package",
-                "relay",
-                "--package",
-                "sensor-bpf",
-                "--package",
-                "cli",
-            ])
-            .guest(),
-    )?;
+    let built = workspace::target().join("debug");
+    let mut cargo = workspace::cargo();
+    check(cargo.args(["build", "--workspace", "--features", BENCH, "--bins"]))?;
     let suite_program = build_suite(suite)?;
     let root = workspace::target().join("vm/root");
     if root.exists() {
@@ -63,9 +55,9 @@ pub(crate) fn build(suite: &str) -> Result<PathBuf> {
         symlink("busybox", root.join("bin").join(applet))?;
     }
     for program in PROGRAMS {
-        install(&built.join(program), &root.join("bin").join(program))?;
+        install_program(&built.join(program), &root, program)?;
     }
-    install(&suite_program, &root.join("bin/suite"))?;
+    install_program(&suite_program, &root, "suite")?;
     fs::write(root.join("init"), INIT)?;
     fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
     fs::write(
@@ -75,40 +67,12 @@ pub(crate) fn build(suite: &str) -> Result<PathBuf> {
     pack(&root)
 }
 
-fn cargo() -> Command {
-    let mut cargo = workspace::cargo();
-    // Build scripts and procedural macros are built for the host because a target is named: the flag reaches only the guest's programs.
-    cargo
-        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
-        .env("LIBBPF_SYS_LIBRARY_PATH", "/usr/lib/x86_64-linux-gnu");
-    cargo
-}
-
-trait GuestBuild {
-    fn guest(&mut self) -> &mut Self;
-}
-
-impl GuestBuild for Command {
-    fn guest(&mut self) -> &mut Self {
-        self.args([
-            "--target",
-            TRIPLE,
-            "--profile",
-            "vm",
-            "--no-default-features",
-            "--features",
-            "cli/static",
-        ])
-    }
-}
-
 fn build_suite(suite: &str) -> Result<PathBuf> {
-    let mut command = cargo();
+    let mut command = workspace::cargo();
     command
-        .args(["test", "--no-run", "--package", "cli", "--test", suite])
-        .guest()
-        .args(["--message-format", "json-render-diagnostics"])
-        .stderr(Stdio::inherit());
+        .args(["test", "--no-run", "--workspace", "--features", BENCH])
+        .args(["--test", suite])
+        .args(["--message-format", "json-render-diagnostics"]);
     let out = workspace::output(&mut command)?;
     out.lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
@@ -117,16 +81,47 @@ fn build_suite(suite: &str) -> Result<PathBuf> {
         .with_context(|| format!("cargo built no test program {suite}"))
 }
 
+/// A program without its debug information, and the libraries that it loads where it looks for them.
+fn install_program(from: &Path, root: &Path, name: &str) -> Result<()> {
+    let to = root.join("bin").join(name);
+    check(
+        Command::new("strip")
+            .args(["--strip-debug", "-o"])
+            .args([&to, from]),
+    )?;
+    for library in libraries(from)? {
+        let there = root.join(library.strip_prefix("/")?);
+        if !there.exists() {
+            fs::create_dir_all(there.parent().context("a library at the root")?)?;
+            install(&library, &there)?;
+        }
+    }
+    Ok(())
+}
+
+/// The paths in what ldd(1) says: `name => path (address)`, or `path (address)` for the loader.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let said = workspace::output(Command::new("ldd").arg(program))?;
+    if let Some(line) = said.lines().find(|line| line.contains("not found")) {
+        bail!("{} needs what is not there: {line}", program.display());
+    }
+    let words = said.lines().flat_map(str::split_whitespace);
+    Ok(words
+        .filter(|word| word.starts_with('/'))
+        .map(PathBuf::from)
+        .collect())
+}
+
 fn install(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
     fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
     Ok(())
 }
 
-/// Packs a folder in the kernel's `newc` form, lightly compressed.
+/// Packs a folder in the kernel's `newc` form. Not compressed: to unpack takes an emulated kernel longer than to read.
 fn pack(root: &Path) -> Result<PathBuf> {
-    let image = root.with_extension("cpio.gz");
-    let script = "find . | cpio --quiet -o -H newc | gzip -1 > \"$0\"";
+    let image = root.with_extension("cpio");
+    let script = "find . | cpio --quiet -o -H newc > \"$0\"";
     let status = Command::new("sh")
         .current_dir(root)
         .args(["-c", script])

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Debian package ─▶ vmlinuz ──┐
-//! cargo build (static) ─▶ initramfs ─▶ qemu -accel tcg ─▶ /init runs the suite ─▶ serial console ─▶ exit code
+//! cargo build ─▶ initramfs ─▶ qemu -accel tcg ─▶ /init runs the suite ─▶ serial console ─▶ exit code
 //! ```
 //! The guest has no disk and no network: what it needs is in the initramfs, and what it says comes over the serial line. Its
 //! last line `CRESSET-SUITE-EXIT n` carries the suite's exit code.
