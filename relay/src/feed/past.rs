@@ -186,7 +186,8 @@ impl<C: Made> Past<C> {
     fn push(&self, slots: &mut VecDeque<Slot<C>>, start: Seq, cell: Cell<C>) {
         let mut size: usize = slots.iter().map(Slot::size).sum();
         while slots.len() >= KEPT || size > self.max_size {
-            size -= slots.pop_front().map_or(size, |oldest| oldest.size());
+            // A stretch may have come into its slot since the sum.
+            size = size.saturating_sub(slots.pop_front().map_or(size, |oldest| oldest.size()));
         }
         slots.push_back(Slot { start, cell });
     }

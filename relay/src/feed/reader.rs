@@ -82,6 +82,7 @@ impl Place {
         let missed = std::array::from_fn(|kind| totals[kind].saturating_sub(self.seen[kind]));
         self.seen = totals;
         self.position = position;
+        self.caught_up();
         missed
     }
 
@@ -222,6 +223,7 @@ impl Feed {
                 Ok(taken) => taken,
                 Err(None) => self.take_past().await?,
                 Err(Some(end)) => {
+                    self.place.caught_up();
                     self.place.position = end;
                     self.wait().await
                 }

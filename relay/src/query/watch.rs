@@ -376,6 +376,7 @@ impl Replies {
             }
             Found::Nothing(_) if self.watch.until < now() => true,
             Found::Nothing(at) => {
+                place.caught_up();
                 place.position = at;
                 let left = Duration::from_nanos(self.watch.until - now().min(self.watch.until));
                 tokio::select! {
@@ -437,7 +438,7 @@ impl Replies {
         let counts = place.jump();
         let missed = missed(&self.watch, counts);
         if missed > 0 {
-            let lag = self.watch.tail.config().max_lag;
+            let lag = self.watch.tail.max_lag();
             let reason = format!(
                 "more than {lag:?} behind; events of the kinds asked for, before the filter"
             );
