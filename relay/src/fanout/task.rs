@@ -98,6 +98,8 @@ pub(super) struct Task {
     open: Gathering,
     /// To be sent again, lowest event first.
     waiting: VecDeque<Parcel>,
+    /// Which of them was tried last beside the oldest, so that each has its turn.
+    turn: usize,
     flying: FuturesUnordered<BoxFuture<'static, Landed>>,
     hold: Hold,
     /// There is no budget to send anything again before.
@@ -180,6 +182,7 @@ impl Task {
             piece: None,
             open: Gathering::default(),
             waiting: VecDeque::new(),
+            turn: 0,
             flying: FuturesUnordered::new(),
             hold: Hold::default(),
             unfunded: None,
@@ -389,8 +392,15 @@ impl Task {
     fn another(&mut self) -> Option<Parcel> {
         match !self.open.events.is_empty() && self.waiting.len() < trust::HELD {
             true => Some(self.fresh()),
-            false if self.waiting.len() > 1 => self.waiting.pop_back(),
-            false => None,
+            false => {
+                let others = self
+                    .waiting
+                    .len()
+                    .checked_sub(1)
+                    .filter(|others| *others > 0)?;
+                self.turn = self.turn.wrapping_add(1);
+                self.waiting.remove(1 + self.turn % others)
+            }
         }
     }
 
