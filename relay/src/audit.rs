@@ -116,7 +116,7 @@ impl Audit {
     /// Tells of an act that is done. True: the event is on disk; false: it will be when the journal takes events again.
     pub(crate) async fn tell(&self, actor: Actor, act: Act) -> bool {
         let message = self.message(actor, act, unix_nanoseconds());
-        tracing::info!(what = message.message, "audit");
+        tracing::info!(what = proto::visible::text(&message.message), "audit");
         let Ok(room) = Arc::clone(&self.waiting).try_acquire_owned() else {
             tracing::error!(
                 "too many audit events wait for the journal; this one is only in the log"

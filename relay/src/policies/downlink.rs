@@ -22,38 +22,31 @@ use crate::distribute::Offered;
 /// Bytes of policies in one part.
 const PART: usize = 256 << 10;
 
+/// A set in force for everybody; none before there is one.
+type Latest = Option<Arc<CurrentSet>>;
+
 /// The service.
 #[derive(Clone)]
 pub(crate) struct Downlink {
-    current: watch::Receiver<Arc<CurrentSet>>,
-    offered: watch::Receiver<Arc<Offered>>,
+    in_force: watch::Receiver<Latest>,
     draining: watch::Receiver<bool>,
 }
 
 impl Downlink {
-    /// Of the policies read, those that are `offered` to everybody.
+    /// Of the policies read, those that are `offered` to everybody. Needs a runtime.
     pub(crate) fn new(
         current: watch::Receiver<Arc<CurrentSet>>,
         offered: watch::Receiver<Arc<Offered>>,
         draining: watch::Receiver<bool>,
     ) -> Self {
-        Self {
-            current,
-            offered,
-            draining,
-        }
+        let (latest, in_force) = watch::channel(None);
+        tokio::spawn(follow(current, offered, latest));
+        Self { in_force, draining }
     }
 
     /// As a service of a tonic server.
     pub(crate) fn into_server(self) -> DownlinkServer<Self> {
         DownlinkServer::new(self)
-    }
-
-    /// The set in force, if everybody is to run it.
-    fn in_force(&mut self) -> Option<Arc<CurrentSet>> {
-        let current = Arc::clone(&self.current.borrow_and_update());
-        let offered = Arc::clone(&self.offered.borrow_and_update());
-        (offered.everybody.digest() == current.ruleset.digest()).then_some(current)
     }
 
     /// The next set that is not the last one; none: the relay stops.
@@ -62,15 +55,15 @@ impl Downlink {
             if *self.draining.borrow_and_update() {
                 return None;
             }
-            if let Some(set) = self.in_force() {
+            let latest = self.in_force.borrow_and_update().clone();
+            if let Some(set) = latest {
                 let texts = texts(&set);
                 if last != Some(&texts[..]) {
                     return Some(texts);
                 }
             }
             tokio::select! {
-                changed = self.current.changed() => changed.ok()?,
-                changed = self.offered.changed() => changed.ok()?,
+                changed = self.in_force.changed() => changed.ok()?,
                 _ = self.draining.changed() => {}
             }
         }
@@ -82,6 +75,35 @@ impl Downlink {
             Some((set.clone(), (this, Some(set))))
         })
     }
+}
+
+/// Keeps the latest set that may go down, so that a relay that comes during a trial gets what everybody has.
+async fn follow(
+    mut current: watch::Receiver<Arc<CurrentSet>>,
+    mut offered: watch::Receiver<Arc<Offered>>,
+    latest: watch::Sender<Latest>,
+) {
+    loop {
+        let set = Arc::clone(&current.borrow_and_update());
+        let for_all = offered.borrow_and_update().everybody.digest() == set.ruleset.digest();
+        if for_all && goes_down(&set) {
+            latest.send_replace(Some(set));
+        }
+        let changed = tokio::select! {
+            changed = current.changed() => changed,
+            changed = offered.changed() => changed,
+        };
+        if changed.is_err() || latest.is_closed() {
+            return;
+        }
+    }
+}
+
+/// A pause is this relay's own, and has an end here alone. No policies at all while a source is not there yet are none that
+/// anybody has written: a relay below would let go of all it has.
+fn goes_down(set: &CurrentSet) -> bool {
+    let nothing_yet = set.absent && set.models.is_empty();
+    !set.paused && !nothing_yet
 }
 
 fn texts(set: &CurrentSet) -> Vec<PolicyText> {
@@ -137,8 +159,65 @@ impl Service for Downlink {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
+
+    fn set(words: &str) -> Arc<CurrentSet> {
+        let spec = format!(
+            "{{apiVersion: security.kubearmor.com/v1, kind: KubeArmorPolicy, metadata: {{name: p, namespace: n}}, spec: {{selector: {{matchLabels: {{a: b}}}}, process: {{matchPaths: [{{path: /bin/x}}]}}, action: {words}}}}}"
+        );
+        let (models, problems) = policy::load([("p.yaml", &*spec)]);
+        assert_eq!(problems, []);
+        let ruleset = policy::compile(&models, &proto::rules::Postures::default());
+        Arc::new(CurrentSet {
+            ruleset: Arc::new(ruleset),
+            models: Arc::new(models),
+            ..CurrentSet::default()
+        })
+    }
+
+    fn everybody(set: &CurrentSet) -> Arc<Offered> {
+        Arc::new(Offered::to_all(Arc::clone(&set.ruleset)))
+    }
+
+    #[tokio::test]
+    async fn who_comes_during_a_trial_gets_what_everybody_has_and_a_pause_goes_nowhere() {
+        let stable = set("Block");
+        let current = watch::Sender::new(Arc::clone(&stable));
+        let offered = watch::Sender::new(everybody(&stable));
+        let draining = watch::Sender::new(false);
+        let downlink = Downlink::new(
+            current.subscribe(),
+            offered.subscribe(),
+            draining.subscribe(),
+        );
+        let first = downlink.clone().next(None).await.expect("a set");
+        assert!(first[0].text.contains("Block"));
+
+        // On trial: read, and not for everybody. Nothing is there: a source that was never read. Off for a while.
+        let absent = CurrentSet {
+            absent: true,
+            ..CurrentSet::default()
+        };
+        let paused = CurrentSet {
+            paused: true,
+            ..CurrentSet::default()
+        };
+        for not_down in [set("Audit"), Arc::new(absent), Arc::new(paused)] {
+            current.send_replace(Arc::clone(&not_down));
+            if not_down.models.is_empty() {
+                offered.send_replace(everybody(&not_down));
+            }
+            tokio::task::yield_now().await;
+            assert_eq!(downlink.clone().next(None).await, Some(first.clone()));
+        }
+        let out = set("Audit");
+        offered.send_replace(everybody(&out));
+        current.send_replace(out);
+        let next = downlink.clone().next(Some(&first)).await.expect("a set");
+        assert!(next[0].text.contains("Audit"));
+    }
 
     #[test]
     fn a_set_comes_in_parts_of_which_the_last_says_so() {

@@ -33,6 +33,7 @@ use std::time::Duration;
 use policy::{Compiler, Judges, Policy, RuleSet};
 use prometheus::IntGauge;
 use prost::Message;
+use proto::visible::text as visible;
 use proto::{query, rules};
 use tokio::sync::{Notify, mpsc, watch};
 use yaml::{Problem, Severity};
@@ -69,6 +70,8 @@ pub struct CurrentSet {
     pub problems: Vec<Problem>,
     /// `ruleset` is the newest reading; false: a source was broken and its older policies stay in force.
     pub current: bool,
+    /// A source is not there yet, and never was: there may be more policies than these.
+    pub absent: bool,
     /// Where the policies come from.
     pub source: String,
 }
@@ -83,6 +86,7 @@ impl Default for CurrentSet {
             models: Arc::default(),
             problems: Vec::new(),
             current: true,
+            absent: false,
             source: String::new(),
         }
     }
@@ -381,6 +385,7 @@ impl Inner {
             .collect();
         problems.extend(doubles.clone());
         let current = doubles.is_empty() && good.clone().all(|good| good.current);
+        let absent = good.clone().any(|good| good.absent);
         if let Some(pause) = &state.pause {
             problems.push(paused(pause));
             return CurrentSet {
@@ -390,6 +395,7 @@ impl Inner {
                 models: Arc::default(),
                 problems,
                 current,
+                absent,
                 source,
             };
         }
@@ -397,6 +403,7 @@ impl Inner {
             return CurrentSet {
                 problems,
                 current,
+                absent,
                 source,
                 ..before.clone()
             };
@@ -413,6 +420,7 @@ impl Inner {
             models: Arc::new(models),
             problems,
             current,
+            absent,
             source,
         }
     }
@@ -437,9 +445,12 @@ impl Inner {
         let digest = next.ruleset.digest();
         if before.problems != next.problems {
             for problem in &next.problems {
-                match problem.severity {
-                    Severity::Error => tracing::error!(%problem, "policy problem"),
-                    Severity::Warning => tracing::warn!(%problem, "policy problem"),
+                let severity = problem.severity;
+                // What files hold is shown, not obeyed.
+                let problem = visible(&problem.to_string());
+                match severity {
+                    Severity::Error => tracing::error!(problem, "policy problem"),
+                    Severity::Warning => tracing::warn!(problem, "policy problem"),
                 }
             }
         }
@@ -466,7 +477,7 @@ impl Inner {
     }
 
     fn notice(&self, text: String) {
-        tracing::warn!(notice = text, "policies");
+        tracing::warn!(notice = visible(&text), "policies");
         // Full: the events that were to tell of it wait already, and the log has it.
         let _ = self.notices.try_send(text);
     }

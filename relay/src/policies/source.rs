@@ -145,6 +145,8 @@ pub(super) struct Good {
     pub(super) problems: Vec<Problem>,
     /// The newest reading is the good one.
     pub(super) current: bool,
+    /// There was nothing to read, and never was.
+    pub(super) absent: bool,
     /// What to say of it behind its name: the commit of a checkout.
     pub(super) about: String,
     /// Reads only what changed.
@@ -178,7 +180,8 @@ impl Good {
         let wrong = parsed.as_ref().map_or(&self.wrong, |(_, wrong)| wrong);
         problems.extend(wrong.iter().cloned());
         let broken = problems.iter().any(Problem::is_error);
-        self.current = !broken && (!missing || self.policies.is_empty());
+        self.absent = missing && self.policies.is_empty();
+        self.current = !broken && (!missing || self.absent);
         if self.current
             && let Some((policies, wrong)) = parsed
         {

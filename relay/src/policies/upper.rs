@@ -80,14 +80,21 @@ impl Upper {
     /// Begins to hear those that are new. Needs a runtime.
     ///
     /// # Errors
-    /// Settings that cannot be used; [`Upper::sources`] has them all the same.
+    /// The first settings that cannot be used; the others are heard, and [`Upper::sources`] has them all.
     pub(crate) fn follow(&self, policies: &Handle) -> Result<(), BuildError> {
+        let mut followed = Ok(());
         for (name, above) in self
             .lock()
             .iter_mut()
             .filter(|(_, above)| above.task.is_none())
         {
-            let way = upstream::Policies::build(name, &above.config)?;
+            let way = match upstream::Policies::build(name, &above.config) {
+                Ok(way) => way,
+                Err(why) => {
+                    followed = followed.and(Err(why));
+                    continue;
+                }
+            };
             let heard = Heard {
                 name: source_name(name),
                 offer: above.offer.clone(),
@@ -95,7 +102,7 @@ impl Upper {
             };
             above.task = Some(tokio::spawn(heard.run(way)));
         }
-        Ok(())
+        followed
     }
 }
 
