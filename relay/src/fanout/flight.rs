@@ -8,6 +8,7 @@ use exporters::{Batch, Encoded, Outcome, Sink, Unavailable};
 use futures::FutureExt as _;
 use tokio::time::Instant;
 
+use super::away::Away;
 use super::budget::Budget;
 use super::dead_letters::{DeadLetter, DeadLetters};
 use super::health::Health;
@@ -83,6 +84,7 @@ pub(super) struct Runway {
     pub(super) traces: Traces,
     pub(super) trust: Arc<Trust>,
     pub(super) budget: Arc<Budget>,
+    pub(super) away: Arc<Away>,
     pub(super) slots: Slots,
 }
 

@@ -18,6 +18,7 @@
 //! - Shown figures come from the cursor, so they go on after a restart and never ahead of what is durable.
 //! - Sinks are added, exchanged and taken out while the others go on (change.rs).
 
+mod away;
 pub(crate) mod backoff;
 mod budget;
 mod change;

@@ -20,6 +20,7 @@ use journal::{CursorError, Seq};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::away::Since;
 use super::backoff;
 use super::flight::{Flown, Parcel, Runway, Trouble, fly};
 use super::health::{Health, State};
@@ -101,7 +102,10 @@ pub(super) struct Task {
     /// Which of them was tried last beside the oldest, so that each has its turn.
     turn: usize,
     flying: FuturesUnordered<BoxFuture<'static, Landed>>,
-    hold: Hold,
+    /// Whether the destination is left alone, as all lanes know it.
+    away: watch::Receiver<Since>,
+    /// It refused the oldest batch as a whole: what it says to another one tells whose fault that is.
+    try_another: bool,
     /// There is no budget to send anything again before.
     unfunded: Option<Instant>,
     /// A place among the batches under way that was waited for.
@@ -138,16 +142,6 @@ struct Gathering {
     full: bool,
 }
 
-/// The destination is left alone.
-#[derive(Default)]
-struct Hold {
-    /// Failures in a row.
-    attempts: u32,
-    until: Option<Instant>,
-    /// It refused the oldest batch as a whole: what it says to another one tells whose fault that is.
-    try_another: bool,
-}
-
 impl Task {
     pub(super) fn new(
         health: Arc<Health>,
@@ -165,6 +159,7 @@ impl Task {
             shared: _,
         } = lane;
         let next = cursor.position().0;
+        let away = runway.away.watch();
         Task {
             source: Source::new(Arc::clone(&view), recent, next),
             stateful: runway.sink.snapshot().is_some(),
@@ -184,7 +179,8 @@ impl Task {
             waiting: VecDeque::new(),
             turn: 0,
             flying: FuturesUnordered::new(),
-            hold: Hold::default(),
+            away,
+            try_another: false,
             unfunded: None,
             slot: None,
             crowded: false,
@@ -248,6 +244,8 @@ impl Task {
                     }
                 },
                 slot = self.runway.slots.wait(), if self.crowded => self.slot = Some(slot),
+                // Another lane found out. Whoever tells is here, too.
+                _ = self.away.changed() => {}
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                     self.read_again = self.read_again.filter(|at| *at > Instant::now());
                 }
@@ -315,7 +313,7 @@ impl Task {
         }
         let now = Instant::now();
         self.crowded = false;
-        while self.may_launch() && self.hold.until.is_none_or(|until| until <= now) {
+        while self.may_launch() && self.since().until.is_none_or(|until| until <= now) {
             let Some(slot) = self.slot.take().or_else(|| self.runway.slots.take()) else {
                 self.crowded = true;
                 break;
@@ -332,9 +330,20 @@ impl Task {
         self.slot = None;
     }
 
+    /// What is known of the destination.
+    fn since(&self) -> Since {
+        *self.away.borrow()
+    }
+
+    /// It is not left alone any more.
+    fn try_now(&mut self) {
+        self.try_another = false;
+        self.runway.away.is_back();
+    }
+
     /// After a failure one batch goes ahead to see whether the destination is back.
     fn may_launch(&self) -> bool {
-        let most = if self.hold.attempts > 0 {
+        let most = if self.since().attempts > 0 {
             1
         } else {
             self.common.concurrency
@@ -353,7 +362,7 @@ impl Task {
     }
 
     fn due(&mut self, now: Instant) -> Option<Parcel> {
-        if std::mem::take(&mut self.hold.try_another)
+        if std::mem::take(&mut self.try_another)
             && let Some(parcel) = self.another()
         {
             return Some(parcel);
@@ -419,7 +428,7 @@ impl Task {
         let now = Instant::now();
         let mut moments = Vec::with_capacity(4);
         if self.may_launch() && !self.crowded {
-            let from = self.hold.until.unwrap_or(now);
+            let from = self.since().until.unwrap_or(now);
             let again = self
                 .waiting
                 .iter()
@@ -454,7 +463,7 @@ impl Task {
             self.progress.settle(event, fate);
         }
         let Some(trouble) = trouble else {
-            self.hold = Hold::default();
+            self.try_now();
             if self.waiting.is_empty() {
                 self.health.is(State::Running);
             }
@@ -476,16 +485,16 @@ impl Task {
         if !away {
             parcel.attempts += 1;
             parcel.not_before = Some(now + backoff::wait(retry, parcel.attempts, after));
-            self.hold = Hold::default();
-        } else if self.hold.until.is_none_or(|until| until <= now) {
-            // Several batches that fail together are one failure.
-            self.hold.attempts += 1;
+            self.try_now();
+        } else {
             let another = refuses && oldest && self.has_another();
-            self.hold.try_another = another;
-            self.hold.until = match another {
-                true => Some(now),
-                false => Some(now + backoff::wait(retry, self.hold.attempts, after)),
-            };
+            let counts = self.runway.away.failed(now, |attempts| match another {
+                true => Duration::ZERO,
+                false => backoff::wait(retry, attempts, after),
+            });
+            if counts {
+                self.try_another = another;
+            }
         }
         self.health.retrying(&reason, parcel.events.len());
         let at = self
@@ -565,7 +574,7 @@ impl Task {
         let left =
             !self.open.events.is_empty() || self.piece.is_some() || self.source.next() <= until;
         // A destination that is away is not waited for, nor is an administrator.
-        self.health.is_paused() || !self.waiting.is_empty() || self.hold.attempts > 0 || !left
+        self.health.is_paused() || !self.waiting.is_empty() || self.since().attempts > 0 || !left
     }
 
     async fn close(&mut self) {

@@ -222,6 +222,7 @@ impl Inner {
             health: Arc::clone(&health),
             traces: self.traces.clone(),
             trust: Arc::default(),
+            away: Arc::default(),
             budget: Arc::clone(&health.budget),
             slots: match &supply {
                 Supply::Lane(_) => Slots::own(),

@@ -68,8 +68,15 @@ impl Ground {
 
     /// A sink that keeps what it is sent.
     pub(crate) fn feed(&self, store: &Store, sink: Box<dyn Sink>) -> Fanout {
-        let text = "{type: stdout, start: beginning, batch: {max_delay: 10ms}, retry: {initial: 50ms, max: 1s}}";
-        let (nodes, mut problems) = yaml::parse("c.yaml", text);
+        self.feed_with(store, sink, "{initial: 50ms, max: 1s}")
+    }
+
+    /// The same with this `retry`.
+    pub(crate) fn feed_with(&self, store: &Store, sink: Box<dyn Sink>, retry: &str) -> Fanout {
+        let text = format!(
+            "{{type: stdout, start: beginning, batch: {{max_delay: 10ms}}, retry: {retry}}}"
+        );
+        let (nodes, mut problems) = yaml::parse("c.yaml", &text);
         let common = SinkConfig::read(&nodes[0], yaml::Severity::Error, &mut problems)
             .unwrap()
             .common();

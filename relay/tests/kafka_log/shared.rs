@@ -93,6 +93,42 @@ async fn a_sink_has_no_more_batches_under_way_than_it_says_however_many_partitio
     close(store).await;
 }
 
+/// Takes nothing, and counts how often it was tried.
+#[derive(Clone, Default)]
+struct Gone(Arc<AtomicUsize>);
+
+#[async_trait]
+impl Sink for Gone {
+    async fn send(&self, _: Arc<Batch>) -> Result<Vec<Outcome>, Unavailable> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Err(Unavailable::new("gone"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_is_away_is_tried_once_and_not_once_for_every_partition() {
+    let Some(kafka) = Kafka::shared("relay kafka_log away destination") else {
+        return;
+    };
+    let ground = Ground::kafka(&kafka.brokers());
+    let store = ground.open().await;
+    for sensor in 1..=12 {
+        append(&store, sensor, 1..=10).await;
+    }
+    let gone = Gone::default();
+    let fanout = ground.feed_with(&store, Box::new(gone.clone()), "{initial: 9d, max: 9d}");
+    soon("all partitions are read", || {
+        fanout.status()[0].pending == 120
+    })
+    .await;
+    soon("it is tried", || gone.0.load(Ordering::SeqCst) > 0).await;
+    // What another partition would send goes at once.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(gone.0.load(Ordering::SeqCst), 1);
+    fanout.drain(Duration::from_secs(5)).await;
+    close(store).await;
+}
+
 /// A relay on a topic.
 async fn on(folder: &std::path::Path, brokers: &str, topic: &str, more: &str) -> Relay {
     let mut config = settings(folder, more);

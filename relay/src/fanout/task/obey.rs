@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use journal::{CursorError, ReadError, Seq};
 
-use super::{Gathering, Hold, Task, settled};
+use super::{Gathering, Task, settled};
 use crate::fanout::orders::{Moved, Order};
 use crate::fanout::passed::Word;
 use crate::fanout::progress::Progress;
@@ -16,7 +16,7 @@ use crate::log::View;
 impl Task {
     pub(super) async fn obey(&mut self, order: Order) {
         match order {
-            Order::Look => self.hold = Hold::default(),
+            Order::Look => self.try_now(),
             Order::Errand(errand) => self.errands.push_back(errand),
             // Whoever asked may have left.
             Order::Rewind { since, done } => drop(done.send(self.rewind(since).await)),
@@ -83,7 +83,8 @@ impl Task {
     fn begin_at(&mut self, next: u64) {
         self.flying.clear();
         self.waiting.clear();
-        (self.piece, self.open, self.hold) = (None, Gathering::default(), Hold::default());
+        (self.piece, self.open) = (None, Gathering::default());
+        self.try_now();
         self.progress = Progress::new(next);
         self.source.move_to(next);
         self.read_again = None;
