@@ -91,7 +91,18 @@ impl EventId {
 
     /// Appends the 32 hex digits that it is printed as; for those who print many.
     pub fn push_hex(self, out: &mut Vec<u8>) {
-        push_hex(&self.to_bytes(), out);
+        out.extend_from_slice(&self.digits());
+    }
+
+    /// The 32 hex digits that it is printed as; for those who print many.
+    #[must_use]
+    pub fn digits(self) -> [u8; 2 * Self::LEN] {
+        let mut digits = [0; 2 * Self::LEN];
+        let (pairs, _) = digits.as_chunks_mut::<2>();
+        for (pair, byte) in pairs.iter_mut().zip(self.to_bytes()) {
+            *pair = pair_of(byte);
+        }
+        digits
     }
 
     /// The reverse of [`EventId::to_bytes`].
@@ -177,9 +188,12 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 /// Appends the lower-case hex form of `bytes`.
 pub(crate) fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
     for byte in bytes {
-        out.push(HEX[usize::from(byte >> 4)]);
-        out.push(HEX[usize::from(byte & 15)]);
+        out.extend_from_slice(&pair_of(*byte));
     }
+}
+
+fn pair_of(byte: u8) -> [u8; 2] {
+    [byte >> 4, byte & 15].map(|digit| HEX[usize::from(digit)])
 }
 
 /// Reads hex digits of either case; none if the count is odd or a digit is not one.
@@ -227,6 +241,7 @@ mod tests {
         let mut digits = Vec::new();
         id.push_hex(&mut digits);
         assert_eq!(digits, id.to_string().as_bytes());
+        assert_eq!(digits, id.digits());
         assert_eq!(EventId::from_bytes(id.to_bytes()), id);
     }
 

@@ -33,57 +33,148 @@ pub fn write(
     set: FieldSet,
     out: &mut Vec<u8>,
 ) -> Result<(), Malformed> {
+    or_nothing(out, |out| {
+        let event = Event::read(kind, payload, out)?;
+        let start = out.len();
+        event.theirs(out)?;
+        if set == FieldSet::All {
+            event.ours(id, out)?;
+        }
+        close_object(start, out);
+        Ok(())
+    })
+}
+
+/// Appends one event with all fields, and says how many bytes of that are KubeArmor's: with a brace behind them ([`theirs`])
+/// they are what [`FieldSet::KubeArmor`] gives.
+///
+/// # Errors
+/// As for [`write`](write()).
+pub fn write_all(
+    kind: Kind,
+    payload: &[u8],
+    id: EventId,
+    out: &mut Vec<u8>,
+) -> Result<usize, Malformed> {
+    or_nothing(out, |out| {
+        let event = Event::read(kind, payload, out)?;
+        let start = out.len();
+        event.theirs(out)?;
+        let theirs = out.len() - start;
+        event.ours(Some(id), out)?;
+        close_object(start, out);
+        Ok(theirs)
+    })
+}
+
+/// Appends the event that `line` is KubeArmor's form of with all fields; of the event's bytes only ours are written again.
+///
+/// # Errors
+/// As for [`write`](write()).
+pub fn extend(
+    kind: Kind,
+    payload: &[u8],
+    id: EventId,
+    line: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), Malformed> {
+    or_nothing(out, |out| {
+        let event = Event::read(kind, payload, out)?;
+        let start = out.len();
+        out.extend_from_slice(members(line));
+        event.ours(Some(id), out)?;
+        close_object(start, out);
+        Ok(())
+    })
+}
+
+/// Appends KubeArmor's form, given the first bytes of a line with all fields ([`write_all`]).
+pub fn theirs(start: &[u8], out: &mut Vec<u8>) {
+    let at = out.len();
+    out.extend_from_slice(start);
+    close_object(at, out);
+}
+
+/// An object without its closing brace; of an empty one nothing is left.
+fn members(object: &[u8]) -> &[u8] {
+    match object {
+        b"{}" => &[],
+        object => object.strip_suffix(b"}").unwrap_or(object),
+    }
+}
+
+fn or_nothing<T>(
+    out: &mut Vec<u8>,
+    write: impl FnOnce(&mut Vec<u8>) -> Result<T, Malformed>,
+) -> Result<T, Malformed> {
     let start = out.len();
-    let written = event(fields::table(kind), payload, id, set, out);
+    let written = write(out);
     if written.is_err() {
         out.truncate(start);
     }
     written
 }
 
-fn event(
+/// An event whose fields are found.
+struct Event<'a> {
     table: &'static Table,
-    payload: &[u8],
-    id: Option<EventId>,
-    set: FieldSet,
-    out: &mut Vec<u8>,
-) -> Result<(), Malformed> {
-    let slots = EventSlots::read(table, payload)?;
-    // Keys and quotes of an ordinary event take some 600 bytes more than the payload has.
-    out.reserve(payload.len() + 768);
-    let start = out.len();
-    let mut mask = (slots.present() | table.kept()) & table.mask(set);
-    let id_at = match id {
-        Some(_) => table
-            .position(crate::check::ID_FIELD)
-            .filter(|_| set == FieldSet::All),
-        None => None,
-    };
-    if let Some(at) = id_at {
-        mask |= 1 << at;
+    slots: EventSlots<'a>,
+}
+
+impl<'a> Event<'a> {
+    fn read(kind: Kind, payload: &'a [u8], out: &mut Vec<u8>) -> Result<Self, Malformed> {
+        let table = fields::table(kind);
+        let slots = EventSlots::read(table, payload)?;
+        // Keys and quotes of an ordinary event take some 600 bytes more than the payload has.
+        out.reserve(payload.len() + 768);
+        Ok(Event { table, slots })
     }
-    for at in bits(mask) {
-        let field = &table.fields()[at];
-        out.extend_from_slice(field.key.as_bytes());
-        match (field.ty, id) {
-            (_, Some(id)) if Some(at) == id_at => hex(&id.to_bytes(), out),
-            (FieldType::TextList, _) => list(&slots, at, field, out)?,
-            (FieldType::TextMap, _) => map(&slots, at, field, out)?,
-            (FieldType::Message(nested), _) => {
-                let slots = slots.nested(at, field, nested)?;
-                let start = out.len();
-                for at in bits(slots.present()) {
-                    let field = &nested.fields()[at];
-                    out.extend_from_slice(field.key.as_bytes());
-                    scalar(&slots, at, field, out)?;
-                }
-                close_object(start, out);
-            }
-            _ => scalar(&slots, at, field, out)?,
+
+    /// KubeArmor's members, each after a comma.
+    fn theirs(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        let shown = self.slots.present() | self.table.kept();
+        self.members(shown & self.table.mask(FieldSet::KubeArmor), out)
+    }
+
+    /// Ours, each after a comma.
+    fn ours(&self, id: Option<EventId>, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        let table = self.table;
+        let theirs = table.mask(FieldSet::KubeArmor);
+        let mut shown = (self.slots.present() | table.kept()) & table.mask(FieldSet::All) & !theirs;
+        if let Some(id) = id
+            && let Some(at) = table.position(crate::check::ID_FIELD)
+        {
+            // The first of ours.
+            shown &= !(1 << at);
+            out.extend_from_slice(table.fields()[at].key.as_bytes());
+            hex(&id.to_bytes(), out);
         }
+        self.members(shown, out)
     }
-    close_object(start, out);
-    Ok(())
+
+    fn members(&self, shown: u64, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        let slots = &self.slots;
+        for at in bits(shown) {
+            let field = &self.table.fields()[at];
+            out.extend_from_slice(field.key.as_bytes());
+            match field.ty {
+                FieldType::TextList => list(slots, at, field, out)?,
+                FieldType::TextMap => map(slots, at, field, out)?,
+                FieldType::Message(nested) => {
+                    let slots = slots.nested(at, field, nested)?;
+                    let start = out.len();
+                    for at in bits(slots.present()) {
+                        let field = &nested.fields()[at];
+                        out.extend_from_slice(field.key.as_bytes());
+                        scalar(&slots, at, field, out)?;
+                    }
+                    close_object(start, out);
+                }
+                _ => scalar(slots, at, field, out)?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Each member came with a comma before it; the first of them becomes the opening brace.

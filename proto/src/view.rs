@@ -3,12 +3,17 @@
 use crate::event::Kind;
 use crate::fields::{self, Table, position_of};
 use crate::slots::EventSlots;
+use crate::walk::{Value, Walk};
 
-/// Where the fields of a view are in a kind's table.
+/// Where the fields of a view are in a kind's table, and which of them a field number is.
 struct Places {
-    timestamp: usize,
+    timestamp: u32,
     text: [usize; TEXTS],
+    by_number: [u8; 128],
 }
+
+/// No field of a view.
+const NONE: u8 = u8::MAX;
 
 macro_rules! view {
     ($($(#[$doc:meta])* $field:ident = $name:literal;)*) => {
@@ -24,12 +29,7 @@ macro_rules! view {
 
         const TEXTS: usize = [$($name),*].len();
 
-        const fn places(table: &Table) -> Places {
-            Places {
-                timestamp: position_of(table, "Timestamp"),
-                text: [$(position_of(table, $name)),*],
-            }
-        }
+        const NAMES: [&str; TEXTS] = [$($name),*];
 
         impl<'a> View<'a> {
             fn pick(kind: Kind, timestamp: i64, text: [&'a str; TEXTS]) -> Self {
@@ -91,32 +91,82 @@ view! {
     level = "Level";
 }
 
+const fn places(table: &Table) -> Places {
+    let (fields, mut n) = (table.fields(), 0);
+    let mut places = Places {
+        timestamp: fields[position_of(table, "Timestamp")].number,
+        text: [0; TEXTS],
+        by_number: [NONE; 128],
+    };
+    while n < TEXTS {
+        let at = position_of(table, NAMES[n]);
+        places.text[n] = at;
+        if at < fields.len() {
+            places.by_number[fields[at].number as usize] = n as u8;
+        }
+        n += 1;
+    }
+    places
+}
+
 static ALERT: Places = places(&fields::ALERT);
 static LOG: Places = places(&fields::LOG);
 static MESSAGE: Places = places(&fields::MESSAGE);
+
+impl Places {
+    fn of(kind: Kind) -> &'static Places {
+        match kind {
+            Kind::Alert => &ALERT,
+            Kind::Log => &LOG,
+            Kind::Message => &MESSAGE,
+        }
+    }
+}
 
 impl<'a> View<'a> {
     /// Reads the view from an event's bytes. Bytes that [`check`](crate::check()) would refuse give an empty view, or
     /// empty fields where only those are broken.
     #[must_use]
     pub fn read(kind: Kind, payload: &'a [u8]) -> Self {
-        let places = match kind {
-            Kind::Alert => &ALERT,
-            Kind::Log => &LOG,
-            Kind::Message => &MESSAGE,
-        };
+        let (mut text, mut timestamp) = ([&[][..]; TEXTS], 0);
+        let places = Places::of(kind);
+        let mut walk = Walk::new(payload);
+        // Half of what it takes to find all fields: an event is looked at by every sink's filter.
+        loop {
+            match walk.next() {
+                Ok(Some((number, Value::Bytes(bytes)))) => {
+                    let place = places.by_number.get(number as usize).unwrap_or(&NONE);
+                    if let Some(text) = text.get_mut(usize::from(*place)) {
+                        *text = bytes;
+                    }
+                }
+                Ok(Some((number, Value::Varint(value)))) if number == places.timestamp => {
+                    timestamp = value;
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return Self::pick(kind, 0, [""; TEXTS]),
+            }
+        }
+        let text = text.map(|text| std::str::from_utf8(text).unwrap_or_default());
+        // An i64 travels as the same 64 bits.
+        Self::pick(kind, timestamp as i64, text)
+    }
+
+    /// Takes the view out of fields that were found.
+    pub(crate) fn of(kind: Kind, slots: &EventSlots<'a>) -> Self {
+        let places = Places::of(kind);
         let mut text = [""; TEXTS];
-        let Ok(slots) = EventSlots::read(fields::table(kind), payload) else {
-            return Self::pick(kind, 0, text);
-        };
         for (text, &at) in text.iter_mut().zip(&places.text) {
             // A kind without the field has a place beyond all slots.
             if at < 64 && slots.has(at) {
                 *text = std::str::from_utf8(slots.bytes(at)).unwrap_or_default();
             }
         }
+        let timestamp = fields::table(kind).position(places.timestamp);
         // An i64 travels as the same 64 bits.
-        Self::pick(kind, slots.number(places.timestamp) as i64, text)
+        let timestamp = timestamp.map_or(0, |at| slots.number(at) as i64);
+        Self::pick(kind, timestamp, text)
     }
 
     /// The pod's labels, pair by pair. Text without `=` is a key with an empty value.

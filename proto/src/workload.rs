@@ -26,18 +26,23 @@ static LOG: Places = places(&fields::LOG);
 /// no workload: host processes and messages. Bytes that [`check`](crate::check()) would refuse give an empty name.
 #[must_use]
 pub fn workload(kind: Kind, payload: &[u8]) -> &str {
+    match EventSlots::read(fields::table(kind), payload) {
+        Ok(slots) => of(kind, &slots),
+        Err(_) => "",
+    }
+}
+
+/// The same of fields that were found.
+pub(crate) fn of<'a>(kind: Kind, slots: &EventSlots<'a>) -> &'a str {
     let places = match kind {
         Kind::Alert => &ALERT,
         Kind::Log => &LOG,
         Kind::Message => return "",
     };
     let table = fields::table(kind);
-    let Ok(slots) = EventSlots::read(table, payload) else {
-        return "";
-    };
-    owner(&slots, table, places.owner)
-        .or_else(|| text(&slots, places.pod))
-        .or_else(|| text(&slots, places.container))
+    owner(slots, table, places.owner)
+        .or_else(|| text(slots, places.pod))
+        .or_else(|| text(slots, places.container))
         .unwrap_or_default()
 }
 

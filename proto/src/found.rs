@@ -1,0 +1,264 @@
+//! An event's fields, found in one walk and read where they lie, for whoever writes a form of its own at the full rate of
+//! events (OTLP): nothing is built of them, and text is handed on as the bytes that it is.
+//!
+//! [`values`](crate::values()) gives the same as lists, for those with more time.
+
+use crate::check::{Malformed, well_written};
+use crate::event::Kind;
+use crate::fields::{self, Field, FieldSet, FieldType, Table};
+use crate::slots::{EventSlots, Slots, bits};
+use crate::view::View;
+use crate::workload;
+
+/// The fields of one event.
+pub struct Found<'a> {
+    kind: Kind,
+    table: &'static Table,
+    slots: EventSlots<'a>,
+}
+
+/// What a field holds. Text is UTF-8.
+#[derive(Clone, Copy)]
+pub enum Value<'f, 'a> {
+    /// A text.
+    Text(&'a [u8]),
+    /// A number that may be negative.
+    Signed(i64),
+    /// A number.
+    Unsigned(u64),
+    /// A 64-bit name; shown as 16 hex digits.
+    Name(u64),
+    /// Bytes; shown as hex digits.
+    Bytes(&'a [u8]),
+    /// Texts in order.
+    List(Many<'f, 'a>),
+    /// Texts by keys.
+    Map(Many<'f, 'a>),
+    /// The fields of a nested message.
+    Message(Many<'f, 'a>),
+}
+
+/// A field with several values, which are looked at where they lie.
+#[derive(Clone, Copy)]
+pub struct Many<'f, 'a> {
+    slots: &'f EventSlots<'a>,
+    at: usize,
+    field: &'static Field,
+}
+
+impl<'a> Found<'a> {
+    /// Walks over an event.
+    ///
+    /// # Errors
+    /// Its framing or a wire type is not what [`check`](crate::check()) accepts; text is looked at when it is read.
+    pub fn read(kind: Kind, payload: &'a [u8]) -> Result<Self, Malformed> {
+        let table = fields::table(kind);
+        let slots = EventSlots::read(table, payload)?;
+        Ok(Found { kind, table, slots })
+    }
+
+    /// The fields that JSON would show with this set, by their places in the [table](fields::of), in order.
+    pub fn shown(&self, set: FieldSet) -> impl Iterator<Item = usize> + use<> {
+        bits((self.slots.present() | self.table.kept()) & self.table.mask(set))
+    }
+
+    /// What the field in this place of the table holds; empty or 0 if it is absent.
+    ///
+    /// # Errors
+    /// It is a text and not UTF-8.
+    ///
+    /// # Panics
+    /// The table has no such place.
+    #[inline]
+    pub fn value(&self, at: usize) -> Result<Value<'_, 'a>, Malformed> {
+        let field = &self.table.fields()[at];
+        let many = || Many {
+            slots: &self.slots,
+            at,
+            field,
+        };
+        Ok(match field.ty {
+            FieldType::TextList => Value::List(many()),
+            FieldType::TextMap => Value::Map(many()),
+            FieldType::Message(_) => Value::Message(many()),
+            _ => scalar(&self.slots, at, field)?,
+        })
+    }
+
+    /// The fields that filters and metrics look at, without another walk.
+    #[must_use]
+    pub fn view(&self) -> View<'a> {
+        View::of(self.kind, &self.slots)
+    }
+
+    /// Whose event it is ([`workload`](crate::workload())), without another walk.
+    #[must_use]
+    pub fn workload(&self) -> &'a str {
+        workload::of(self.kind, &self.slots)
+    }
+}
+
+impl<'a> Many<'_, 'a> {
+    /// Goes over the texts of a list.
+    ///
+    /// # Errors
+    /// One is not UTF-8.
+    pub fn texts(&self, mut each: impl FnMut(&'a [u8])) -> Result<(), Malformed> {
+        self.slots.list(self.at, self.field, |text| {
+            well_written(text, self.field.name)?;
+            each(text);
+            Ok(())
+        })
+    }
+
+    /// Goes over the entries of a map: keys in byte order, each once.
+    ///
+    /// # Errors
+    /// A text is not UTF-8.
+    pub fn entries(&self, mut each: impl FnMut(&'a [u8], &'a [u8])) -> Result<(), Malformed> {
+        self.slots.entries(self.at, self.field, |key, value| {
+            well_written(key, self.field.name)?;
+            well_written(value, self.field.name)?;
+            each(key, value);
+            Ok(())
+        })
+    }
+
+    /// Goes over the fields of a message that are set, in the order of its table. None of them has several values.
+    ///
+    /// # Errors
+    /// A wire type is wrong, or a text is not UTF-8.
+    pub fn fields(
+        &self,
+        mut each: impl FnMut(&'static Field, Value<'_, 'a>),
+    ) -> Result<(), Malformed> {
+        let FieldType::Message(table) = self.field.ty else {
+            return Ok(());
+        };
+        let slots = self.slots.nested(self.at, self.field, table)?;
+        for at in bits(slots.present()) {
+            let field = &table.fields()[at];
+            each(field, scalar(&slots, at, field)?);
+        }
+        Ok(())
+    }
+}
+
+#[inline]
+fn scalar<'f, 'a, const N: usize>(
+    slots: &Slots<'a, N>,
+    at: usize,
+    field: &Field,
+) -> Result<Value<'f, 'a>, Malformed> {
+    use FieldType as T;
+    Ok(match field.ty {
+        T::Text => {
+            let text = slots.bytes(at);
+            well_written(text, field.name)?;
+            Value::Text(text)
+        }
+        // An i64 travels as the same 64 bits.
+        T::Int32 | T::Int64 => Value::Signed(slots.number(at) as i64),
+        T::Uint32 | T::OptionalUint32 | T::Uint64 => Value::Unsigned(slots.number(at)),
+        T::Name64 => Value::Name(slots.number(at)),
+        // The others have no one value, and no nested message has any of them.
+        T::Bytes | T::TextList | T::TextMap | T::Message(_) => Value::Bytes(slots.bytes(at)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::feeder;
+
+    /// As text, what stands in a place.
+    fn told(found: &Found<'_>, at: usize) -> String {
+        let mut told = fields::of(found.kind)[at].name.to_owned();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        match found.value(at).unwrap() {
+            Value::Text(bytes) => told += &format!("={}", text(bytes)),
+            Value::Signed(number) => told += &format!("={number}"),
+            Value::Unsigned(number) => told += &format!("={number}"),
+            Value::Name(number) => told += &format!("={number:x}"),
+            Value::Bytes(bytes) => told += &format!("={bytes:?}"),
+            Value::List(many) => many
+                .texts(|bytes| told += &format!(" {}", text(bytes)))
+                .unwrap(),
+            Value::Map(many) => many
+                .entries(|key, value| told += &format!(" {}={}", text(key), text(value)))
+                .unwrap(),
+            Value::Message(many) => many
+                .fields(|field, value| match value {
+                    Value::Text(bytes) => told += &format!(" {}={}", field.name, text(bytes)),
+                    _ => told += " ?",
+                })
+                .unwrap(),
+        }
+        told
+    }
+
+    #[test]
+    fn fields_are_found_in_json_order_with_the_types_of_the_table() {
+        let alert = feeder::Alert {
+            timestamp: 7,
+            pod_name: "cart".into(),
+            uid: -1,
+            a_tags: vec!["a".into(), "b".into()],
+            owner: Some(feeder::Podowner {
+                name: "cart".into(),
+                ..Default::default()
+            }),
+            event_data: [("Z", "1"), ("A", "2")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into(),
+            owner_uid: Some(0),
+            rule_id: 9,
+            policy_digest: vec![1, 2],
+            ..Default::default()
+        };
+        let bytes = alert.encode_to_vec();
+        let found = Found::read(Kind::Alert, &bytes).unwrap();
+        let all: Vec<String> = found
+            .shown(FieldSet::All)
+            .map(|at| told(&found, at))
+            .collect();
+        let wanted = [
+            "Timestamp=7",
+            "Owner Name=cart",
+            "PodName=cart",
+            "PPID=0",
+            "UID=-1",
+            "ATags a b",
+            "EventData A=2 Z=1",
+            "OwnerUID=0",
+            "RuleID=9",
+            "PolicyDigest=[1, 2]",
+        ];
+        assert_eq!(all, wanted);
+        assert_eq!(found.shown(FieldSet::KubeArmor).count(), 7);
+        assert_eq!(found.view(), View::read(Kind::Alert, &bytes));
+        assert_eq!(found.workload(), "cart");
+    }
+
+    #[test]
+    fn broken_bytes_are_an_error() {
+        assert!(Found::read(Kind::Alert, &[0x0a, 200]).is_err());
+        // Field 6 of an alert is text, 30 a list of it, 31 a message of it.
+        for bytes in [
+            &[0x32, 1, 0xff][..],
+            &[0xf2, 1, 1, 0xff],
+            &[0xfa, 1, 3, 0x0a, 1, 0xff],
+        ] {
+            let found = Found::read(Kind::Alert, bytes).unwrap();
+            let read = |at| match found.value(at)? {
+                Value::List(many) => many.texts(drop),
+                Value::Message(many) => many.fields(|_, _| {}),
+                _ => Ok(()),
+            };
+            let read = found.shown(FieldSet::All).try_for_each(read);
+            assert!(matches!(read, Err(Malformed::Utf8 { .. })), "{bytes:?}");
+        }
+    }
+}
