@@ -1,19 +1,29 @@
 //! Events on their way to a sink, and the JSON of each, made at most once.
 //!
 //! Several sinks want the same JSON. It is made by the first that asks and kept beside the event, which all sinks at the
-//! journal's tail share: `Arc<Encoded>`. Two forms exist, one a field set; a sink that wants protobuf or text pays for none.
+//! journal's tail share: `Arc<Encoded>`. Two forms exist, one a field set, and the second that is asked for is made of the
+//! first; a sink that wants protobuf or text pays for none.
 
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use proto::{Event, EventId, FieldSet, Kind, Malformed, View};
+use proto::{Event, EventId, FieldSet, Kind, Malformed, View, json};
+
+use crate::pen;
 
 /// An event and the JSON made of it so far.
 #[derive(Debug)]
 pub struct Encoded {
     event: Event,
     kubearmor: OnceLock<Result<Bytes, Malformed>>,
-    all: OnceLock<Result<Bytes, Malformed>>,
+    all: OnceLock<Result<All, Malformed>>,
+}
+
+/// All fields, and how many bytes of that are KubeArmor's.
+#[derive(Debug)]
+struct All {
+    line: Bytes,
+    theirs: usize,
 }
 
 impl Encoded {
@@ -25,6 +35,15 @@ impl Encoded {
             kubearmor: OnceLock::new(),
             all: OnceLock::new(),
         }
+    }
+
+    /// The same event in memory of its own, so that it holds nothing of what was read with it.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Encoded::new(Event {
+            payload: Bytes::copy_from_slice(&self.event.payload),
+            ..self.event.clone()
+        })
     }
 
     /// The event itself.
@@ -56,17 +75,39 @@ impl Encoded {
     /// # Errors
     /// The payload is no event of its kind. Such an event can never be delivered as JSON: reject it.
     pub fn json(&self, set: FieldSet) -> Result<&Bytes, &Malformed> {
-        let (slot, id) = match set {
-            FieldSet::KubeArmor => (&self.kubearmor, None),
-            FieldSet::All => (&self.all, Some(self.event.id)),
+        match set {
+            FieldSet::KubeArmor => self.kubearmor.get_or_init(|| self.theirs()).as_ref(),
+            FieldSet::All => {
+                let all = self.all.get_or_init(|| self.whole());
+                all.as_ref().map(|all| &all.line)
+            }
+        }
+    }
+
+    fn theirs(&self) -> Result<Bytes, Malformed> {
+        let Event { kind, payload, .. } = &self.event;
+        if let Some(Ok(All { line, theirs })) = self.all.get() {
+            return pen::write(|out| {
+                json::theirs(&line[..*theirs], out);
+                Ok(())
+            })
+            .map(|(line, ())| line);
+        }
+        let written = pen::write(|out| json::write(*kind, payload, None, FieldSet::KubeArmor, out));
+        written.map(|(line, ())| line)
+    }
+
+    fn whole(&self) -> Result<All, Malformed> {
+        let Event { kind, id, payload } = &self.event;
+        let written = match self.kubearmor.get() {
+            // What is behind KubeArmor's form is not asked for any more.
+            Some(Ok(line)) => pen::write(|out| {
+                json::extend(*kind, payload, *id, line, out)?;
+                Ok(0)
+            }),
+            _ => pen::write(|out| json::write_all(*kind, payload, *id, out)),
         };
-        slot.get_or_init(|| {
-            let mut out = Vec::new();
-            proto::json::write(self.event.kind, &self.event.payload, id, set, &mut out)?;
-            out.shrink_to_fit();
-            Ok(out.into())
-        })
-        .as_ref()
+        written.map(|(line, theirs)| All { line, theirs })
     }
 }
 
@@ -140,6 +181,27 @@ mod tests {
             &event.json(FieldSet::All).unwrap()[..],
             br#"{"Level":"WARN","EventID":"01010101010101010000000000000002"}"#
         );
+    }
+
+    #[test]
+    fn either_form_comes_first_and_the_other_of_it_and_both_are_the_same() {
+        for payload in [&b"\x3a\x04WARN"[..], b"", b"\x08\x07\xaa\x06\x02\x18\x03"] {
+            let (one, other) = (message(payload), message(payload));
+            let theirs = one.json(FieldSet::KubeArmor).unwrap();
+            let all = other.json(FieldSet::All).unwrap();
+            assert_eq!(one.json(FieldSet::All).unwrap(), all);
+            assert_eq!(other.json(FieldSet::KubeArmor).unwrap(), theirs);
+            let mut written = Vec::new();
+            json::write(
+                Kind::Message,
+                payload,
+                None,
+                FieldSet::KubeArmor,
+                &mut written,
+            )
+            .unwrap();
+            assert_eq!(theirs, &written);
+        }
     }
 
     #[test]

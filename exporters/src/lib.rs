@@ -40,6 +40,7 @@
 
 #[macro_use]
 mod config;
+mod aside;
 mod batch;
 mod blocking;
 mod dial;
@@ -52,6 +53,7 @@ mod http;
 mod lines;
 mod offer;
 mod pages;
+mod pen;
 mod redact;
 mod sample;
 mod stamp;

@@ -15,6 +15,7 @@
 
 mod part;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{Batch, Encoded, Outcome, Unavailable};
@@ -32,6 +33,15 @@ pub(crate) trait Destination: Sync {
     /// # Errors
     /// Why it can never go there.
     fn render(&self, event: &Encoded) -> Result<Self::Item, String>;
+
+    /// Writes all events of a batch. One of many events and at a high rate does it [aside](crate::aside).
+    fn render_all(
+        &self,
+        batch: &Arc<Batch>,
+    ) -> impl Future<Output = Vec<Result<Self::Item, String>>> + Send {
+        let all = batch.events().iter().map(|event| self.render(event));
+        std::future::ready(all.collect())
+    }
 
     /// Sends some events together, in order.
     fn offer(
@@ -90,9 +100,9 @@ fn is_refused(outcomes: &[Outcome]) -> bool {
 /// The destination takes nothing, and none of the batch is settled.
 pub(crate) async fn deliver<D: Destination>(
     destination: &D,
-    batch: &Batch,
+    batch: &Arc<Batch>,
 ) -> Result<Vec<Outcome>, Unavailable> {
-    let mut hand = Hand::of(destination, batch);
+    let mut hand = Hand::of(destination, batch).await;
     let done = hand.give().await;
     let settled = hand.outcomes.iter().any(Option::is_some);
     let outcomes = match done {
@@ -121,7 +131,7 @@ struct Hand<'a, D: Destination> {
 type Items = Vec<usize>;
 
 impl<'a, D: Destination> Hand<'a, D> {
-    fn of(destination: &'a D, batch: &Batch) -> Self {
+    async fn of(destination: &'a D, batch: &Arc<Batch>) -> Self {
         let mut hand = Hand {
             destination,
             items: Vec::with_capacity(batch.len()),
@@ -129,8 +139,8 @@ impl<'a, D: Destination> Hand<'a, D> {
             outcomes: vec![None; batch.len()],
             tried: false,
         };
-        for (place, event) in batch.events().iter().enumerate() {
-            match destination.render(event) {
+        for (place, item) in destination.render_all(batch).await.into_iter().enumerate() {
+            match item {
                 Ok(item) => {
                     hand.items.push(item);
                     hand.places.push(place);
@@ -221,7 +231,7 @@ impl<'a, D: Destination> Hand<'a, D> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
     use crate::fixtures::{alert_named, batch_of, broken};

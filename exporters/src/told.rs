@@ -30,34 +30,46 @@ pub(crate) fn gravity(view: &View<'_>) -> u32 {
 
 /// What happened, in one line for people.
 pub(crate) fn summary(view: &View<'_>) -> String {
-    if view.kind == Kind::Message {
-        return words([view.level, view.message]);
-    }
-    let place = match (view.namespace, view.pod) {
-        ("", "") => view.host.to_owned(),
-        (namespace, pod) => format!("{namespace}/{pod}"),
-    };
-    let what = words([view.action, view.operation, view.resource]);
-    let mut line = match view.policy {
-        "" => what,
-        policy => format!("{policy}: {what}"),
-    };
-    for (before, word) in [
-        (" by ", view.process),
-        (" in ", place.as_str()),
-        (", ", view.result),
-    ] {
-        if !word.is_empty() {
-            line.push_str(before);
-            line.push_str(word);
-        }
-    }
+    let mut line = String::new();
+    say(view, |part| line.push_str(part));
     line
 }
 
-fn words<const N: usize>(words: [&str; N]) -> String {
-    let there: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
-    there.join(" ")
+/// The same, part by part.
+pub(crate) fn say<'a>(view: &View<'a>, mut say: impl FnMut(&'a str)) {
+    if view.kind == Kind::Message {
+        return words([view.level, view.message], &mut say);
+    }
+    if !view.policy.is_empty() {
+        say(view.policy);
+        say(": ");
+    }
+    words([view.action, view.operation, view.resource], &mut say);
+    let place = match (view.namespace, view.pod) {
+        ("", "") => [view.host, "", ""],
+        (namespace, pod) => [namespace, "/", pod],
+    };
+    for (before, what) in [
+        (" by ", [view.process, "", ""]),
+        (" in ", place),
+        (", ", [view.result, "", ""]),
+    ] {
+        if what != [""; 3] {
+            say(before);
+            what.into_iter().for_each(&mut say);
+        }
+    }
+}
+
+/// With spaces between them.
+fn words<'a, const N: usize>(words: [&'a str; N], say: &mut impl FnMut(&'a str)) {
+    let there = words.into_iter().filter(|word| !word.is_empty());
+    for (n, word) in there.enumerate() {
+        if n > 0 {
+            say(" ");
+        }
+        say(word);
+    }
 }
 
 /// The other end of a network event: address and port, as far as they are told (reference: KubeArmor's `remoteip=… port=…`,

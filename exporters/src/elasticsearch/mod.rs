@@ -52,6 +52,7 @@ use self::pace::{Pace, Turn};
 use self::request::{Bodies, Bulk, Places, Refused};
 use self::response::{Verdict, Whole};
 use self::setup::Prepared;
+use crate::aside::aside;
 use crate::config::{BatchLimits, Defaults};
 use crate::{
     Batch, BuildError, Context, Encoded, Failed, Found, Outcome, Sink, Trial, Unavailable,
@@ -286,18 +287,9 @@ impl Sink for Elasticsearch {
 }
 
 impl Writer {
-    /// Encoding thousands of events takes milliseconds, which the runtime has better use for.
     async fn fill(&self, batch: &Arc<Batch>, from: usize, limit: usize) -> Filled {
         let (this, batch) = (self.clone(), Arc::clone(batch));
-        let filled = tokio::task::spawn_blocking(move || this.fill_now(&batch, from, limit));
-        match filled.await {
-            Ok(filled) => filled,
-            // The fan-out tells of panics; a cancelled task means that the program ends.
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => std::future::pending().await,
-            },
-        }
+        aside(move || this.fill_now(&batch, from, limit)).await
     }
 
     /// The index of one event.

@@ -70,11 +70,10 @@ impl Records {
     /// `event-id`, `kind` and `schema`.
     pub(super) fn headers(&self, event: &Encoded) -> OwnedHeaders {
         let kind = event.kind();
-        let id = event.id().to_string();
         OwnedHeaders::new_with_capacity(3)
             .insert(Header {
                 key: EVENT_ID,
-                value: Some(id.as_str()),
+                value: Some(&event.id().digits()),
             })
             .insert(Header {
                 key: "kind",

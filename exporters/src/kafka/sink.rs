@@ -15,6 +15,7 @@ use super::lookup::look_up;
 use super::record::{EVENT_ID, Records};
 use super::verdict::{Meaning, is_refusal, meaning};
 use super::{Config, TIMEOUT};
+use crate::aside::aside;
 use crate::lines::unreadable;
 use crate::{
     Batch, BuildError, Context, Encoded, Failed, Found, Outcome, Sink, Trial, Unavailable,
@@ -26,13 +27,11 @@ const REQUEST_BYTES: usize = 1_000_000;
 const LEAST_REQUEST_BYTES: usize = 16 << 10;
 /// What a record may have here, so that it is the broker who says that one is too large.
 const RECORD_BYTES: usize = 64 << 20;
-/// Records that are handed over before others on the runtime have their turn.
-const TURN: usize = 128;
 
 /// The sink.
 pub struct Kafka {
     pub(super) client: Client,
-    pub(super) records: Records,
+    pub(super) records: Arc<Records>,
     config: Config,
     timeout: Duration,
     /// What one request may have; halved where a broker does not take that much.
@@ -73,7 +72,7 @@ impl Kafka {
         let client = config.connection().open().map_err(|e| wrong(&e))?;
         let sink = Kafka {
             client,
-            records: Records::new(config).map_err(|e| wrong(&e))?,
+            records: Arc::new(Records::new(config).map_err(|e| wrong(&e))?),
             timeout: config.timeout.map_or(TIMEOUT, |Span(timeout)| timeout),
             config: config.clone(),
             request_bytes: AtomicUsize::new(REQUEST_BYTES),
@@ -133,19 +132,15 @@ impl Kafka {
     async fn carry(
         &self,
         packing: Packing,
-        events: &[&Encoded],
+        batch: &Arc<Batch>,
     ) -> Result<(Vec<Fate>, Option<Trouble>), Unavailable> {
         let lane = self.lane(packing)?;
-        lane.begin(events.len());
-        for (place, event) in events.iter().enumerate() {
-            if place % TURN == TURN - 1 {
-                tokio::task::yield_now().await;
-            }
-            match self.records.make(event) {
-                Ok(record) => lane.put(place, &record, self.records.headers(event)),
-                Err(_) => lane.leave_out(place),
-            }
-        }
+        let (records, batch) = (Arc::clone(&self.records), Arc::clone(batch));
+        let lane = aside(move || {
+            hand_over(&lane, &records, &batch);
+            lane
+        })
+        .await;
         let (fates, trouble) = lane.finish(self.timeout).await;
         if fates.iter().all(|fate| is_final(*fate)) {
             self.idle(packing).put(lane);
@@ -154,22 +149,20 @@ impl Kafka {
     }
 
     /// Records that were refused as too large in company are sent once more, each alone.
-    async fn carry_alone(
-        &self,
-        events: &[&Encoded],
-        fates: &mut [Fate],
-    ) -> Result<(), Unavailable> {
+    async fn carry_alone(&self, batch: &Batch, fates: &mut [Fate]) -> Result<(), Unavailable> {
+        let events = batch.events();
         let limit = self.request_bytes.load(Ordering::Relaxed);
         let in_company: Vec<usize> = (0..events.len())
-            .filter(|&n| is_too_large(fates[n]) && self.size(events[n]) < limit)
+            .filter(|&n| is_too_large(fates[n]) && self.size(&events[n]) < limit)
             .collect();
         if in_company.is_empty() {
             return Ok(());
         }
-        let again: Vec<&Encoded> = in_company.iter().map(|&n| events[n]).collect();
+        let again = in_company.iter().map(|&n| Arc::clone(&events[n]));
+        let again = Arc::new(Batch::new(again.collect()));
         let (told, _) = self.carry(Packing::Alone, &again).await?;
         if told.contains(&Fate::Delivered) {
-            let bytes = again.iter().map(|event| self.size(event)).sum();
+            let bytes = again.events().iter().map(|event| self.size(event)).sum();
             self.make_requests_smaller(limit.min(bytes));
         }
         for (n, fate) in in_company.into_iter().zip(told) {
@@ -238,6 +231,17 @@ impl Kafka {
     }
 }
 
+/// Puts a batch on a lane.
+fn hand_over(lane: &Lane, records: &Records, batch: &Batch) {
+    lane.begin(batch.len());
+    for (place, event) in batch.events().iter().enumerate() {
+        match records.make(event) {
+            Ok(record) => lane.put(place, &record, records.headers(event)),
+            Err(_) => lane.leave_out(place),
+        }
+    }
+}
+
 /// Whether the record was given up here.
 fn is_purged(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
@@ -281,13 +285,13 @@ impl Sink for Kafka {
     }
 
     async fn send(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Unavailable> {
-        let events: Vec<&Encoded> = batch.events().iter().map(AsRef::as_ref).collect();
-        let (mut fates, trouble) = self.carry(Packing::Together, &events).await?;
-        self.carry_alone(&events, &mut fates).await?;
+        let (mut fates, trouble) = self.carry(Packing::Together, &batch).await?;
+        self.carry_alone(&batch, &mut fates).await?;
         if trouble.as_ref().is_some_and(|t| is_refusal(t.code)) {
             self.client.refused();
         }
-        let outcomes: Vec<Outcome> = events
+        let outcomes: Vec<Outcome> = batch
+            .events()
             .iter()
             .zip(fates)
             .map(|(event, fate)| self.outcome(event, fate, trouble.as_ref()))

@@ -1,6 +1,6 @@
 //! What is counted, under which names.
 
-use proto::{Kind, View, workload};
+use proto::{Found, Kind, View};
 
 use super::table::Table;
 use crate::Encoded;
@@ -109,14 +109,19 @@ impl Counts {
     }
 
     pub(super) fn count(&mut self, event: &Encoded) {
-        let view = event.view();
+        let inner = event.event();
+        // One walk for both; broken bytes count as what they are, without any fields.
+        let (view, workload) = match Found::read(inner.kind, &inner.payload) {
+            Ok(found) => (found.view(), found.workload()),
+            Err(_) => (event.view(), ""),
+        };
         if view.kind == Kind::Alert {
             for (table, counter) in self.alerts.iter_mut().zip(&ALERT_COUNTERS) {
                 table.count((counter.value)(&view));
             }
         }
         if view.kind == Kind::Log {
-            self.count_log(&view, workload(view.kind, &event.event().payload));
+            self.count_log(&view, workload);
         }
         self.of_kind(view.kind).count(view.operation);
     }

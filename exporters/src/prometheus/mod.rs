@@ -68,8 +68,8 @@ const MAX_LABEL_VALUES: u32 = 1000;
 /// Counting is quick; the cursor's write is what a batch costs.
 pub(crate) static DEFAULTS: Defaults = Defaults {
     batch: BatchLimits {
-        max_events: 10_000,
-        max_bytes: 8 << 20,
+        max_events: 2000,
+        max_bytes: 2 << 20,
         max_delay: Duration::ZERO,
     },
     concurrency: 1,

@@ -385,7 +385,7 @@ impl Webhook {
     async fn records(&self, batch: &Batch) -> Result<Vec<Outcome>, Unavailable> {
         let mut outcomes = Vec::with_capacity(batch.len());
         for part in batch.events().chunks(RECORDS) {
-            match offer::deliver(self, &Batch::new(part.to_vec())).await {
+            match offer::deliver(self, &Arc::new(Batch::new(part.to_vec()))).await {
                 Ok(settled) => outcomes.extend(settled),
                 Err(away) if outcomes.is_empty() => return Err(away),
                 Err(away) => {

@@ -1,6 +1,7 @@
 //! What the kernel says of processes and of the machine, and how long things took.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -62,8 +63,12 @@ fn upper(bucket: usize) -> u64 {
 
 /// CPU time of a process so far, user and system.
 pub(crate) fn cpu(pid: u32) -> Result<Duration> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = fs::read_to_string(&path).with_context(|| path.clone())?;
+    of_stat(Path::new(&format!("/proc/{pid}/stat")))
+}
+
+fn of_stat(path: &Path) -> Result<Duration> {
+    let told = || path.display().to_string();
+    let stat = fs::read_to_string(path).with_context(told)?;
     // Fields 14 and 15; the name, which may hold anything, is field 2.
     let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
     let fields: Vec<&str> = after.split_whitespace().collect();
@@ -72,8 +77,21 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
             .get(at - 3)
             .and_then(|field| field.parse::<u64>().ok())
     };
-    let (user, system) = ticks(14).zip(ticks(15)).with_context(|| path)?;
+    let (user, system) = ticks(14).zip(ticks(15)).with_context(told)?;
     Ok(from_ticks(user + system))
+}
+
+/// CPU time that those threads of this process took whose names begin so. Threads that have ended do not count.
+pub(crate) fn cpu_of_threads(prefix: &str) -> Result<Duration> {
+    let mut sum = Duration::ZERO;
+    for thread in fs::read_dir("/proc/self/task")? {
+        let folder = thread?.path();
+        let name = fs::read_to_string(folder.join("comm")).unwrap_or_default();
+        if name.starts_with(prefix) {
+            sum += of_stat(&folder.join("stat"))?;
+        }
+    }
+    Ok(sum)
 }
 
 /// CPU time that all processes took together and, in a virtual machine, what its host took away.

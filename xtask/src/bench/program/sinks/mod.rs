@@ -287,6 +287,8 @@ async fn drive(settings: &str, seconds: u64, row: &mut Row) -> Result<()> {
         }
     }
     let (took, cpu) = (start.elapsed(), measure::cpu(std::process::id())? - cpu);
+    // librdkafka's own threads, before they end with the sink.
+    let theirs = measure::cpu_of_threads("rdk:")?;
     let sent = batches.sequence;
     let events = done as f64;
     row.must(done == sent, || {
@@ -294,6 +296,13 @@ async fn drive(settings: &str, seconds: u64, row: &mut Row) -> Result<()> {
     });
     row.put("events/s", events / took.as_secs_f64(), 0);
     row.put("CPU µs/event", cpu.as_secs_f64() * 1e6 / events, 2);
+    if !theirs.is_zero() {
+        row.put(
+            "of it librdkafka's threads",
+            theirs.as_secs_f64() * 1e6 / events,
+            2,
+        );
+    }
     row.put("events/s a core", events / cpu.as_secs_f64(), 0);
     row.put("cores", cpu.as_secs_f64() / took.as_secs_f64(), 2);
     row.put("RSS MiB", measure::memory(std::process::id())?.0, 0);
