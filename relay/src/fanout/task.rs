@@ -40,6 +40,10 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// Stretches of one fate that may stand between the cursor and the newest event read.
 const MAX_RUNS: usize = 1 << 18;
 
+/// Events this far from each other lie in memory that was read for others. A batch of them would hold all of that, so each
+/// is copied; a batch holds at most so many times its own bytes.
+const NEAR: u64 = 4;
+
 /// For the last words of a sink whose settings changed: whatever it has is sent again by the next one.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -627,6 +631,11 @@ impl Gathering {
             return false;
         }
         self.since.get_or_insert_with(Instant::now);
+        let far = |(last, _): &(u64, _)| number - last > NEAR;
+        let event = match self.events.last().is_some_and(far) {
+            true => Arc::new(event.apart()),
+            false => event,
+        };
         self.events.push((number, event));
         self.bytes += bytes;
         self.full = self.events.len() >= common.batch.max_events;
