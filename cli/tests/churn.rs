@@ -351,8 +351,10 @@ fn readers_that_come_and_go_or_stop_reading_cost_nobody_an_event_and_the_relay_n
     );
     let took = table.begun.elapsed().as_secs_f32();
     println!(
-        "{:.0} visits a second",
-        visits.load(Ordering::Relaxed) as f32 / took
+        "{:.0} visits and {:.0} events a second, none missing; {} KiB at first, {before} KiB half way, {last} KiB at the end",
+        visits.load(Ordering::Relaxed) as f32 / took,
+        page.door("link", "acknowledged") as f32 / took,
+        rss[0],
     );
     runtime.block_on(async { audience.reading.shutdown().await });
     drop(audience);

@@ -155,9 +155,16 @@ fn a_hung_a_dead_and_a_slow_sink_hold_up_neither_ingest_nor_the_others() {
 fn table(events: u64) {
     const ROUNDS: usize = 5;
     let mut took: [Vec<Took>; 4] = Default::default();
-    for _ in 0..ROUNDS {
+    for round in 1..=ROUNDS {
         for case in Case::ALL {
-            took[case as usize].push(run(case, events));
+            let run = run(case, events);
+            println!(
+                "round {round} of {ROUNDS}, {}: acknowledged in {:.1?}, at both sinks in {:.1?}",
+                format!("{case:?}").to_lowercase(),
+                run.ingest,
+                run.sinks
+            );
+            took[case as usize].push(run);
         }
     }
     let rate = |of: fn(&Took) -> Duration, case: Case| {

@@ -20,6 +20,7 @@ use proto::query::query_client::QueryClient;
 use proto::query::watch_reply::Is as Watched;
 use proto::{EventId, Kind, StreamId, batch, feeder, link};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -59,7 +60,7 @@ impl Dice {
 pub struct Pace {
     /// Most events of a batch.
     pub batch: u64,
-    /// Between two batches.
+    /// From one batch to the next; what the machine was late by is made up for, as far as may be on its way.
     pub pause: Duration,
     /// It ends after so many sequences; `u64::MAX`: when it is told to.
     pub total: u64,
@@ -172,6 +173,7 @@ impl Sensor {
             other => panic!("a Welcome was expected, not {other:?}"),
         };
         let mut at = self.check_welcome(&welcome);
+        let mut due = Instant::now();
         loop {
             let told = *self.told();
             let over = *until.borrow() || at > self.pace.total;
@@ -180,14 +182,16 @@ impl Sensor {
             }
             let resends = at <= told.sent;
             let may_send = (!over || resends) && at <= told.acknowledged.max(1) + AHEAD;
+            let before = at;
             tokio::select! {
                 biased;
                 reply = next(&mut heard) => self.hear(reply?),
                 sent = say.reserve(), if may_send => at = self.send(sent?, at),
                 () = tokio::time::sleep(Duration::from_millis(20)), if !may_send => {}
             }
-            if may_send && !self.pace.pause.is_zero() {
-                tokio::time::sleep(self.pace.pause).await;
+            if at > before && !self.pace.pause.is_zero() {
+                due += self.pace.pause;
+                tokio::time::sleep_until(due).await;
             }
         }
     }
