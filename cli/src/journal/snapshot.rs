@@ -123,7 +123,12 @@ fn copy(data: &Path, out: &Path) -> io::Result<Copied> {
     let mut copied = Copied::new();
     copy_journal(data, out, "journal", &mut copied)?;
     for sink in names(&data.join("dead-letters"))? {
-        copy_journal(data, out, &format!("dead-letters/{sink}"), &mut copied)?;
+        let below = format!("dead-letters/{sink}");
+        match data.join(&below).is_dir() {
+            true => copy_journal(data, out, &below, &mut copied)?,
+            // Who settled them.
+            false => drop(copy_file(data, out, &below, &mut copied)?),
+        }
     }
     for kept in SMALL {
         let all = names(&data.join(kept))?;

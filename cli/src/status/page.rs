@@ -94,15 +94,20 @@ impl Page {
     }
 
     fn relay(&mut self, relay: &RelayStatus) {
-        let up = yaml::Span(Duration::from_secs(relay.uptime_seconds));
         let ready = if relay.ready { "ready" } else { "NOT READY" };
-        self.section(
-            "relay",
-            &format!(
-                "{ready}, version {}, cluster {}, up {up}, id {}",
-                relay.version, relay.cluster, relay.id
-            ),
+        let mut text = format!(
+            "{ready}, version {}, cluster {}",
+            relay.version, relay.cluster
         );
+        // A reader of some namespaces is not told which relay it is, nor what passes through it.
+        text += &match relay.id.as_str() {
+            "" => "; what is told here is that of some namespaces only".to_owned(),
+            id => {
+                let up = yaml::Span(Duration::from_secs(relay.uptime_seconds));
+                format!(", up {up}, id {id}")
+            }
+        };
+        self.section("relay", &text);
         for reason in &relay.not_ready {
             self.line(1, &format!("! {reason}"));
         }

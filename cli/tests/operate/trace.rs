@@ -186,10 +186,14 @@ fn what_a_destination_refused_for_good_is_traced_with_its_reason_and_so_is_what_
         hook["time_ns"].as_i64() > Some(1_700_000_000_000_000_000),
         "{hook}"
     );
+    let refused = hook["time_ns"].as_i64();
     let (code, said) = scene.said(&["dlq", "drop", "hook", "--all"]);
     assert_eq!(code, Some(0), "{said}");
     let hook = at(&traced(&scene, &id), "hook");
-    has(&hook["reason"], "dropped by `cresset dlq drop`");
+    assert_eq!(hook["outcome"], "dropped", "{hook}");
+    has(&hook["reason"], "by `cresset dlq drop` of uid ");
+    has(&hook["reason"], "400");
+    assert!(hook["time_ns"].as_i64() >= refused, "{hook}");
     relay.stop();
 }
 

@@ -255,6 +255,7 @@ impl Letters {
         &self,
         letters: &[(u64, Event)],
         patience: Duration,
+        by: String,
     ) -> Result<Result<Vec<Outcome>, Unavailable>, SteerError> {
         if self.sink.post.health.is_paused() {
             return Err(self
@@ -278,7 +279,7 @@ impl Letters {
             let done = letters.iter().zip(outcomes);
             let done = done.filter(|(_, outcome)| **outcome == Outcome::Done);
             let numbers: Vec<u64> = done.map(|((number, _), _)| *number).collect();
-            self.settle(&numbers, Fate::Retried).await?;
+            self.settle(&numbers, Fate::Retried, by).await?;
         }
         Ok(answer)
     }
@@ -287,15 +288,15 @@ impl Letters {
     ///
     /// # Errors
     /// The disk.
-    pub(crate) async fn discard(&self, letters: &[u64]) -> Result<(), SteerError> {
-        self.settle(letters, Fate::Dropped).await
+    pub(crate) async fn discard(&self, letters: &[u64], by: String) -> Result<(), SteerError> {
+        self.settle(letters, Fate::Dropped, by).await
     }
 
-    async fn settle(&self, letters: &[u64], fate: Fate) -> Result<(), SteerError> {
+    async fn settle(&self, letters: &[u64], fate: Fate, by: String) -> Result<(), SteerError> {
         if letters.is_empty() {
             return Ok(());
         }
-        let settled = self.store.settle(letters, fate).await;
+        let settled = self.store.settle(letters, fate, by).await;
         settled.map_err(|e| self.sink.refused(e))
     }
 }

@@ -17,6 +17,7 @@ use proto::operate::AtSink;
 use proto::{Event, EventId};
 
 use super::Fanout;
+use super::dead_letters::{Became, Fate};
 use super::passed::{Pass, Passed, Passes, Word};
 use super::steer::Post;
 
@@ -64,9 +65,44 @@ pub(crate) struct Look {
 
 /// What a dead letter says of its event.
 struct Letter {
-    kept: bool,
+    number: u64,
+    became: Became,
     time: u64,
     why: String,
+}
+
+impl Letter {
+    fn traced(&self) -> Traced {
+        let Letter {
+            number,
+            became,
+            time,
+            why,
+        } = self;
+        let (fate, at, by) = match became {
+            Became::Kept => {
+                return Traced {
+                    time: *time,
+                    ..Traced::new("dead letter", format!("letter {number}: {why}"))
+                };
+            }
+            Became::Settled(act) => (Some(act.fate), act.at * 1_000_000, act.by.as_str()),
+            // It was not noted, or longer ago than notes are kept.
+            Became::Done(fate) => (*fate, 0, "somebody; the audit trail says who"),
+        };
+        let (outcome, how) = match fate {
+            Some(Fate::Retried) => ("delivered", "`cresset dlq retry`"),
+            Some(Fate::Dropped) => ("dropped", "`cresset dlq drop`"),
+            None => ("settled", "`cresset dlq retry` or `drop`"),
+        };
+        Traced {
+            time: at,
+            ..Traced::new(
+                outcome,
+                format!("by {how} of {by}; letter {number}, refused before: {why}"),
+            )
+        }
+    }
 }
 
 /// What became of it, and when, in unix nanoseconds.
@@ -121,7 +157,8 @@ impl Look {
             if ids.contains(&id) {
                 let (why, _) = found.letter.reason_and_answer();
                 let letter = Letter {
-                    kept: found.kept,
+                    number: found.number,
+                    became: found.became,
                     time: found.time,
                     why: why.to_owned(),
                 };
@@ -298,21 +335,7 @@ impl Look {
                 return Some(Traced::new("unknown", why));
             }
         };
-        let Letter { kept, time, why } = letters.get(&id)?;
-        let traced = if *kept {
-            Traced::new("dead letter", why)
-        } else {
-            Traced::new(
-                "delivered",
-                format!(
-                    "by `cresset dlq retry`, or dropped by `cresset dlq drop`, after it was refused: {why}"
-                ),
-            )
-        };
-        Some(Traced {
-            time: *time,
-            ..traced
-        })
+        Some(letters.get(&id)?.traced())
     }
 
     /// The sink has passed it, and it is no dead letter; and whether the destination itself said that it has it.

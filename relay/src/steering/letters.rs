@@ -167,7 +167,8 @@ impl Job {
 
     async fn drop_some(&self, some: &[Kept], tally: &mut LettersReply) -> Result<bool, SteerError> {
         let numbers: Vec<u64> = some.iter().map(|kept| kept.number).collect();
-        self.found.letters.discard(&numbers).await?;
+        let by = self.actor.to_string();
+        self.found.letters.discard(&numbers, by).await?;
         tally.done += numbers.len() as u64;
         Ok(true)
     }
@@ -181,7 +182,8 @@ impl Job {
                 Err(bad) => stays(tally, &bad.to_string()),
             }
         }
-        match self.found.letters.send(&events, PATIENCE).await? {
+        let by = self.actor.to_string();
+        match self.found.letters.send(&events, PATIENCE, by).await? {
             Ok(outcomes) => {
                 outcomes.iter().for_each(|outcome| count(tally, outcome));
                 Ok(true)

@@ -5,9 +5,10 @@
 //!   *.seg                   letter.rs; at the bound the oldest go, and are counted
 //!   kept.cursor             at the oldest that is kept; its state says which later ones are done with: settled.rs
 //! ```
-//! A dead letter is on disk before the sink's own cursor moves past its event, and stays until somebody retries it with
+//! Beside it stands who did what to them: acts.rs. A dead letter is on disk before the sink's own cursor moves past its event, and stays until somebody retries it with
 //! success, drops it, or the bound is reached. A segment goes once all its letters are done with.
 
+mod acts;
 mod letter;
 mod settled;
 
@@ -20,9 +21,11 @@ use journal::{Cursor, CursorError, CursorOptions, Journal, RealDisk, Seq, Start}
 
 pub use self::letter::{BadDeadLetter, DeadLetter};
 
+use self::acts::Acts;
 use self::settled::Settled;
 use crate::log::unix_nanoseconds;
 
+pub(super) use self::acts::Act;
 pub(super) use self::settled::Fate;
 
 /// Small, so that little goes at a time when the oldest go.
@@ -35,6 +38,7 @@ const KEPT: &str = "kept";
 /// One sink's dead letters.
 pub(super) struct DeadLetters {
     path: PathBuf,
+    acts: Acts,
     max_size: AtomicU64,
     held: Mutex<Held>,
     /// Held by whoever settles: one at a time.
@@ -80,11 +84,23 @@ pub(crate) struct Kept {
 
 /// A letter, and what became of it.
 pub(super) struct Found {
-    /// It is still to be seen to; false: it was sent again with success, or dropped.
-    pub(super) kept: bool,
+    /// Among the sink's dead letters.
+    pub(super) number: u64,
+    pub(super) became: Became,
     /// When it was refused, in unix nanoseconds.
     pub(super) time: u64,
     pub(super) letter: DeadLetter,
+}
+
+/// What became of a letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Became {
+    /// It is still to be seen to.
+    Kept,
+    /// It is done with, and who did what is known.
+    Settled(Act),
+    /// It is done with, and what became of it is known if it is not long ago.
+    Done(Option<Fate>),
 }
 
 /// Some of the letters that are kept, in order.
@@ -102,6 +118,7 @@ impl DeadLetters {
     pub(super) fn new(path: PathBuf, max_size: u64) -> Result<Self, String> {
         let there = path.exists();
         let dead_letters = DeadLetters {
+            acts: Acts::beside(&path),
             path,
             max_size: AtomicU64::new(max_size),
             held: Mutex::new(Held::Nothing),
@@ -169,11 +186,29 @@ impl DeadLetters {
             .map_or(1, |store| store.journal.committed().0 + 1)
     }
 
-    /// Puts down what became of some letters; durable when this returns. Letters that are gone by now stay gone.
-    pub(super) async fn settle(&self, letters: &[u64], fate: Fate) -> Result<(), String> {
+    /// Puts down what became of some letters and by whom; durable when this returns. Letters that are gone by now stay gone.
+    pub(super) async fn settle(
+        self: &Arc<Self>,
+        letters: &[u64],
+        fate: Fate,
+        by: String,
+    ) -> Result<(), String> {
         let _turn = self.settling.lock().await;
         let store = self.store().ok_or("the relay is stopping")?;
-        store.settle(letters, fate).await
+        store.settle(letters, fate).await?;
+        let (here, letters, at) = (
+            Arc::clone(self),
+            letters.to_vec(),
+            unix_nanoseconds() / 1_000_000,
+        );
+        let adding = move || here.acts.add(&letters, fate, at, &by);
+        match tokio::task::spawn_blocking(adding).await {
+            Ok(Err(error)) => {
+                tracing::warn!(%error, path = %self.path.display(), "who settled dead letters cannot be noted; the audit trail has it");
+            }
+            Ok(Ok(())) | Err(_) => {}
+        }
+        Ok(())
     }
 
     pub(super) fn count(&self) -> Count {
@@ -217,7 +252,8 @@ impl DeadLetters {
 
     /// Shows all that are on disk, oldest first, whether they are done with or not. Blocks the thread.
     pub(super) fn look(&self, each: impl FnMut(Found)) -> Result<(), String> {
-        self.store().map_or(Ok(()), |store| store.look(each))
+        let acts = self.acts.read();
+        self.store().map_or(Ok(()), |store| store.look(&acts, each))
     }
 
     pub(super) fn path(&self) -> &std::path::Path {
@@ -290,8 +326,7 @@ impl Store {
         })
     }
 
-    fn look(&self, mut each: impl FnMut(Found)) -> Result<(), String> {
-        let low = self.cursor.position().0;
+    fn look(&self, acts: &[Act], mut each: impl FnMut(Found)) -> Result<(), String> {
         let mut reader = self.journal.reader(self.journal.first());
         loop {
             let block = reader.next(READ_BYTES).map_err(|e| e.to_string())?;
@@ -302,14 +337,23 @@ impl Store {
                 let Ok(letter) = DeadLetter::read(entry) else {
                     continue;
                 };
-                let done = entry.seq.0 < low || self.settled().has(entry.seq.0);
                 each(Found {
-                    kept: !done,
+                    number: entry.seq.0,
+                    became: self.became(entry.seq.0, acts),
                     time: entry.time,
                     letter,
                 });
             }
         }
+    }
+
+    fn became(&self, letter: u64, acts: &[Act]) -> Became {
+        let fate = self.settled().fate(letter);
+        if fate.is_none() && letter >= self.cursor.position().0 {
+            return Became::Kept;
+        }
+        let act = acts.iter().find(|act| act.is_of(letter)).cloned();
+        act.map_or(Became::Done(fate), Became::Settled)
     }
 
     async fn settle(&self, letters: &[u64], fate: Fate) -> Result<(), String> {
@@ -393,10 +437,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("siem");
         let dead = filled(path.clone(), 1..=6).await;
-        dead.settle(&[2, 3], Fate::Retried).await.unwrap();
-        dead.settle(&[5], Fate::Dropped).await.unwrap();
+        dead.settle(&[2, 3], Fate::Retried, "me".to_owned())
+            .await
+            .unwrap();
+        dead.settle(&[5], Fate::Dropped, "me".to_owned())
+            .await
+            .unwrap();
         assert_eq!(kept(&dead), [1, 4, 6]);
-        dead.settle(&[1], Fate::Dropped).await.unwrap();
+        dead.settle(&[1], Fate::Dropped, "me".to_owned())
+            .await
+            .unwrap();
         let count = Count {
             kept: 2,
             overrun: 0,
@@ -407,9 +457,11 @@ mod tests {
         dead.close().await;
         assert_eq!(dead.count(), count);
         drop(dead);
-        let dead = DeadLetters::new(path, 8 << 20).unwrap();
+        let dead = Arc::new(DeadLetters::new(path, 8 << 20).unwrap());
         assert_eq!((kept(&dead), dead.count()), (vec![4, 6], count));
-        dead.settle(&[4, 6, 6, 1], Fate::Retried).await.unwrap();
+        dead.settle(&[4, 6, 6, 1], Fate::Retried, "me".to_owned())
+            .await
+            .unwrap();
         assert_eq!(
             (kept(&dead), dead.count().kept, dead.count().retried),
             (vec![], 0, 4)
@@ -421,7 +473,9 @@ mod tests {
     async fn at_the_bound_the_oldest_go_and_every_letter_is_counted_once() {
         let folder = tempfile::tempdir().unwrap();
         let dead = filled(folder.path().join("siem"), 1..=1000).await;
-        dead.settle(&[3, 7], Fate::Retried).await.unwrap();
+        dead.settle(&[3, 7], Fate::Retried, "me".to_owned())
+            .await
+            .unwrap();
         for round in 1..8 {
             let more: Vec<DeadLetter> = (1..=1000).map(|n| letter(round * 1000 + n)).collect();
             dead.write(&more).await.unwrap();
@@ -435,7 +489,9 @@ mod tests {
         assert!(overrun > 0 && kept > 0, "{:?}", dead.count());
         assert_eq!((kept + overrun + retried + dropped, retried), (8000, 2));
         let first = dead.read(0, dead.end()).unwrap().letters[0].number;
-        dead.settle(&[first], Fate::Dropped).await.unwrap();
+        dead.settle(&[first], Fate::Dropped, "me".to_owned())
+            .await
+            .unwrap();
         let after = dead.count();
         assert_eq!(
             after.kept + after.overrun + after.retried + after.dropped,

@@ -29,8 +29,13 @@ pub(super) struct Settled(BTreeMap<u64, (u64, Fate)>);
 
 impl Settled {
     pub(super) fn has(&self, letter: u64) -> bool {
-        let before = self.0.range(..=letter).next_back();
-        before.is_some_and(|(first, (count, _))| letter - first < *count)
+        self.fate(letter).is_some()
+    }
+
+    /// What became of a letter that is done with behind one that is kept.
+    pub(super) fn fate(&self, letter: u64) -> Option<Fate> {
+        let (first, (count, fate)) = self.0.range(..=letter).next_back()?;
+        (letter - first < *count).then_some(*fate)
     }
 
     /// A letter that has no fate yet gets one.

@@ -270,22 +270,33 @@ async fn dead_letters_are_sent_again_under_their_own_ids() {
     // One is mended, one is refused again, one is let go.
     far.refuses([5]);
     let patience = Duration::from_secs(30);
-    let outcomes = letters.send(&all[..1], patience).await.unwrap().unwrap();
+    let outcomes = letters
+        .send(&all[..1], patience, "me".to_owned())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(outcomes, [Outcome::Done]);
-    let outcomes = letters.send(&all[2..], patience).await.unwrap().unwrap();
+    let outcomes = letters
+        .send(&all[2..], patience, "me".to_owned())
+        .await
+        .unwrap()
+        .unwrap();
     assert!(matches!(&outcomes[..], [Outcome::Reject { .. }]));
-    letters.discard(&[all[1].0]).await.unwrap();
+    letters.discard(&[all[1].0], "me".to_owned()).await.unwrap();
     assert_eq!(far.got(), [1, 3, 6, 2]);
     assert_eq!(life.status().dead_letters, 1);
     far.is_away(true);
     let away = letters
-        .send(&all[2..], patience)
+        .send(&all[2..], patience, "me".to_owned())
         .await
         .unwrap()
         .unwrap_err();
     assert_eq!(away.reason, "connection refused");
     life.siem().pause("me".to_owned()).await.unwrap();
-    let refused = letters.send(&all[2..], patience).await.unwrap_err();
+    let refused = letters
+        .send(&all[2..], patience, "me".to_owned())
+        .await
+        .unwrap_err();
     assert!(refused.to_string().contains("resume"), "{refused}");
     life.end().await;
     let life = Life::begin(folder.path(), &far);
