@@ -202,11 +202,9 @@ impl DeadLetters {
             unix_nanoseconds() / 1_000_000,
         );
         let adding = move || here.acts.add(&letters, fate, at, &by);
-        match tokio::task::spawn_blocking(adding).await {
-            Ok(Err(error)) => {
-                tracing::warn!(%error, path = %self.path.display(), "who settled dead letters cannot be noted; the audit trail has it");
-            }
-            Ok(Ok(())) | Err(_) => {}
+        // A panic has been told, and ends only this note.
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(adding).await {
+            tracing::warn!(%error, path = %self.path.display(), "who settled dead letters cannot be noted; the audit trail has it");
         }
         Ok(())
     }
