@@ -144,6 +144,17 @@ fn what_is_simulated_is_what_enforcement_does() {
         "{result:#}"
     );
 
+    // A policy that is about nothing of the record was not simulated: a gate does not open for it.
+    let typo = POLICY.replace("app: cart", "app: carrt");
+    std::fs::write(node.path("new.yaml"), typo).expect("a policy");
+    let output = simulate(&node, &["--min-coverage", "1"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("policy shop/no-id is about no workload of the record"),
+        "{said}"
+    );
+
     // The glass is broken at the node itself, and mended.
     let pause = |word: &str, extra: &[&str]| {
         let mut command = program("cresset");
@@ -213,6 +224,14 @@ fn files_and_sockets_are_simulated_as_they_are_enforced() {
         let found = outcome(&foretold, begins, has);
         assert_eq!(found.as_deref(), Some(says), "{begins}{has}: {foretold:#}");
     }
+    let far = "  network: {matchEndpoints: [{cidr: 127.0.0.0/8, ports: [{port: \"9\"}]}]}\n";
+    let at = POLICY.find("  process:").expect("rules");
+    let far = format!("{}{far}  action: Block\n", &POLICY[..at]);
+    std::fs::write(node.path("far.yaml"), far).expect("a policy");
+    let output = simulated::simulate(&node.feed, &node.path("far.yaml"), &["--alone"]);
+    let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let found = outcome(&result, "a TCP connection to 127.0.0.1:9", "");
+    assert_eq!(found.as_deref(), Some("block"), "{result:#}");
     let tcp = outcome(&foretold, "a ", "TCP");
     assert_ne!(tcp.as_deref(), Some("block"), "{foretold:#}");
 

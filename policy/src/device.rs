@@ -40,7 +40,7 @@ pub struct Devices {
 }
 
 /// One interface of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "see Devices")]
 pub struct Device {
     pub class: u8,

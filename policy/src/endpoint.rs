@@ -278,7 +278,7 @@ pub struct Quota {
 }
 
 /// One packet of a node or pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Packet {
     /// Which way it goes.
     pub direction: Direction,

@@ -3,10 +3,12 @@
 //! The one place of this folder that makes a `policy::Operation` and reads a `policy::Verdict`.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 use policy::{
-    Act, Actor, Enforced, Moment, Operation, Posture, Protocol, Rules, SocketKey, Workload, decide,
-    select,
+    Act, Actor, Connection, Device, Devices, Direction, Effective, Endpoints, Enforced, Moment,
+    Node, Object, Operation, Packet, Posture, Protocol, Rules, SocketKey, Transport, Workload,
+    decide, select, select_node,
 };
 
 use super::loaded::Compiled;
@@ -46,6 +48,47 @@ pub(super) enum What {
         name: String,
         path: String,
     },
+    Connect(Peer),
+    /// Nodes only.
+    Plug(Device),
+    /// Of a network policy.
+    Packet(Packet),
+}
+
+/// The far end of a connection, as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Peer {
+    pub(super) direction: Direction,
+    pub(super) transport: Transport,
+    pub(super) address: IpAddr,
+    /// The far end's; of what comes in, one's own. None: not known.
+    pub(super) port: Option<u16>,
+    /// The names that the address was looked up by; none: not known.
+    pub(super) names: Option<Vec<String>>,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = self.transport.name().to_uppercase();
+        let article = if self.transport == Transport::Sctp {
+            "an"
+        } else {
+            "a"
+        };
+        write!(f, "{article} {transport} connection ")?;
+        match (self.direction, self.port) {
+            (Direction::Egress, Some(port)) => {
+                write!(f, "to {}", SocketAddr::new(self.address, port))?;
+            }
+            (Direction::Egress, None) => write!(f, "to {}", self.address)?,
+            (Direction::Ingress, Some(port)) => write!(f, "from {} at port {port}", self.address)?,
+            (Direction::Ingress, None) => write!(f, "from {}", self.address)?,
+        }
+        match self.names.iter().flatten().next() {
+            Some(name) => write!(f, " ({name})"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A socket by the name that a policy has for it.
@@ -69,6 +112,18 @@ impl SocketName {
             _ => SocketKey::of(1, 6), // tcp, stream, all
         };
         Some(SocketName(key))
+    }
+}
+
+impl SocketName {
+    /// As the letters are spoken: an ICMPv6, an rdm, an SCTP.
+    fn article(self) -> &'static str {
+        match (self.0.protocol, self.0.kind) {
+            (1 | 58 | 132, _) => "an",
+            (6 | 17, _) => "a",
+            (_, 4) => "an",
+            _ => "a",
+        }
     }
 }
 
@@ -117,11 +172,14 @@ impl fmt::Display for Asked {
             What::Open { path, write: true } => write!(f, "writing {path}")?,
             What::Open { path, write: false } => write!(f, "reading {path}")?,
             What::MapExec => write!(f, "making anonymous memory executable")?,
-            What::Socket(name) => write!(f, "a {name} socket")?,
+            What::Socket(name) => write!(f, "{} {name} socket", name.article())?,
             What::Dns(name) => write!(f, "asking for the name {name}")?,
             What::Capability(name) => write!(f, "using CAP_{}", name.to_uppercase())?,
             What::Syscall { name, path } if path.is_empty() => write!(f, "calling {name}")?,
             What::Syscall { name, path } => write!(f, "calling {name} on {path}")?,
+            What::Connect(peer) => write!(f, "{peer}")?,
+            What::Plug(device) => write!(f, "plugging in {}", plugged(*device))?,
+            What::Packet(one) => packet(one, f)?,
         }
         if !self.args.is_empty() {
             write!(f, " {}", self.args.join(" "))?;
@@ -139,6 +197,36 @@ impl fmt::Display for Asked {
             write!(f, " in a session")?;
         }
         Ok(())
+    }
+}
+
+/// A device in the words that rules have for it.
+fn plugged(device: Device) -> Devices {
+    Devices {
+        class: Some(device.class),
+        sub_class: Some(device.sub_class),
+        protocol: Some(device.protocol),
+        level: Some(device.level),
+    }
+}
+
+fn packet(packet: &Packet, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let transport = packet.transport.name().to_uppercase();
+    let way = match packet.direction {
+        Direction::Egress => "to",
+        Direction::Ingress => "from",
+    };
+    write!(
+        f,
+        "a {transport} packet {way} {} port {}",
+        packet.address, packet.port
+    )?;
+    if !packet.interface.is_empty() {
+        write!(f, " through {}", packet.interface)?;
+    }
+    match packet.used {
+        Some(used) if used > 0 => write!(f, " after {used} bytes"),
+        _ => Ok(()),
     }
 }
 
@@ -209,10 +297,19 @@ impl<'s> Judge<'s> {
     /// The policies of a set that are about a workload now.
     pub(super) fn new(compiled: &'s Compiled, workload: &Workload, links: Links<'_>) -> Judge<'s> {
         let now = Moment::from(std::time::SystemTime::now());
-        let effective = select(&compiled.set, workload, now);
+        Judge::of(compiled, &select(&compiled.set, workload, now), links)
+    }
+
+    /// The policies of a set that are about a node now.
+    pub(super) fn on_node(compiled: &'s Compiled, node: &Node, links: Links<'_>) -> Judge<'s> {
+        let now = Moment::from(std::time::SystemTime::now());
+        Judge::of(compiled, &select_node(&compiled.set, node, now), links)
+    }
+
+    fn of(compiled: &'s Compiled, effective: &Effective, links: Links<'_>) -> Judge<'s> {
         Judge {
             compiled,
-            rules: Rules::new(&effective, links),
+            rules: Rules::new(effective, links),
             digest: effective.digest(),
             titles: effective.policies(),
         }
@@ -234,7 +331,7 @@ impl<'s> Judge<'s> {
             return Answer::NOTHING;
         };
         let verdict = decide(&self.rules, &operation);
-        let sure = verdict.doubt().is_none();
+        let sure = verdict.doubt().is_none() && self.knows_enough(&asked.what);
         let would = verdict.shadow.filter(Enforced::denies);
         let (outcome, rule) = match (verdict.enforced, would, verdict.audit) {
             (Enforced::Block(rule), ..) => (Outcome::Block, Some(rule)),
@@ -258,6 +355,25 @@ impl<'s> Judge<'s> {
             rule: rule.map_or(0, |rule| rule.0),
             sure,
         }
+    }
+}
+
+impl Judge<'_> {
+    /// Whether nothing that a rule asks of a far end is missing.
+    fn knows_enough(&self, what: &What) -> bool {
+        let What::Connect(peer) = what else {
+            return true;
+        };
+        let asks = |own: &Endpoints| {
+            own.direction
+                .is_none_or(|direction| direction == peer.direction)
+                && (peer.names.is_none() && own.domain.is_some()
+                    || peer.port.is_none() && !own.ports.is_empty())
+        };
+        !self
+            .rules
+            .iter()
+            .any(|(_, rule)| matches!(&rule.object, Object::Endpoints(own) if asks(own)))
     }
 }
 
@@ -292,6 +408,15 @@ fn operation(asked: &Asked) -> Option<Operation> {
             number: policy::syscall(name)?,
             path: Some(path.clone()).filter(|path| !path.is_empty()),
         },
+        What::Connect(peer) => Act::Connect(Connection {
+            direction: peer.direction,
+            transport: peer.transport,
+            address: peer.address,
+            port: peer.port.unwrap_or_default(),
+            names: peer.names.clone().unwrap_or_default(),
+        }),
+        What::Plug(device) => Act::Device(*device),
+        What::Packet(packet) => Act::Packet(packet.clone()),
     };
     let by = Actor {
         program: asked.source.clone(),

@@ -89,7 +89,7 @@ fn start(is: Is, names: &Names) -> Option<(String, i64, Started)> {
         Kind::Log => recorded::log(&feeder::Log::decode(&*event.payload).ok()?, names),
         Kind::Message => return None,
     };
-    let Told::Operation(recorded) = told else {
+    let Told::Operations(all) = told else {
         return None;
     };
     let Recorded {
@@ -98,7 +98,7 @@ fn start(is: Is, names: &Names) -> Option<(String, i64, Started)> {
         class,
         cases,
         time,
-    } = *recorded;
+    } = all.into_iter().next()?;
     let What::Exec(path) = cases.into_iter().next()?.what else {
         return None;
     };

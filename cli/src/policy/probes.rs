@@ -5,20 +5,30 @@
 //! directory /a/      /a/, a child, a grandchild
 //! name, domain       itself, one below, one that only looks like it
 //! sources            nobody named, each source that a rule names, a stranger
-//! ownerOnly, pts, readOnly, allowedArgs      both sides, where a rule looks at them
+//! glob               each of its choices (see `globs`)
+//! range, ports       its edges and what is next to them (see `far`)
+//! preset             what it is about
+//! ownerOnly, pts, readOnly, allowedArgs, session     both sides, where a rule looks at them
 //! ```
 //! Two sets that answer all of it alike differ at most in places that both leave to the same rules.
 
+mod far;
+mod globs;
+mod places;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use policy::{SocketKey, Workload};
+use policy::{Preset, SocketKey};
 use proto::rules::object::Is;
-use proto::rules::{Object, PolicyBlob, Rule, Section, Selector};
+use proto::rules::{Object, PolicyBlob, Rule, Section};
 
 use super::asked::{Asked, SocketName, What};
+pub(super) use places::{Place, places};
 
 /// A name that no rule has.
-const STRANGER: &str = "cresset-probe";
+pub(super) const STRANGER: &str = "cresset-probe";
+/// The process that asks.
+const PID: u32 = 7;
 /// Operations that are tried for one workload, at most.
 const MAX: usize = 50_000;
 
@@ -39,7 +49,12 @@ pub(super) fn operations<'b>(blobs: impl Iterator<Item = &'b PolicyBlob>) -> Pro
     }
     for rules in sections.values() {
         let circumstances = circumstances(rules);
-        let deeds: BTreeSet<What> = rules.iter().flat_map(|rule| deeds(rule)).collect();
+        let mut deeds: BTreeSet<What> = rules.iter().flat_map(|rule| deeds(rule)).collect();
+        match rules.first().map(|rule| rule.section()) {
+            Some(Section::Endpoints) => deeds.extend(far::connections(rules)),
+            Some(Section::Flows) => deeds.extend(far::packets(rules)),
+            _ => {}
+        }
         for what in deeds {
             for circumstance in &circumstances {
                 if operations.len() == MAX {
@@ -76,6 +91,9 @@ fn circumstances(rules: &[&Rule]) -> Vec<Asked> {
         }
     };
     let owners = both(rules.iter().any(|rule| rule.owner_only));
+    let presets = || rules.iter().filter_map(|rule| preset(rule));
+    let sessions = both(presets().any(|preset| preset == Preset::Exec));
+    let pid = presets().next().map(|_| PID);
     let terminals = both(rules.iter().any(|rule| rule.pts == Some(false)));
     let mut arguments: BTreeSet<Vec<String>> = BTreeSet::from([Vec::new()]);
     for rule in rules.iter().filter(|rule| !rule.args.is_empty()) {
@@ -87,18 +105,42 @@ fn circumstances(rules: &[&Rule]) -> Vec<Asked> {
         for owner in &owners {
             for tty in &terminals {
                 for args in &arguments {
-                    all.push(Asked {
+                    all.extend(sessions.iter().map(|session| Asked {
                         source: source.clone(),
                         owner: *owner,
                         tty: *tty,
                         args: args.clone(),
+                        session: Some(*session),
+                        pid,
                         ..Asked::plain(What::Exec(String::new()))
-                    });
+                    }));
                 }
             }
         }
     }
     all
+}
+
+fn preset(rule: &Rule) -> Option<Preset> {
+    match rule.object.as_ref()?.is.as_ref()? {
+        Is::Preset(name) => Preset::of(name),
+        _ => None,
+    }
+}
+
+/// What a preset is about.
+fn checked(preset: Preset) -> What {
+    let open = |path: &str| What::Open {
+        path: path.to_owned(),
+        write: false,
+    };
+    match preset {
+        Preset::FilelessExec => What::Exec(format!("/dev/shm/{STRANGER}")),
+        Preset::AnonymousMapExec => What::MapExec,
+        Preset::ProtectEnv => open("/proc/8/environ"),
+        Preset::ProtectProc => open("/proc/8/maps"),
+        Preset::Exec => What::Exec(format!("/{STRANGER}")),
+    }
 }
 
 fn deeds(rule: &Rule) -> Vec<What> {
@@ -133,6 +175,8 @@ fn named(object: &Object) -> Vec<What> {
         ]
         .map(What::Dns)
         .into(),
+        Some(Is::Device(device)) => far::devices(device),
+        Some(Is::Preset(name)) => Preset::of(name).map(checked).into_iter().collect(),
         Some(Is::Capability(name)) => vec![What::Capability(name.clone())],
         Some(Is::Syscall(call)) => {
             let places = match call.path.as_str() {
@@ -162,7 +206,11 @@ fn paths(object: &Object) -> Vec<String> {
             format!("/{STRANGER}/{name}"),
             format!("/usr/bin/{name}{STRANGER}"),
         ],
-        Some(Is::Pattern(pattern)) => globbed(pattern),
+        Some(Is::Pattern(pattern)) => {
+            let mut all = globs::samples(pattern);
+            all.extend(all.first().map(|path| format!("{path}/{STRANGER}")));
+            all
+        }
         _ => Vec::new(),
     }
 }
@@ -180,73 +228,4 @@ fn around(path: &str) -> Vec<String> {
         all.push(bare.to_owned());
     }
     all
-}
-
-/// Something that a glob is likely to be about, and something that it is not.
-fn globbed(pattern: &str) -> Vec<String> {
-    let plain = pattern.replace("**", "a/b").replace(['*', '?'], "a");
-    let choice = match (plain.find('{'), plain.find('}')) {
-        (Some(open), Some(close)) if open < close => {
-            let first = plain[open + 1..close].split(',').next().unwrap_or_default();
-            format!("{}{first}{}", &plain[..open], &plain[close + 1..])
-        }
-        _ => plain,
-    };
-    let deeper = pattern.replace('*', "a/b").replace('?', "a");
-    vec![choice.clone(), format!("{choice}/{STRANGER}"), deeper]
-}
-
-// === workloads ===
-
-/// Workloads that selectors tell apart: for each one that it is about, and for each namespace one with every label.
-pub(super) fn workloads<'b>(blobs: impl Iterator<Item = &'b PolicyBlob>) -> Vec<Workload> {
-    let mut all: Vec<Workload> = Vec::new();
-    let mut whole: BTreeMap<String, Workload> = BTreeMap::new();
-    for selector in blobs.filter_map(|blob| blob.selector.as_ref()) {
-        let workload = selected(selector);
-        let together = whole
-            .entry(workload.namespace.clone())
-            .or_insert_with(|| Workload {
-                namespace: workload.namespace.clone(),
-                ..Workload::default()
-            });
-        together.labels.extend(workload.labels.clone());
-        if !all.contains(&workload) {
-            all.push(workload);
-        }
-    }
-    for workload in whole.into_values() {
-        if !all.contains(&workload) {
-            all.push(workload);
-        }
-    }
-    all
-}
-
-/// The plainest workload that a selector is about.
-fn selected(selector: &Selector) -> Workload {
-    let mut workload = Workload {
-        namespace: selector.namespace.clone(),
-        labels: BTreeMap::new(),
-        container: selector.containers.first().cloned().unwrap_or_default(),
-    };
-    for label in &selector.match_labels {
-        workload
-            .labels
-            .insert(label.key.clone(), label.value.clone());
-    }
-    for expression in selector.expressions.iter().filter(|own| !own.not_in) {
-        let Some(value) = expression.values.first() else {
-            continue;
-        };
-        if expression.key == "namespace" {
-            workload.namespace = value.clone();
-        } else if let Some((key, value)) = value.split_once('=') {
-            workload.labels.insert(key.to_owned(), value.to_owned());
-        }
-    }
-    if workload.namespace.is_empty() {
-        workload.namespace = "default".to_owned();
-    }
-    workload
 }

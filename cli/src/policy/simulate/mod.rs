@@ -12,6 +12,7 @@ mod page;
 pub(super) mod recorded;
 mod tally;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -52,7 +53,8 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
 
-    /// Exit with 1 when less than this share of what the policies judge could be decided
+    /// Exit with 1 when less than this share of what the policies judge could be decided, or when one of the files' policies
+    /// is about no workload of the record
     #[arg(long, value_name = "PERCENT", default_value_t = 0, hide_default_value = true,
         value_parser = clap::value_parser!(u8).range(0..=100))]
     min_coverage: u8,
@@ -70,7 +72,7 @@ pub(crate) struct SimulateArgs {
 }
 
 const HELP: &str = "\
-Exits with 1 below --min-coverage, 3 when no relay answers.
+Exits with 1 below --min-coverage (also when a policy is about no workload of the record), 3 when no relay answers.
 
 Examples:
   cresset policy simulate new.yaml                        the last seven days, on top of what is in force
@@ -93,6 +95,7 @@ enum Format {
 /// Files with errors, a relay that cannot be reached, an output that cannot be written.
 pub(super) async fn run(args: &SimulateArgs) -> Result<ExitCode, Trouble> {
     let files = Loaded::sound(&args.paths)?;
+    let titles: BTreeSet<String> = files.policies.iter().map(policy::Policy::title).collect();
     let relay = remote::reading(&args.relay, args.data.as_deref()).await?;
     let now = remote::set(&relay).await?;
     let policies = if args.alone {
@@ -115,17 +118,19 @@ pub(super) async fn run(args: &SimulateArgs) -> Result<ExitCode, Trouble> {
     };
     let mut tally = Tally::new(&now, &new, &names, links, args.namespace.as_deref());
     let span = replay(&relay, args, &mut tally).await?;
-    let result = tally.result(span);
+    let result = tally.result(span, &titles);
     say(&match args.output {
         Format::Text => page::text(&result),
         Format::Markdown => page::markdown(&result),
         Format::Json => page::json(&result),
     })?;
-    Ok(if result.coverage() < f64::from(args.min_coverage) {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    match result.shut(args.min_coverage) {
+        None => Ok(ExitCode::SUCCESS),
+        Some(why) => {
+            eprintln!("cresset: {why}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
 async fn replay(

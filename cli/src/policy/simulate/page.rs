@@ -74,6 +74,12 @@ fn head(result: &Outcomes) -> String {
 
 fn coverage(result: &Outcomes) -> String {
     let (recorded, judged) = result.classes();
+    if judged == 0 {
+        return "coverage 0%: no rule is about anything of the record".to_owned();
+    }
+    if result.workloads.is_empty() {
+        return format!("coverage 0%: nothing is on record of {judged} judged classes");
+    }
     format!(
         "coverage {:.0}%: {:.0}% of the operations decided, {recorded} of {judged} judged classes recorded",
         result.coverage().floor(),
@@ -174,13 +180,13 @@ fn evidence(result: &Outcomes, page: &mut String) {
         .unwrap_or(0)
         .max(8);
     let mut line = format!("  {:<width$}", "workload");
-    for class in Class::ALL {
+    for class in columns(result) {
         let _ = write!(line, "  {:>12}", class.name());
     }
     let _ = writeln!(page, "{line}");
     for workload in &result.workloads {
         let mut line = format!("  {:<width$}", visible(&workload.name));
-        for class in Class::ALL {
+        for class in columns(result) {
             let _ = write!(line, "  {:>12}", cell(workload, class));
         }
         let _ = writeln!(page, "{line}");
@@ -188,6 +194,15 @@ fn evidence(result: &Outcomes, page: &mut String) {
     for note in notes(result) {
         let _ = writeln!(page, "  ! {}", visible(&note));
     }
+}
+
+/// The classes that are on record or judged.
+fn columns(result: &Outcomes) -> Vec<Class> {
+    let of = |class: &Class| {
+        let mut all = result.workloads.iter();
+        all.any(|one| one.classes.contains_key(class) || one.missing.contains(class))
+    };
+    Class::ALL.into_iter().filter(of).collect()
 }
 
 /// `!`: judged and not recorded.
@@ -222,6 +237,11 @@ fn notes(result: &Outcomes) -> Vec<String> {
                 workload.name, workload.unclear
             ));
         }
+    }
+    for title in result.unmet.keys() {
+        notes.push(format!(
+            "policy {title} is about no workload of the record: nothing of it was simulated; is its selector right?"
+        ));
     }
     for (place, count) in &result.lost {
         notes.push(format!("{count} events were lost ({place})"));
@@ -334,6 +354,7 @@ pub(super) fn json(result: &Outcomes) -> String {
         "workloads": result.workloads.iter().map(workload).collect::<Vec<_>>(),
         "lost": result.lost,
         "unclear": result.unclear,
+        "about_nothing_recorded": result.unmet,
         "not_enforced": result.not_enforced,
         "coverage": {
             "percent": result.coverage(),

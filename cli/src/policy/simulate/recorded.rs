@@ -1,15 +1,17 @@
 //! An event as the operation that it tells of, with what it leaves open.
 
-use policy::{SocketKey, Workload};
+use policy::{Direction, SocketKey, Transport, Workload};
 use proto::feeder::{Alert, Log};
 
-use super::super::asked::{Asked, SocketName, What};
+use super::super::asked::{Asked, Peer, SocketName, What};
 use super::super::names::Names;
 
 /// `AccessMask`: write, append, create, unlink, rename (feeder.proto, field 111).
 const CHANGES: u32 = 2 | 8 | 16 | 32 | 64;
 /// `Truncated` and `DisplayOnly`: the resource (feeder.proto, fields 114 and 115).
 const RESOURCE: u32 = 1;
+/// What a system call may have been about that says an address and no protocol.
+const TRANSPORTS: [Transport; 3] = [Transport::Tcp, Transport::Udp, Transport::Sctp];
 
 /// The classes of operations, as people call them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -21,16 +23,25 @@ pub(in super::super) enum Class {
     Dns,
     Capabilities,
     Syscalls,
+    Connections,
+    /// Memory that is made executable.
+    Memory,
+    Packets,
+    Devices,
 }
 
 impl Class {
-    pub(super) const ALL: [Class; 6] = [
+    pub(super) const ALL: [Class; 10] = [
         Class::Process,
         Class::File,
         Class::Network,
         Class::Dns,
         Class::Capabilities,
         Class::Syscalls,
+        Class::Connections,
+        Class::Memory,
+        Class::Packets,
+        Class::Devices,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -41,6 +52,10 @@ impl Class {
             Class::Dns => "dns",
             Class::Capabilities => "capabilities",
             Class::Syscalls => "syscalls",
+            Class::Connections => "connections",
+            Class::Memory => "memory",
+            Class::Packets => "packets",
+            Class::Devices => "devices",
         }
     }
 }
@@ -61,17 +76,14 @@ pub(in super::super) struct Recorded {
 /// What an event is to a simulation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) enum Told {
-    Operation(Box<Recorded>),
+    /// One event may tell of two: of a TCP connection and of the socket that it is made with.
+    Operations(Vec<Recorded>),
     /// The workload told more alerts than it may; the rest of that time is missing.
-    Throttled {
-        name: String,
-    },
+    Throttled { name: String },
     /// Not of a workload, or nothing that a policy judges.
     Beside,
     /// Of a workload, and too little of it is known.
-    Unclear {
-        name: String,
-    },
+    Unclear { name: String },
 }
 
 /// The fields that alerts and logs have in common.
@@ -147,16 +159,31 @@ impl Fields<'_> {
         let Some(class) = self.class() else {
             return Told::Beside;
         };
+        let mut all = Vec::new();
         match self.what(class, names) {
-            None => Told::Beside,
-            Some(Err(Unclear)) => Told::Unclear { name },
-            Some(Ok(what)) => Told::Operation(Box::new(Recorded {
-                workload: self.workload(),
-                name,
-                class,
-                cases: self.cases(class, &what),
-                time: self.time,
-            })),
+            None => {}
+            Some(Err(Unclear)) => return Told::Unclear { name },
+            Some(Ok(what)) => all.push(self.recorded(class, &[what])),
+        }
+        let peers = self.peers();
+        if !peers.is_empty() {
+            all.push(self.recorded(Class::Connections, &peers));
+        }
+        if all.is_empty() {
+            return Told::Beside;
+        }
+        Told::Operations(all)
+    }
+
+    fn recorded(&self, class: Class, whats: &[What]) -> Recorded {
+        Recorded {
+            workload: self.workload(),
+            name: format!("{}/{}", self.namespace, self.pod),
+            class,
+            cases: (whats.iter())
+                .flat_map(|what| self.cases(class, what))
+                .collect(),
+            time: self.time,
         }
     }
 
@@ -221,6 +248,8 @@ impl Fields<'_> {
             Class::Process | Class::File => Some(Err(Unclear)),
             Class::Network => self.socket().map(|key| Ok(What::Socket(SocketName(key)))),
             Class::Dns => Some(Ok(What::Dns(self.word("domain")?.to_owned()))),
+            // Told of beside something else, or by nobody.
+            Class::Connections | Class::Memory | Class::Packets | Class::Devices => None,
             Class::Capabilities => {
                 let name = self.resource.strip_prefix("CAP_")?.to_ascii_lowercase();
                 Some(Ok(What::Capability(name)))
@@ -291,6 +320,38 @@ impl Fields<'_> {
         Some(SocketKey::of(kind, number))
     }
 
+    /// The far end that the event tells of: one for each transport that it may have been.
+    fn peers(&self) -> Vec<What> {
+        let probes = ["syscall", "kprobe", "kfunc", "lsm"];
+        let probe = probes.iter().find_map(|key| self.word(key));
+        let (direction, transports): (_, &[Transport]) = match probe.unwrap_or_default() {
+            "tcp_connect" => (Direction::Egress, &[Transport::Tcp]),
+            "UDP_SENDSKB" | "UDP_SENDMSG" => (Direction::Egress, &[Transport::Udp]),
+            "SYS_CONNECT" | "SOCKET_CONNECT" => (Direction::Egress, &TRANSPORTS),
+            "tcp_accept" => (Direction::Ingress, &[Transport::Tcp]),
+            "SYS_BIND" | "SYS_ACCEPT" => (Direction::Ingress, &TRANSPORTS),
+            _ => return Vec::new(),
+        };
+        let mut addresses = ["remoteip", "daddr", "sin_addr"].iter();
+        let Some(address) = addresses.find_map(|key| self.word(key)?.parse().ok()) else {
+            return Vec::new();
+        };
+        let port = self.word("port").or(self.word("sin_port"));
+        // Who takes a connection is told of the far end's port, and rules ask for its own.
+        let own = direction == Direction::Egress || probe == Some("SYS_BIND");
+        let peer = |transport: &Transport| Peer {
+            direction,
+            transport: *transport,
+            address,
+            port: port.filter(|_| own).and_then(|port| port.parse().ok()),
+            names: None,
+        };
+        transports
+            .iter()
+            .map(|one| What::Connect(peer(one)))
+            .collect()
+    }
+
     /// Everything that the record does not exclude.
     fn cases(&self, class: Class, what: &What) -> Vec<Asked> {
         let source = match class {
@@ -341,7 +402,7 @@ mod tests {
 
     fn read(event: &Log) -> Recorded {
         match log(event, &Names::new(None)) {
-            Told::Operation(recorded) => *recorded,
+            Told::Operations(mut all) => all.remove(0),
             other => panic!("{other:?}"),
         }
     }
@@ -414,6 +475,50 @@ mod tests {
                 path: "/tmp/x".into()
             }
         );
+    }
+
+    /// Far ends in the text that people see, one for each case.
+    fn peers(resource: &str, data: &str) -> Vec<String> {
+        let Told::Operations(all) = log(&event("Network", resource, data), &Names::new(None))
+        else {
+            return Vec::new();
+        };
+        let connections = all
+            .into_iter()
+            .filter(|one| one.class == Class::Connections);
+        let cases = connections.flat_map(|one| one.cases);
+        cases
+            .map(|one| Asked::plain(one.what).to_string())
+            .collect()
+    }
+
+    #[test]
+    fn what_a_connection_is_told_by_is_a_connection_too() {
+        let told = peers(
+            "remoteip=1.2.3.4 port=5 protocol=TCP",
+            "kprobe=tcp_connect domain=AF_INET",
+        );
+        assert_eq!(told, ["a TCP connection to 1.2.3.4:5"]);
+        let told = peers(
+            "remoteip=::1 port=5 protocol=TCP",
+            "kprobe=tcp_accept domain=AF_INET6",
+        );
+        assert_eq!(
+            told,
+            ["a TCP connection from ::1"],
+            "whose port it is, is not said"
+        );
+        let told = peers(
+            "sa_family=AF_INET sin_port=53",
+            "kfunc=UDP_SENDSKB domain=a.b daddr=1.1.1.1 qtype=A",
+        );
+        assert_eq!(told, ["a UDP connection to 1.1.1.1:53"]);
+        let told = peers(
+            "sa_family=AF_INET sin_port=9 sin_addr=1.1.1.1",
+            "syscall=SYS_CONNECT fd=3",
+        );
+        assert_eq!(told.len(), 3, "what carries it is not said: {told:?}");
+        assert!(peers("sa_family=AF_UNIX sun_path=/x", "syscall=SYS_CONNECT fd=3").is_empty());
     }
 
     #[test]

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use policy::Workload;
+use policy::{Preset, Workload};
 use prost::Message as _;
+use proto::rules::object::Is;
 use proto::rules::{Rule, Section};
 use proto::{Kind, RuleId, feeder};
 
 use super::super::asked::{Answer, Asked, Judge, Links, Outcome};
 use super::super::diff::who;
-use super::super::loaded::Compiled;
+use super::super::loaded::{Compiled, title};
 use super::super::names::Names;
 use super::super::past::Period;
 use super::super::{shortfall, words};
@@ -127,7 +128,7 @@ impl<'s> Tally<'s> {
             }
         };
         match told {
-            Some(Told::Operation(recorded)) => self.operation(&recorded),
+            Some(Told::Operations(all)) => all.iter().for_each(|one| self.operation(one)),
             Some(Told::Throttled { name }) => self.about(&name, |seen| seen.throttled += 1),
             Some(Told::Unclear { name }) => {
                 self.unclear += 1;
@@ -175,9 +176,10 @@ impl<'s> Tally<'s> {
         seen.operation(recorded, new);
     }
 
-    /// What came of it.
-    pub(super) fn result(self, period: Period) -> Outcomes {
+    /// What came of it; `asked`: the titles of the policies whose doing is asked for.
+    pub(super) fn result(self, period: Period, asked: &BTreeSet<String>) -> Outcomes {
         let (new, now) = (self.new, self.now);
+        let unmet = self.unmet(asked);
         let workloads: Vec<OfWorkload> = self
             .workloads
             .into_values()
@@ -190,8 +192,19 @@ impl<'s> Tally<'s> {
             workloads,
             lost: self.lost,
             unclear: self.unclear,
+            unmet,
             not_enforced: left_out(new),
         }
+    }
+
+    fn unmet(&self, asked: &BTreeSet<String>) -> BTreeMap<String, BTreeSet<Class>> {
+        let judges = self.workloads.values().flat_map(|seen| &seen.new);
+        let met: BTreeSet<&String> = judges.flat_map(Judge::policies).collect();
+        let blobs = self.new.blobs.iter();
+        blobs
+            .filter(|blob| asked.contains(&title(blob)) && !met.contains(&title(blob)))
+            .map(|blob| (title(blob), blob.rules.iter().filter_map(class).collect()))
+            .collect()
     }
 }
 
@@ -318,20 +331,35 @@ fn judged(set: &Compiled, judges: &[Judge<'_>]) -> BTreeSet<Class> {
     let own = set
         .blobs
         .iter()
-        .filter(|blob| titles.contains(&super::super::loaded::title(blob)));
+        .filter(|blob| titles.contains(&title(blob)));
     own.flat_map(|blob| &blob.rules).filter_map(class).collect()
 }
 
+/// None for a rule of a later version.
 fn class(rule: &Rule) -> Option<Class> {
-    match rule.section() {
-        Section::Process => Some(Class::Process),
-        Section::File => Some(Class::File),
-        Section::Network => Some(Class::Network),
-        Section::Dns => Some(Class::Dns),
-        Section::Capabilities => Some(Class::Capabilities),
-        Section::Syscalls => Some(Class::Syscalls),
+    let is = rule.object.as_ref().and_then(|object| object.is.as_ref());
+    match (rule.section(), is) {
+        (Section::Process, _) => Some(Class::Process),
+        (Section::File, _) => Some(Class::File),
+        (Section::Network, _) => Some(Class::Network),
+        (Section::Dns, _) => Some(Class::Dns),
+        (Section::Capabilities, _) => Some(Class::Capabilities),
+        (Section::Syscalls, _) => Some(Class::Syscalls),
+        (Section::Endpoints, _) => Some(Class::Connections),
+        (Section::Flows, _) => Some(Class::Packets),
+        (Section::Devices, _) => Some(Class::Devices),
+        (Section::Presets, Some(Is::Preset(name))) => preset(name),
         _ => None,
     }
+}
+
+/// What a preset looks at.
+fn preset(name: &str) -> Option<Class> {
+    Some(match Preset::of(name)? {
+        Preset::FilelessExec | Preset::Exec => Class::Process,
+        Preset::ProtectEnv | Preset::ProtectProc => Class::File,
+        Preset::AnonymousMapExec => Class::Memory,
+    })
 }
 
 // === result ===
@@ -347,6 +375,9 @@ pub(super) struct Outcomes {
     pub(super) lost: BTreeMap<String, u64>,
     /// Events of which too little is known.
     pub(super) unclear: u64,
+    /// Policies of the files that are about no workload of the record, and the classes that they judge: nothing is known of
+    /// what they do.
+    pub(super) unmet: BTreeMap<String, BTreeSet<Class>>,
     /// What sensors of this version leave out of the new set: here it is decided as it is written.
     pub(super) not_enforced: Vec<String>,
 }
@@ -392,27 +423,55 @@ impl Outcomes {
         percent(all - unknown, all + lost + self.unclear)
     }
 
-    /// Of the classes that rules judge, workload by workload: those of which something was recorded. Both numbers.
+    /// Of the classes that rules judge, workload by workload, and those of policies that met no workload: those of which
+    /// something was recorded. Both numbers.
     pub(super) fn classes(&self) -> (usize, usize) {
         let judged: usize = self.workloads.iter().map(|one| one.judged.len()).sum();
         let missing: usize = self.workloads.iter().map(|one| one.missing.len()).sum();
-        (judged - missing, judged)
+        let unmet: usize = self.unmet.values().map(BTreeSet::len).sum();
+        (judged - missing, judged + unmet)
     }
 
     /// What share of what the policies judge could be decided, in percent: of the operations and of the classes, the smaller.
+    /// Where nothing is judged nothing was simulated.
     pub(super) fn coverage(&self) -> f64 {
-        if self.workloads.is_empty() {
+        let (recorded, judged) = self.classes();
+        if judged == 0 {
             return 0.0;
         }
-        let (recorded, judged) = self.classes();
         self.decided().min(percent(recorded as u64, judged as u64))
+    }
+
+    /// Why a gate is shut that asks for this much; none when it is open.
+    pub(super) fn shut(&self, min_coverage: u8) -> Option<String> {
+        if min_coverage == 0 {
+            return None;
+        }
+        if let Some(title) = self.unmet.keys().next() {
+            let more = self.unmet.len() - 1;
+            let others = if more == 0 {
+                String::new()
+            } else {
+                format!(" and {more} more")
+            };
+            return Some(format!(
+                "policy {title}{others} is about no workload of the record: nothing of it was simulated"
+            ));
+        }
+        let coverage = self.coverage();
+        (coverage < f64::from(min_coverage)).then(|| {
+            format!(
+                "coverage {:.0}% is below --min-coverage {min_coverage}",
+                coverage.floor()
+            )
+        })
     }
 }
 
-/// All of nothing is all.
+/// Nothing of nothing is nothing.
 fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 {
-        100.0
+        0.0
     } else {
         part as f64 * 100.0 / whole as f64
     }
