@@ -123,6 +123,7 @@ pub(crate) fn sensor(sensor: &SensorStatus) -> Value {
         "kernel": kernel,
         "rules": hex(&sensor.rules),
         "rules_applied": sensor.rules_applied,
+        "off": sensor.off.as_ref().map(|off| json!({"until_unix": off.until_unix, "reason": off.reason})),
         "problems": sensor.problems.iter().map(rule_problem).collect::<Vec<_>>(),
         "streams": sensor.streams.iter().map(|stream| json!({
             "stream": hex(&stream.stream),
@@ -201,6 +202,7 @@ fn policy(policy: &PolicyStatus) -> Value {
         "file": policy.file,
         "rules": policy.rules,
         "not_enforced": policy.not_enforced,
+        "expires_unix": policy.expires_unix,
     })
 }
 

@@ -136,6 +136,44 @@ fn check_names_file_line_and_field_in_every_format_and_exits_1() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_a_problem_like_any_other_in_every_format() {
+    let files = Files::with(&[
+        (
+            "set/bad.yaml",
+            &shop("process: {matchPaths: [{path: bin/sh}]}"),
+        ),
+        (
+            "set/good.yaml",
+            &shop("process: {matchPaths: [{path: /bin/sh}]}").replace("name: p,", "name: good,"),
+        ),
+    ]);
+    let set = files.path("set");
+    std::fs::write(files.path("set/latin.yaml"), [0xff, b'\n']).expect("written");
+    let told = code(&["check", &set], 1);
+    assert!(told.contains("latin.yaml: error: not UTF-8 text"), "{told}");
+    assert!(told.contains("spec.process.matchPaths[0].path"), "{told}");
+    assert!(told.contains("in 3 files: 2 errors"), "{told}");
+    let sarif: Value =
+        serde_json::from_str(&code(&["check", &set, "-o", "sarif"], 1)).expect("JSON");
+    let results = sarif["runs"][0]["results"].as_array().expect("results");
+    assert_eq!(results.len(), 2, "{results:?}");
+}
+
+#[test]
+fn a_root_that_is_no_folder_is_wrong_usage() {
+    let files = Files::with(&[("a.yaml", &shop("process: {matchPaths: [{path: /bin/sh}]}"))]);
+    for root in ["/nope", &files.path("a.yaml")] {
+        let output = policy(&["check", "--root", root, &files.path("a.yaml")]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let wrong = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            wrong.contains(&format!("{root} is not a folder")),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
 fn an_unknown_field_is_a_warning_and_with_strict_an_error() {
     let files = Files::with(&[("a.yaml", &shop("process: {matchPath: []}"))]);
     let told = code(&["check", &files.path("a.yaml")], 0);
@@ -336,6 +374,133 @@ fn explain_says_for_whom_what_and_where() {
     }
 }
 
+/// Specs, and what explaining them must say and must not.
+const REACH: [(&str, &[&str], &[&str]); 5] = [
+    (
+        "mode: audit, process: {matchPaths: [{path: /bin/x}]}",
+        &[
+            "Would be stopped, is told:\n    starting /bin/x",
+            "Enforced: nothing; it tells on every tier.",
+        ],
+        &["Stopped and told", "tier 3"],
+    ),
+    (
+        "apparmor: \"deny /etc/shells r,\"",
+        &["Enforced: nothing on any tier."],
+        &["it tells"],
+    ),
+    (
+        "presets: [{name: filelessExec, action: Audit}], network: {matchDNSQueries: [{domain: example.org, action: Audit}]}",
+        &[
+            "[not enforced, see below]",
+            "Enforced: nothing on any tier.",
+        ],
+        &["it tells"],
+    ),
+    (
+        "file: {matchDirectories: [{dir: /, recursive: true, action: Allow}, {dir: /run/secrets/, recursive: true, action: Block}, \
+         {dir: /run/secrets/, recursive: true, action: Allow, fromSource: [{path: /usr/bin/agent}]}]}",
+        &[
+            "Left open: everything else.",
+            "Enforced: nothing; it tells on every tier.",
+        ],
+        &["are refused", "default posture"],
+    ),
+    (
+        "defaultPosture: {file: block}, expires: \"2020-01-01T00:00:00Z\", file: {matchPaths: [{path: /srv/x, action: Allow}]}",
+        &[
+            "Ended on 2020-01-01T00:00:00Z: it is in force nowhere",
+            "files: what no rule names meets the default posture, which is block (this policy's)",
+            "Enforced: nothing on any tier.",
+        ],
+        &["In force until"],
+    ),
+];
+
+#[test]
+fn explain_claims_no_more_than_is_enforced() {
+    for (spec, said, unsaid) in REACH {
+        let files = Files::with(&[("a.yaml", &shop(spec))]);
+        let told = fine(&["explain", &files.path("a.yaml")]);
+        said.iter()
+            .for_each(|words| assert!(told.contains(words), "{words}: {told}"));
+        unsaid
+            .iter()
+            .for_each(|words| assert!(!told.contains(words), "{words}: {told}"));
+    }
+    let open = "file: {matchPaths: [{path: /srv/x, action: Allow}]}";
+    let strict = format!("defaultPosture: {{file: block}}, {open}");
+    let files = Files::with(&[("a.yaml", &shop(open)), ("b.yaml", &shop(&strict))]);
+    let told = fine(&["explain", &files.path("a.yaml")]);
+    assert!(
+        told.contains(
+            "files: what is not allowed is refused only where the default posture is block"
+        ),
+        "{told}"
+    );
+    let told = fine(&["explain", &files.path("b.yaml")]);
+    assert!(told.contains("fmod_ret): files are refused"), "{told}");
+}
+
+#[test]
+fn explain_passes_warnings_on_and_says_where_there_is_no_policy() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n";
+    let files = Files::with(&[
+        ("near.yaml", &shop("proccess: {matchPath: []}")),
+        ("pod.yaml", pod),
+    ]);
+    let near = policy(&["explain", &files.path("near.yaml")]);
+    let wrong = String::from_utf8_lossy(&near.stderr).into_owned();
+    assert!(
+        near.status.success() && wrong.contains("warning: spec.proccess"),
+        "{wrong}"
+    );
+    let none = policy(&["explain", &files.path("pod.yaml")]);
+    let wrong = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert_eq!(none.status.code(), Some(1), "{wrong}");
+    assert!(
+        wrong.contains("a Pod is not a KubeArmor policy") && wrong.contains("no policy in"),
+        "{wrong}"
+    );
+}
+
+#[test]
+fn a_policy_that_has_ended_is_a_warning_of_check() {
+    let files = Files::with(&[(
+        "a.yaml",
+        &shop("expires: \"2020-01-01T00:00:00Z\", process: {matchPaths: [{path: /bin/a}]}"),
+    )]);
+    let told = code(&["check", &files.path("a.yaml")], 0);
+    assert!(
+        told.contains("a.yaml:4") && told.contains("spec.expires: the policy ended on 2020"),
+        "{told}"
+    );
+    assert!(told.contains("0 errors, 1 warning\n"), "{told}");
+}
+
+#[test]
+fn explain_names_the_namespaces_of_a_cluster_policy() {
+    let cluster = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorClusterPolicy\nmetadata: {name: c}\nspec:\n  \
+        selector:\n    matchExpressions:\n      - {key: namespace, operator: In, values: [other, shop]}\n      \
+        - {key: namespace, operator: NotIn, values: [other]}\n      - {key: label, operator: In, values: [app=web]}\n  \
+        process: {matchPaths: [{path: /bin/a}]}\n";
+    let not_in = cluster.replace(
+        "- {key: namespace, operator: In, values: [other, shop]}\n      ",
+        "",
+    );
+    let files = Files::with(&[("c.yaml", cluster), ("d.yaml", &not_in)]);
+    let told = fine(&["explain", &files.path("c.yaml")]);
+    assert!(
+        told.contains("For workloads of namespace shop, with app=web."),
+        "{told}"
+    );
+    let told = fine(&["explain", &files.path("d.yaml")]);
+    assert!(
+        told.contains("For workloads of every namespace but other, with app=web."),
+        "{told}"
+    );
+}
+
 /// A rule that the sensor leaves out, and one that is softened for it.
 const EXCEPTED: &str = "file: {matchDirectories: [{dir: /key/, recursive: true, action: Block}, \
     {dir: /key/, recursive: true, action: Allow, fromSource: [{path: /bin/agent}]}]}, process: {matchPaths: [{path: /bin/a}]}";
@@ -444,4 +609,32 @@ fn a_failing_test_case_is_named_with_line_and_verdicts_and_exits_1() {
     assert!(told.contains("1 file, 2 cases: 1 FAILED"), "{told}");
     let told = code(&["test", &files.path("bad.test.yaml")], 1);
     assert!(told.contains("bad.test.yaml:5"), "{told}");
+}
+
+#[test]
+fn a_test_file_that_cannot_be_asked_is_an_error_and_the_others_run() {
+    let case = "tests: [{exec: /bin/a, expect: pass}, {open: /x, expect: pass}]\n";
+    let files = Files::with(&[
+        ("a.yaml", &shop("process: {matchPaths: [{path: /bin/b}]}")),
+        ("a.test.yaml", case),
+        (
+            "gone.test.yaml",
+            &format!("# a remark\npolicies: [nope.yaml]\n{case}"),
+        ),
+        ("none.test.yaml", "policies: [a.yaml]\ntests: []\n"),
+    ]);
+    std::fs::write(files.path("latin.test.yaml"), [0xff]).expect("written");
+    let told = code(&["test", &files.path("")], 1);
+    for needed in [
+        "a.test.yaml:1:39: error: tests[1]: `open` and `access: read` or `write` go together",
+        "gone.test.yaml:2:",
+        "nope.yaml: No such file",
+        "none.test.yaml:2:",
+        "no test case is here",
+        "latin.test.yaml: error: not UTF-8 text",
+        "4 files, 1 case: 4 errors\n",
+    ] {
+        assert!(told.contains(needed), "{needed}: {told}");
+    }
+    code(&["test", &files.path("none.test.yaml")], 1);
 }

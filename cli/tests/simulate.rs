@@ -119,7 +119,7 @@ fn what_is_simulated_is_what_enforcement_does() {
             .output()
             .ok()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        (output.status.success() && text.contains("current") && text.contains("1 policies"))
+        (output.status.success() && text.contains("current") && text.contains("1 policy,"))
             .then_some(())
     });
     let after = node.run("shop", "cart", "app=cart", &["/bin/sh", "-c", SCRIPT]);

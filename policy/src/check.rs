@@ -3,11 +3,12 @@
 //! Two policies meet when some workload may be selected by both. Among policies that meet this finds rules that contradict
 //! each other at equal rank (and says who wins), rules that another one makes useless, and an Allow that makes an allow-list
 //! of what another policy treats as a deny-list. With a history of what workloads started with it finds a policy that stops
-//! them at once; with a root it finds paths that are links or applets of one binary.
+//! them at once; with a root it finds paths that are links or applets of one binary; with the time, policies that have ended.
 //!
 //! Everything here is a warning: the meaning of the policies is settled, it may only not be the one that was wanted. The
-//! crate stays pure: history and root are handed in.
+//! crate stays pure: history, root and time are handed in.
 
+mod ended;
 mod entry;
 mod listed;
 mod overlap;
@@ -22,7 +23,9 @@ use yaml::{Problem, Severity};
 use crate::compile::{Beyond, selectors};
 use crate::lower::{Placed, rules_of};
 use crate::model::{Mode, Policy};
+use crate::select::Moment;
 
+pub use ended::ended;
 pub use entry::Started;
 pub use root::{Found, Root};
 
@@ -37,6 +40,8 @@ pub struct Surroundings<'s> {
     pub history: &'s [Started],
     /// The file system of the workloads.
     pub root: Option<&'s dyn Root>,
+    /// The time; none: nothing is said of policies that have ended.
+    pub now: Option<Moment>,
 }
 
 /// Everything that is wrong with policies together, in order of file and line.
@@ -47,6 +52,9 @@ pub fn check(policies: &[Policy], around: &Surroundings<'_>) -> Vec<Problem> {
     problems.extend(entry::check(policies, around));
     if let Some(root) = around.root {
         problems.extend(root::check(&subjects, root));
+    }
+    if let Some(now) = around.now {
+        problems.extend(ended(policies, now));
     }
     problems.sort_by(|a, b| {
         let key = |problem: &Problem| (problem.file.clone(), problem.line, problem.column);

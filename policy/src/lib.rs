@@ -62,7 +62,7 @@ mod wire;
 
 pub use change::{change_between, changed};
 #[cfg(feature = "yaml")]
-pub use check::{Found, Root, Started, Surroundings, check};
+pub use check::{Found, Root, Started, Surroundings, check, ended};
 #[cfg(feature = "yaml")]
 pub use compile::{Compiler, RuleSet, compile, compile_for};
 pub use condition::{Condition, Holds};

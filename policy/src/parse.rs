@@ -356,6 +356,10 @@ impl Reading {
         };
         self.name(node, &policy);
         policy.lines = check(node, &policy, &mut self.problems);
+        if let Some(expires) = node.get("spec.expires") {
+            let at = (expires.line(), expires.column());
+            policy.lines.insert("spec.expires".to_owned(), at);
+        }
         let fine = !self.problems[before..].iter().any(Problem::is_error);
         self.named.push(Named {
             key: (policy.kind, policy.namespace.clone(), policy.name.clone()),

@@ -9,7 +9,7 @@ pub enum Preset {
     FilelessExec,
     /// Mapping anonymous memory as executable. Stops just-in-time compilers, too.
     AnonymousMapExec,
-    /// Opening the environment of another process: `/proc/PID/environ`.
+    /// Opening the environment of another process: `/proc/PID/environ`, `/proc/PID/task/TID/environ`.
     ProtectEnv,
     /// Opening anything of another process: `/proc/PID/…`.
     ProtectProc,
@@ -46,7 +46,7 @@ impl Preset {
             (Preset::FilelessExec, Act::Exec { path, .. }) => fileless(path),
             (Preset::Exec, Act::Exec { .. }) | (Preset::AnonymousMapExec, Act::MapExec) => true,
             (Preset::ProtectEnv, Act::Open { path, .. }) => {
-                of_process(path).is_some_and(|(_, rest)| rest == "environ")
+                of_process(path).is_some_and(|(_, rest)| of_thread(rest) == "environ")
             }
             (Preset::ProtectProc, Act::Open { path, .. }) => of_process(path).is_some(),
             _ => false,
@@ -64,4 +64,13 @@ fn fileless(path: &str) -> bool {
 pub(crate) fn of_process(path: &str) -> Option<(u32, &str)> {
     let (pid, rest) = path.strip_prefix("/proc/")?.split_once('/')?;
     Some((pid.parse().ok()?, rest))
+}
+
+/// A process shows in each of its threads what it shows itself: `task/7/environ` → `environ` (proc(5)).
+fn of_thread(rest: &str) -> &str {
+    let inner = rest
+        .strip_prefix("task/")
+        .and_then(|rest| rest.split_once('/'));
+    let inner = inner.filter(|(thread, _)| thread.parse::<u32>().is_ok());
+    inner.map_or(rest, |(_, inner)| inner)
 }

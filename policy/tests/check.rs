@@ -8,7 +8,7 @@
 
 mod support;
 
-use policy::{Found, Started, Surroundings, check, load};
+use policy::{Found, Moment, Started, Surroundings, check, load};
 use support::*;
 
 /// What is said, with the file cut off: policies stand in files of their own name.
@@ -212,4 +212,24 @@ fn a_path_that_is_a_link_or_one_name_of_many_is_told() {
             "a:8: spec.file.matchPaths[0]: `/etc/mtab` is a link: the rule is about `/proc/mounts`, whatever name it is reached by; write `/proc/mounts` if that is meant",
         ]
     );
+}
+
+#[test]
+fn a_policy_whose_time_is_over_is_told_where_the_time_is_known() {
+    let ended = |now: Option<Moment>| {
+        let around = Surroundings {
+            now,
+            ..Surroundings::default()
+        };
+        let spec = "expires: 2020-01-01T00:00:00Z\nprocess: {matchPaths: [{path: /bin/a}]}";
+        said_in(&around, &[("a", shop("a", spec))])
+    };
+    assert_eq!(
+        ended(Some(Moment(1_577_836_800))),
+        [
+            "a:7: spec.expires: the policy ended on 2020-01-01T00:00:00Z and is in force nowhere; give it a later time, or remove it"
+        ]
+    );
+    assert_eq!(ended(Some(Moment(1_577_836_799))), Vec::<String>::new());
+    assert_eq!(ended(None), Vec::<String>::new());
 }

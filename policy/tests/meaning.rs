@@ -2,7 +2,7 @@
 
 mod support;
 
-use policy::{Class, Posture, select};
+use policy::{Class, Operation, Posture, Rules, decide, select};
 use support::*;
 
 fn of(spec: &str) -> policy::Flat {
@@ -422,4 +422,31 @@ fn the_same_policies_and_aliases_make_the_same_set_and_others_another() {
     assert_ne!(flat(&cart(&set(&[a]))).digest, flat(&one).digest);
     let slash = with(&|path| vec![format!("/usr{path}///")]);
     assert_eq!(slash, with(&|path| vec![format!("/usr{path}")]));
+}
+
+#[test]
+fn what_a_process_shows_in_its_threads_is_protected_as_what_it_shows_itself() {
+    let rules = |name: &str| {
+        let set = set(&[shop(
+            "p",
+            &format!("presets: [{{name: {name}, action: Block}}]"),
+        )]);
+        Rules::new(&cart(&set), &|_| Vec::new())
+    };
+    let stops = |name: &str, path: &str| {
+        let read = Operation::read(path).pid(7);
+        decide(&rules(name), &read).enforced.denies()
+    };
+    for path in ["/proc/8/environ", "/proc/8/task/8/environ"] {
+        assert!(stops("protectEnv", path), "{path}");
+        assert!(stops("protectProc", path), "{path}");
+    }
+    for path in [
+        "/proc/7/task/9/environ",
+        "/proc/8/task/8/maps",
+        "/proc/8/task/x/environ",
+        "/proc/8/task/environ",
+    ] {
+        assert!(!stops("protectEnv", path), "{path}");
+    }
 }

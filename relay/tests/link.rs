@@ -350,6 +350,7 @@ async fn rules_reach_the_sensor_and_its_answer_reaches_status() {
         .say(Say::Health(link::Health {
             counters,
             workloads,
+            off: None,
         }))
         .await;
     relay

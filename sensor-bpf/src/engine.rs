@@ -14,9 +14,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use proto::link::{Ability, RuleProblem, RuleStatus, Rules};
+use proto::link::{Ability, Off, RuleProblem, RuleStatus, Rules};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cgroup::{Cgroup, Nursery};
@@ -132,6 +132,15 @@ pub struct Status {
     pub workloads: Vec<(Arc<Workload>, Vec<String>)>,
     /// Images known.
     pub images: u64,
+    /// Policies are off on this node; none: they are in force.
+    pub off: Option<Off>,
+}
+
+/// Policies are out of force.
+struct Paused {
+    until: Instant,
+    /// The same as others are told it.
+    told: Off,
 }
 
 enum Command {
@@ -270,8 +279,7 @@ struct Engine<K> {
     counted: Vec<u64>,
     ticked: Instant,
     ruled: watch::Sender<bool>,
-    /// Policies are out of force until then.
-    paused: Option<Instant>,
+    paused: Option<Paused>,
 }
 
 impl<K: Enforcer> Engine<K> {
@@ -428,7 +436,10 @@ impl<K: Enforcer> Engine<K> {
         let was = self.paused.is_some();
         self.sets
             .pause(&mut self.kernel, &self.workloads, paused, now)?;
-        self.paused = paused.then(|| now + length);
+        self.paused = paused.then(|| Paused {
+            until: now + length,
+            told: off(length, reason),
+        });
         if paused || was {
             let text = if paused {
                 format!(
@@ -459,6 +470,7 @@ impl<K: Enforcer> Engine<K> {
             problems: self.sets.problems(&self.kernel),
             workloads: workloads.collect(),
             images: self.parts.teller.images() as u64,
+            off: self.paused.as_ref().map(|paused| paused.told.clone()),
         }
     }
 
@@ -489,7 +501,8 @@ impl<K: Enforcer> Engine<K> {
             return;
         }
         self.ticked = now;
-        if self.paused.is_some_and(|until| until <= now)
+        let paused = self.paused.as_ref();
+        if paused.is_some_and(|paused| paused.until <= now)
             && let Err(error) = self.pause(Duration::ZERO, "the time is over")
         {
             tracing::error!(%error, "policies cannot be put back in force; trying again");
@@ -509,6 +522,15 @@ impl<K: Enforcer> Engine<K> {
                 .count(loss.place, loss.class, new, loss.reason);
             *counted = loss.total;
         }
+    }
+}
+
+/// For so long from now, by the wall clock.
+fn off(length: Duration, reason: &str) -> Off {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Off {
+        until_unix: (since.unwrap_or_default() + length).as_secs(),
+        reason: reason.to_owned(),
     }
 }
 

@@ -10,7 +10,7 @@ use yaml::{Problem, Severity};
 
 use super::check::left_out;
 use super::files::{self, Wanted};
-use super::loaded::Loaded;
+use super::loaded::{Loaded, now};
 use super::remote::{self, AdminArgs};
 use super::report::{Format, report};
 use super::shortfall::{self, Note};
@@ -63,13 +63,20 @@ pub(crate) struct DeleteArgs {
 /// Files that cannot be read, a relay that cannot be reached.
 pub(super) async fn apply(args: &ApplyArgs) -> Result<ExitCode, Trouble> {
     let files = files::read(&args.files, Wanted::Policies)?;
-    if files.is_empty() {
+    if files.files() == 0 {
         return Err(Trouble::Local("no policy files there".to_owned()));
     }
-    let notes = notes(&files);
+    if !files.problems.is_empty() {
+        // Whole or not at all.
+        say(&report(&files.problems, &[], Format::Text))?;
+        return Ok(ExitCode::FAILURE);
+    }
+    let (policies, _) = policy::load(files.named());
+    let (notes, ended) = (shortfall::notes(&policies), policy::ended(&policies, now()));
     let relay = args.admin.connect().await?;
     let request = ApplyRequest {
         files: files
+            .texts
             .into_iter()
             .map(|file| File {
                 name: file.name,
@@ -80,14 +87,8 @@ pub(super) async fn apply(args: &ApplyArgs) -> Result<ExitCode, Trouble> {
     };
     let reply = remote::client(&relay).apply(request).await;
     let reply = reply.map_err(|status| relay.trouble(status))?.into_inner();
+    say(&report(&ended, &[], Format::Text))?;
     told(&reply, &notes, args.dry_run)
-}
-
-/// What sensors leave out of what is applied. What is wrong with the files is the relay's to say.
-fn notes(files: &[files::Text]) -> Vec<Note> {
-    let all = files.iter().map(|file| (&*file.name, &*file.text));
-    let (policies, _) = policy::load(all);
-    shortfall::notes(&policies)
 }
 
 /// Runs `cresset policy delete`.

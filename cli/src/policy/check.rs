@@ -1,7 +1,7 @@
 //! `cresset policy check`: every problem of policy files at once.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -9,7 +9,7 @@ use policy::{Found, Started, Surroundings};
 use proto::rules::Postures;
 use yaml::{Problem, Severity, Span};
 
-use super::loaded::Loaded;
+use super::loaded::{Loaded, now};
 use super::report::{Format, report};
 use super::shortfall::{self, Note};
 use super::{names, past, remote};
@@ -58,6 +58,9 @@ Examples:
 /// A file that cannot be read, a relay that cannot be reached; an output that cannot be written.
 pub(super) async fn run(args: &CheckArgs) -> Result<ExitCode, Trouble> {
     let mut loaded = Loaded::read(&args.paths)?;
+    if let Some(root) = args.root.as_deref() {
+        is_folder(root)?;
+    }
     let past = Past::of(args).await?;
     let found = |path: &str| match &args.root {
         Some(root) => names::find(root, path),
@@ -68,6 +71,7 @@ pub(super) async fn run(args: &CheckArgs) -> Result<ExitCode, Trouble> {
         namespaces: past.namespaces,
         history: &past.started,
         root: args.root.is_some().then_some(&found as &dyn policy::Root),
+        now: Some(now()),
     };
     let together = policy::check(&loaded.policies, &around);
     loaded.problems.extend(together);
@@ -91,6 +95,17 @@ pub(super) async fn run(args: &CheckArgs) -> Result<ExitCode, Trouble> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// In what is no folder nothing is found, and everything would be told of.
+fn is_folder(root: &Path) -> Result<(), Trouble> {
+    match root.is_dir() {
+        true => Ok(()),
+        false => Err(Trouble::Usage(format!(
+            "--root: {} is not a folder; unpack the image somewhere and name that",
+            root.display()
+        ))),
+    }
 }
 
 /// What a relay knows of the place where policies are to be in force; nothing where none is asked.

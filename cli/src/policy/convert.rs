@@ -11,6 +11,7 @@ use clap::Args;
 use super::files::{self, Wanted};
 use super::fmt::{arrange, is_policy};
 use super::layout::{File, Tree, Value};
+use super::report::line;
 use crate::connect::{Trouble, say};
 
 /// Turn old forms into today's
@@ -27,14 +28,21 @@ pub(crate) struct ConvertArgs {
 /// A file that cannot be read or is not YAML; an output that cannot be written.
 pub(super) fn run(args: &ConvertArgs) -> Result<ExitCode, Trouble> {
     let mut out = Vec::new();
-    for file in files::read(&args.paths, Wanted::Policies)? {
+    let read = files::read(&args.paths, Wanted::Policies)?;
+    for file in &read.texts {
         let (text, told) = converted(&file.name, &file.text).map_err(Trouble::Local)?;
         told.iter()
             .for_each(|line| eprintln!("{}: {line}", file.name));
         out.push(text);
     }
     say(&out.join("---\n"))?;
-    Ok(ExitCode::SUCCESS)
+    read.problems
+        .iter()
+        .for_each(|problem| eprint!("{}", line(problem)));
+    Ok(match read.problems.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
 
 /// A file in today's form, and what was changed.

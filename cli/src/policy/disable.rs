@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use clap::Args;
 use proto::policies::DisableRequest;
+use proto::query::StatusRequest;
+use proto::visible::text as visible;
 use sensor_bpf::control::{Reply, Request};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use yaml::Span;
 
 use super::remote::{self, AdminArgs};
+use super::status::why_off;
 use crate::connect::{Trouble, say};
 
 /// Put all policies out of force for a while
@@ -77,14 +80,22 @@ pub(super) async fn disable(args: &DisableArgs) -> Result<ExitCode, Trouble> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs `cresset policy enable`.
+/// Runs `cresset policy enable`; exits 1 when policies stay off on some node.
 ///
 /// # Errors
 /// As [`disable`].
 pub(super) async fn enable(args: &EnableArgs) -> Result<ExitCode, Trouble> {
     args.place.pause(Duration::ZERO, &args.reason).await?;
-    say(&format!("policies are in force {}\n", args.place.words()))?;
-    Ok(ExitCode::SUCCESS)
+    let off = args.place.still_off().await?;
+    if off.is_empty() {
+        say(&format!("policies are in force {}\n", args.place.words()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(&format!(
+        "policies are in force {}, but for these:\n{off}",
+        args.place.words()
+    ))?;
+    Ok(ExitCode::FAILURE)
 }
 
 impl PlaceArgs {
@@ -101,6 +112,20 @@ impl PlaceArgs {
         sensor.map_or_else(String::new, |socket| {
             format!(" --sensor {}", socket.display())
         })
+    }
+
+    /// Nodes on which somebody switched policies off by themselves: a relay does not switch them on.
+    async fn still_off(&self) -> Result<String, Trouble> {
+        if self.sensor.is_some() {
+            return Ok(String::new());
+        }
+        let relay = self.admin.connect().await?;
+        let reply = relay.query().status(StatusRequest {}).await;
+        let reply = reply.map_err(|status| relay.trouble(status))?.into_inner();
+        let off = reply.sensors.iter().filter_map(why_off);
+        Ok(off
+            .map(|line| format!("  ! {}\n", visible(&line)))
+            .collect())
     }
 
     /// For so long; zero ends it.

@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use jiff::Timestamp;
-use policy::{Judges, NotEnforced, Policy};
-use proto::rules::{Action, Mode, PolicyBlob, Postures, Rule, Section};
+use policy::{NotEnforced, Policy};
+use proto::rules::{Action, PolicyBlob, Posture, Postures, Rule, Section};
 
 use super::loaded::{Loaded, title};
+use super::reach::{Reach, SECTIONS};
 use super::{shortfall, words};
 use crate::connect::{Trouble, say};
 use proto::visible::text as visible;
@@ -32,6 +32,12 @@ pub(crate) struct ExplainArgs {
 /// A file that cannot be read or has errors; an output that cannot be written.
 pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode, Trouble> {
     let loaded = Loaded::sound(&args.paths)?;
+    if loaded.policies.is_empty() {
+        return Err(Trouble::Local(format!(
+            "no policy in {}",
+            named(&args.paths)
+        )));
+    }
     let compiled = loaded.compile(&Postures::default())?;
     let shortfall = shortfall::of(&compiled);
     let texts: Vec<String> = compiled
@@ -46,57 +52,52 @@ pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode, Trouble> {
 /// So many of them are worth telling of when they are left open.
 const MAIN: usize = 6;
 
-/// The parts in the order in which they are told.
-const SECTIONS: [Section; 10] = [
-    Section::Process,
-    Section::File,
-    Section::Network,
-    Section::Dns,
-    Section::Capabilities,
-    Section::Syscalls,
-    Section::Presets,
-    Section::Endpoints,
-    Section::Devices,
-    Section::Flows,
-];
-
 fn explained(blob: &PolicyBlob, policies: &[Policy], shortfall: &[NotEnforced]) -> String {
     let policy = title(blob);
     let own = shortfall.iter().filter(|part| part.policy == policy);
     let mut shortfall: Vec<NotEnforced> = own.cloned().collect();
     shortfall.sort_by(|one, other| one.path.cmp(&other.path));
-    let mut page = Page {
-        text: String::new(),
-        shortfall,
+    let reach = Reach {
+        blob,
+        shortfall: &shortfall,
     };
+    let mut page = Page::default();
     page.line(
         0,
-        &format!("{} {}{}", blob.kind, title(blob), place(blob, policies)),
+        &format!("{} {policy}{}", blob.kind, place(blob, policies)),
     );
     page.line(1, &format!("For {}.", words::workloads(blob)));
-    if blob.mode() == Mode::Audit {
-        page.line(
-            1,
-            "Mode audit: it decides nothing and tells what it would have decided.",
-        );
+    page.standing(&reach);
+    for (action, head) in heads(reach.is_trial()) {
+        page.rules(&reach, action, head);
     }
-    if blob.expires > 0 {
-        page.line(1, &format!("In force until {}.", moment(blob.expires)));
+    page.left_open(&reach);
+    for (depth, line) in reach.lines() {
+        page.line(depth, &line);
     }
-    page.rules(blob, Action::Block, "Stopped and told");
-    page.rules(blob, Action::Audit, "Passes and is told");
-    page.rules(blob, Action::Allow, "Passes in silence");
-    page.left_open(blob);
-    page.tiers(blob);
-    page.shortfall();
+    page.shortfall(&shortfall);
     page.text
 }
 
-fn moment(unix: i64) -> String {
-    match Timestamp::from_second(unix) {
-        Ok(time) => time.to_string(),
-        Err(_) => format!("second {unix} of unix time"),
-    }
+/// What becomes of what the rules name.
+fn heads(trial: bool) -> [(Action, &'static str); 3] {
+    let (block, allow) = match trial {
+        true => ("Would be stopped, is told", "Would pass in silence"),
+        false => ("Stopped and told", "Passes in silence"),
+    };
+    [
+        (Action::Block, block),
+        (Action::Audit, "Passes and is told"),
+        (Action::Allow, allow),
+    ]
+}
+
+fn named(paths: &[PathBuf]) -> String {
+    let names: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    words::listed(&names, "or")
 }
 
 fn place(blob: &PolicyBlob, policies: &[Policy]) -> String {
@@ -117,20 +118,9 @@ fn has(blob: &PolicyBlob, section: Section, action: Action) -> bool {
     blob.rules.iter().any(is)
 }
 
-/// Whether this version's sensor judges a rule, and as it is written.
-fn is_enforced(blob: &PolicyBlob, rule: &Rule, shortfall: &[NotEnforced]) -> bool {
-    let Ok(rule) = policy::Rule::from_wire(rule) else {
-        return false;
-    };
-    let softened = |part: &NotEnforced| part.softened && part.path == rule.title();
-    let is_softened = rule.action == policy::Action::Block && shortfall.iter().any(softened);
-    Judges::SENSOR.judges(&blob.kind, &rule) && !is_softened
-}
-
+#[derive(Default)]
 struct Page {
     text: String,
-    /// What sensors leave out of the policy.
-    shortfall: Vec<NotEnforced>,
 }
 
 impl Page {
@@ -145,14 +135,36 @@ impl Page {
         );
     }
 
-    fn rules(&mut self, blob: &PolicyBlob, action: Action, head: &str) {
+    /// Whether and how long it decides.
+    fn standing(&mut self, reach: &Reach<'_>) {
+        if reach.is_trial() {
+            self.line(
+                1,
+                "Mode audit: it decides nothing and tells what it would have decided.",
+            );
+        }
+        let end = words::time(reach.blob.expires);
+        match reach.blob.expires {
+            0 => {}
+            _ if reach.has_ended() => self.line(
+                1,
+                &format!(
+                    "Ended on {end}: it is in force nowhere, and does nothing of what follows."
+                ),
+            ),
+            _ => self.line(1, &format!("In force until {end}.")),
+        }
+    }
+
+    fn rules(&mut self, reach: &Reach<'_>, action: Action, head: &str) {
         let mut lines: BTreeSet<(usize, String)> = BTreeSet::new();
-        for rule in blob.rules.iter().filter(|rule| rule.action() == action) {
+        let all = reach.blob.rules.iter();
+        for rule in all.filter(|rule| rule.action() == action) {
             let order = SECTIONS
                 .iter()
                 .position(|section| *section == rule.section())
                 .unwrap_or(SECTIONS.len());
-            let mark = if is_enforced(blob, rule, &self.shortfall) {
+            let mark = if reach.enforces(rule) {
                 ""
             } else {
                 "  [not enforced, see below]"
@@ -166,67 +178,41 @@ impl Page {
         lines.iter().for_each(|(_, line)| self.line(2, line));
     }
 
-    fn left_open(&mut self, blob: &PolicyBlob) {
-        let allow_lists: Vec<String> = SECTIONS
-            .into_iter()
-            .filter(|section| has(blob, *section, Action::Allow))
-            .map(|section| words::section(section).to_owned())
-            .collect();
-        if !allow_lists.is_empty() {
-            self.line(1, "Everything else:");
-            let names = words::listed(&allow_lists, "and");
-            self.line(2, &format!(
-                "{names}: what no rule names meets the default posture, which is audit unless the relay's configuration or \
-                 the policy says otherwise"
-            ));
+    fn left_open(&mut self, reach: &Reach<'_>) {
+        let lists = reach.allow_lists();
+        if lists.is_empty() {
+            return self.line(1, "Left open: everything else.");
         }
-        let open: Vec<String> = SECTIONS
+        self.line(1, "Everything else:");
+        let meets = if reach.is_trial() {
+            "would meet"
+        } else {
+            "meets"
+        };
+        for sections in lists.chunk_by(|one, next| reach.posture(*one) == reach.posture(*next)) {
+            let posture = posture(reach.posture(sections[0]));
+            let names = listed(sections);
+            self.line(
+                2,
+                &format!(
+                    "{names}: what no rule names {meets} the default posture, which is {posture}"
+                ),
+            );
+        }
+        let allows = |section: &Section| has(reach.blob, *section, Action::Allow);
+        let open: Vec<Section> = SECTIONS
             .into_iter()
             .take(MAIN)
-            .filter(|section| !has(blob, *section, Action::Allow))
-            .map(|section| words::section(section).to_owned())
+            .filter(|section| !allows(section))
             .collect();
-        if allow_lists.is_empty() {
-            self.line(1, "Left open: everything else.");
-        } else if !open.is_empty() {
-            self.line(2, &format!("{}: left open", words::listed(&open, "and")));
+        if !open.is_empty() {
+            self.line(2, &format!("{}: left open", listed(&open)));
         }
-    }
-
-    fn tiers(&mut self, blob: &PolicyBlob) {
-        let wanted = |rule: &&Rule| {
-            let decides = matches!(rule.action(), Action::Block | Action::Allow);
-            decides && rule.section() != Section::Syscalls
-        };
-        if !blob.rules.iter().any(|rule| wanted(&rule)) {
-            return self.line(1, "Enforced: nothing; it tells on every tier.");
-        }
-        let judged: Vec<&Rule> = (blob.rules.iter().filter(wanted))
-            .filter(|rule| is_enforced(blob, rule, &self.shortfall))
-            .collect();
-        let enforced: Vec<Section> = SECTIONS
-            .into_iter()
-            .filter(|section| judged.iter().any(|rule| rule.section() == *section))
-            .collect();
-        if enforced.is_empty() {
-            return self.line(1, "Enforced: nothing on any tier.");
-        }
-        self.line(1, "Enforced:");
-        let each = |of: fn(Section) -> &'static str| -> Vec<String> {
-            let all = enforced.iter();
-            all.map(|section| of(*section).to_owned()).collect()
-        };
-        let names = words::listed(&each(words::section), "and");
-        self.line(
-            2,
-            &format!("tiers 1 and 2 (BPF LSM, fmod_ret): {names} are refused"),
-        );
-        self.line(2, &format!("tier 3 (neither): {}", each(third).join("; ")));
     }
 
     /// In the words of `policy status`.
-    fn shortfall(&mut self) {
-        let all: Vec<String> = self.shortfall.iter().map(shortfall::words).collect();
+    fn shortfall(&mut self, shortfall: &[NotEnforced]) {
+        let all: Vec<String> = shortfall.iter().map(shortfall::words).collect();
         if !all.is_empty() {
             self.line(1, "Not enforced, on any tier:");
         }
@@ -234,15 +220,19 @@ impl Page {
     }
 }
 
-/// What tier 3 makes of a Block (README, "What a node can enforce").
-fn third(section: Section) -> &'static str {
-    match section {
-        Section::Process => "programs are killed before their first instruction",
-        Section::File => "files are told after the fact (killed with `contain: all`)",
-        Section::Network => "IP sockets are refused",
-        Section::Dns => "names are told",
-        Section::Capabilities => "capabilities are told, on kernels from 6.14 on",
-        _ => "the rest is told",
+fn listed(sections: &[Section]) -> String {
+    let names = sections.iter().map(|section| words::section(*section));
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    words::listed(&names, "and")
+}
+
+/// The default posture, and whose word it is. The strictest of the policies about a workload counts.
+fn posture(own: Option<Posture>) -> &'static str {
+    match own {
+        Some(Posture::Block) => "block (this policy's)",
+        Some(Posture::Audit) => "audit (this policy's, unless another one is stricter)",
+        Some(Posture::Allow) => "allow (this policy's, unless another one is stricter)",
+        _ => "audit unless the relay's configuration or another policy says otherwise",
     }
 }
 

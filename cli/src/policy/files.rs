@@ -6,6 +6,8 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use yaml::Problem;
+
 use crate::connect::Trouble;
 
 /// Bounds of one reading, those of the relay.
@@ -32,16 +34,39 @@ pub(super) enum Wanted {
     Tests,
 }
 
+/// What came of reading.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    pub(super) texts: Vec<Text>,
+    /// One for each file that cannot be read: the others are read all the same.
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Texts {
+    /// How many files there were, read or not.
+    pub(super) fn files(&self) -> usize {
+        self.texts.len() + self.problems.len()
+    }
+
+    /// Names and texts.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.texts.iter().map(|file| (&*file.name, &*file.text))
+    }
+}
+
 /// Reads everything that `paths` name, each file once, in the order of the arguments and within a folder by name.
 ///
 /// # Errors
-/// A path that is not there or cannot be read, and bounds that are passed, by name.
-pub(super) fn read(paths: &[PathBuf], wanted: Wanted) -> Result<Vec<Text>, Trouble> {
-    let mut texts = Vec::new();
+/// A path that is not there, and too many files, by name.
+pub(super) fn read(paths: &[PathBuf], wanted: Wanted) -> Result<Texts, Trouble> {
+    let mut read = Texts::default();
     for path in list(paths, wanted)? {
-        texts.push(text(&path)?);
+        match text(&path) {
+            Ok(text) => read.texts.push(text),
+            Err(problem) => read.problems.push(problem),
+        }
     }
-    Ok(texts)
+    Ok(read)
 }
 
 /// The files that `paths` name.
@@ -69,32 +94,37 @@ pub(super) fn list(paths: &[PathBuf], wanted: Wanted) -> Result<Vec<PathBuf>, Tr
 /// One file, or standard input.
 ///
 /// # Errors
-/// It is not there, too large, or not UTF-8.
-pub(super) fn text(path: &Path) -> Result<Text, Trouble> {
+/// It cannot be read, is too large, or is not UTF-8.
+pub(super) fn text(path: &Path) -> Result<Text, Problem> {
     let name = match path.to_str() {
         Some("-") => "<stdin>".to_owned(),
         _ => path.display().to_string(),
     };
-    let mut bytes = Vec::new();
-    let read = if path == Path::new("-") {
-        std::io::stdin()
-            .lock()
-            .take(MAX_FILE + 1)
-            .read_to_end(&mut bytes)
-    } else {
-        fs::File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
-    };
-    read.map_err(|error| unreadable(path, &error))?;
+    let problem = |message: String| Problem::whole_file(&name, message);
+    let bytes = bytes(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
     if bytes.len() as u64 > MAX_FILE {
         let bound = MAX_FILE >> 20;
-        return Err(Trouble::Local(format!(
-            "{name}: larger than {bound} MiB; split it"
-        )));
+        return Err(problem(format!("larger than {bound} MiB; split it")));
     }
-    let text = String::from_utf8(bytes).map_err(|_| {
-        Trouble::Local(format!("{name}: not UTF-8 text; policies are YAML or JSON"))
-    })?;
-    Ok(Text { name, text })
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Text { name, text }),
+        Err(_) => Err(problem(
+            "not UTF-8 text; policies are YAML or JSON".to_owned(),
+        )),
+    }
+}
+
+/// Up to one byte more than a file may have.
+fn bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        let stdin = std::io::stdin().lock();
+        stdin.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    } else {
+        let file = fs::File::open(path)?;
+        file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Trouble {
@@ -108,11 +138,15 @@ fn walk(
     seen: &mut BTreeSet<(u64, u64)>,
     files: &mut Vec<PathBuf>,
 ) -> Result<(), Trouble> {
-    let metadata = fs::metadata(folder).map_err(|error| unreadable(folder, &error))?;
+    let opened = fs::metadata(folder).and_then(|about| Ok((about, fs::read_dir(folder)?)));
+    let Ok((metadata, entries)) = opened else {
+        // Read like a file it says what is wrong with it.
+        files.push(folder.to_owned());
+        return Ok(());
+    };
     if !seen.insert((metadata.dev(), metadata.ino())) {
         return Ok(());
     }
-    let entries = fs::read_dir(folder).map_err(|error| unreadable(folder, &error))?;
     let mut entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     entries.sort();
     for path in entries.into_iter().filter(|path| !is_hidden(path)) {
@@ -189,5 +223,29 @@ mod tests {
             panic!("read what is not there");
         };
         assert!(why.contains("no/such/file.yaml: No such file"), "{why}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_a_problem_of_its_own_and_hides_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |name: &str| folder.path().join(name);
+        fs::write(of("a.yaml"), "a: 1").unwrap();
+        fs::write(of("b.yaml"), [0xff, 0xfe, b'a']).unwrap();
+        fs::write(of("c.yaml"), vec![b'#'; (4 << 20) + 1]).unwrap();
+        let read = read(&[folder.path().to_owned()], Wanted::Policies).unwrap();
+        assert_eq!((read.files(), read.texts.len()), (3, 1));
+        let told: Vec<&str> = read
+            .problems
+            .iter()
+            .map(|problem| &*problem.message)
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "not UTF-8 text; policies are YAML or JSON",
+                "larger than 4 MiB; split it"
+            ]
+        );
+        assert!(read.problems[0].file.ends_with("b.yaml"));
     }
 }

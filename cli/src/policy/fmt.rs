@@ -12,6 +12,7 @@ use clap::Args;
 
 use super::files::{self, Wanted};
 use super::layout::{File, Tree, Value};
+use super::report::line;
 use crate::connect::{Trouble, say};
 
 /// Write policy files in their one canonical form
@@ -35,13 +36,20 @@ pub(crate) struct FmtArgs {
 /// # Errors
 /// A file that cannot be read, understood as YAML, or written.
 pub(super) fn run(args: &FmtArgs) -> Result<ExitCode, Trouble> {
-    let mut differ = 0;
+    let (mut differ, mut unread) = (0, 0);
     for path in files::list(&args.paths, Wanted::Policies)? {
         if path.extension().is_some_and(|ending| ending == "json") {
             eprintln!("{}: JSON is left as it is", path.display());
             continue;
         }
-        let file = files::text(&path)?;
+        let file = match files::text(&path) {
+            Ok(file) => file,
+            Err(problem) => {
+                eprint!("{}", line(&problem));
+                unread += 1;
+                continue;
+            }
+        };
         let written = formatted(&file.name, &file.text).map_err(Trouble::Local)?;
         if args.stdout || path == Path::new("-") && !args.check {
             say(&written)?;
@@ -55,7 +63,7 @@ pub(super) fn run(args: &FmtArgs) -> Result<ExitCode, Trouble> {
             }
         }
     }
-    Ok(if args.check && differ > 0 {
+    Ok(if unread > 0 || args.check && differ > 0 {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS

@@ -1,15 +1,18 @@
 //! `cresset policy get`: the policies in force at the relay.
 
+use std::collections::HashSet;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use proto::policies::Document;
+use proto::query::StatusRequest;
 use proto::visible::text as visible;
 use serde_json::Value;
 
 use super::fmt::formatted;
-use super::remote;
-use crate::connect::{RelayArgs, Trouble, say};
+use super::loaded::now;
+use super::{remote, words};
+use crate::connect::{Relay, RelayArgs, Trouble, say};
 
 /// Show the policies in force
 #[derive(Args)]
@@ -62,9 +65,13 @@ pub(super) async fn run(args: &GetArgs) -> Result<ExitCode, Trouble> {
     if documents.is_empty() && args.name.is_some() {
         return Err(Trouble::Local(format!("no policy {name} is in force")));
     }
+    let trial = match args.output {
+        Format::Table | Format::Wide => on_trial(&relay).await?,
+        Format::Yaml | Format::Json => HashSet::new(),
+    };
     say(&match args.output {
-        Format::Table => table(&documents, false),
-        Format::Wide => table(&documents, true),
+        Format::Table => table(&documents, &trial, false),
+        Format::Wide => table(&documents, &trial, true),
         Format::Yaml => yaml(&documents)?,
         Format::Json => format!(
             "{:#}\n",
@@ -72,6 +79,31 @@ pub(super) async fn run(args: &GetArgs) -> Result<ExitCode, Trouble> {
         ),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The policies, `namespace/name`, that only canaries have, and in mode audit.
+async fn on_trial(relay: &Relay) -> Result<HashSet<String>, Trouble> {
+    let reply = relay.query().status(StatusRequest {}).await;
+    let reply = reply.map_err(|status| relay.trouble(status))?.into_inner();
+    let rollout = reply.policies.and_then(|policies| policies.rollout);
+    Ok(rollout
+        .into_iter()
+        .flat_map(|rollout| rollout.policies)
+        .collect())
+}
+
+/// Whether a policy that the relay has is in force.
+fn state(document: &Document, trial: &HashSet<String>) -> String {
+    let title = match document.namespace.as_str() {
+        "" => document.name.clone(),
+        namespace => format!("{namespace}/{}", document.name),
+    };
+    let end = i64::try_from(document.expires_unix).unwrap_or(i64::MAX);
+    match end {
+        1.. if end <= now().0 => format!("ended {}", words::time(end)),
+        _ if trial.contains(&title) => "on trial".to_owned(),
+        _ => "in force".to_owned(),
+    }
 }
 
 fn object(document: &Document) -> Value {
@@ -87,8 +119,8 @@ fn yaml(documents: &[Document]) -> Result<String, Trouble> {
     Ok(texts.join("---\n"))
 }
 
-fn table(documents: &[Document], wide: bool) -> String {
-    let mut head = vec!["NAMESPACE", "NAME", "KIND", "RULES"];
+fn table(documents: &[Document], trial: &HashSet<String>, wide: bool) -> String {
+    let mut head = vec!["NAMESPACE", "NAME", "KIND", "RULES", "STATE"];
     if wide {
         head.extend(["NOT ENFORCED", "FROM"]);
     }
@@ -99,6 +131,7 @@ fn table(documents: &[Document], wide: bool) -> String {
             document.name.clone(),
             document.kind.clone(),
             document.rules.to_string(),
+            state(document, trial),
         ];
         if wide {
             row.push(document.not_enforced.len().to_string());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use policy::{Policy, RuleSet, Set};
+use policy::{Moment, Policy, RuleSet, Set};
 use prost::Message;
 use proto::rules::{self, PolicyBlob};
 use proto::{Digest, RuleId};
@@ -26,10 +26,10 @@ impl Loaded {
     /// Reads files and folders.
     ///
     /// # Errors
-    /// A file that cannot be read. What is wrong with its content is in `problems`.
+    /// A path that is not there. What is wrong with what is there is in `problems`.
     pub(super) fn read(paths: &[PathBuf]) -> Result<Loaded, Trouble> {
-        let texts = files::read(paths, Wanted::Policies)?;
-        if texts.is_empty() {
+        let read = files::read(paths, Wanted::Policies)?;
+        if read.files() == 0 {
             let names: Vec<String> = paths
                 .iter()
                 .map(|path| path.display().to_string())
@@ -39,31 +39,35 @@ impl Loaded {
                 names.join(", ")
             )));
         }
-        let all = texts.iter().map(|file| (&*file.name, &*file.text));
-        let (policies, problems) = policy::load(all);
+        let (policies, mut problems) = policy::load(read.named());
+        let files = read.files();
+        problems.extend(read.problems);
         Ok(Loaded {
-            files: texts.len(),
+            files,
             policies,
             problems,
         })
     }
 
-    /// Reads files that must be without errors.
+    /// Reads files that must be without errors. Warnings, that a policy has ended among them, go to standard error: what
+    /// follows is about less than was written.
     ///
     /// # Errors
     /// As [`Loaded::read`]; errors in the content, every one.
     pub(super) fn sound(paths: &[PathBuf]) -> Result<Loaded, Trouble> {
         let loaded = Loaded::read(paths)?;
-        let errors: Vec<String> = loaded
-            .problems
-            .iter()
-            .filter(|problem| problem.is_error())
-            .map(|problem| line(problem).trim_end().to_owned())
-            .collect();
-        if errors.is_empty() {
-            Ok(loaded)
-        } else {
-            Err(Trouble::Local(errors.join("\n")))
+        let lines = |errors: bool| -> String {
+            let told = loaded.problems.iter();
+            told.filter(|problem| problem.is_error() == errors)
+                .map(line)
+                .collect()
+        };
+        let ended = policy::ended(&loaded.policies, now());
+        let ended: String = ended.iter().map(line).collect();
+        eprint!("{}{ended}", lines(false));
+        match lines(true) {
+            none if none.is_empty() => Ok(loaded),
+            errors => Err(Trouble::Local(errors.trim_end().to_owned())),
         }
     }
 
@@ -74,6 +78,11 @@ impl Loaded {
     pub(super) fn compile(&self, postures: &rules::Postures) -> Result<Compiled, Trouble> {
         Compiled::new(policy::compile(&self.policies, postures))
     }
+}
+
+/// The time, for policies that end.
+pub(super) fn now() -> Moment {
+    Moment::from(std::time::SystemTime::now())
 }
 
 /// A set as a sensor has it, with what its rules are called.

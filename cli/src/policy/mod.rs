@@ -22,6 +22,7 @@ mod loaded;
 mod names;
 mod past;
 mod probes;
+mod reach;
 mod remote;
 mod report;
 mod rollout;

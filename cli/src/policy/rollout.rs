@@ -69,6 +69,7 @@ pub(super) async fn run(args: &RolloutArgs) -> Result<ExitCode, Trouble> {
         "new or changed policies",
     );
     say(&match go_on {
+        true if trial.policies.len() == 1 => format!("{policies} goes to every sensor\n"),
         true => format!("{policies} go to every sensor\n"),
         false => format!("{policies} stopped; every sensor keeps the set before\n"),
     })?;

@@ -7,12 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 use proto::Place;
-use proto::query::{PoliciesStatus, SensorStatus, StatusRequest};
+use proto::query::{PoliciesStatus, PolicyStatus, SensorStatus, StatusRequest};
 use proto::visible::text as visible;
 use serde_json::{Value, json};
 
+use super::check::counted;
 use super::get::columns;
-use super::{remote, rollout};
+use super::{remote, rollout, words};
 use crate::connect::{RelayArgs, Trouble, say};
 
 /// Show which node runs which policies; exits 1 when one does not run the current ones
@@ -80,12 +81,14 @@ enum State {
     Behind,
     /// It said no.
     Refused,
+    /// Somebody switched them off on it.
+    Off,
     Away,
 }
 
 impl State {
     fn is_fine(self) -> bool {
-        !matches!(self, State::Behind | State::Refused)
+        !matches!(self, State::Behind | State::Refused | State::Off)
     }
 
     fn word(self) -> &'static str {
@@ -95,6 +98,7 @@ impl State {
             State::Held => "held",
             State::Behind => "behind",
             State::Refused => "refused",
+            State::Off => "off",
             State::Away => "away",
         }
     }
@@ -109,6 +113,7 @@ impl Node {
     fn new(sensor: SensorStatus, policies: &PoliciesStatus) -> Node {
         let state = match policies.place(&sensor.rules) {
             _ if !sensor.connected => State::Away,
+            _ if sensor.off.is_some() => State::Off,
             _ if sensor.problems.iter().any(|problem| problem.refused) => State::Refused,
             Place::Current => State::Current,
             Place::Canary => State::Canary,
@@ -140,8 +145,8 @@ fn short(digest: &[u8]) -> String {
 
 fn text(policies: &PoliciesStatus, nodes: &[Node]) -> String {
     let mut text = format!(
-        "{} policies, {} from {}{}\n",
-        policies.policies.len(),
+        "{}, {} from {}{}\n",
+        counted(policies.policies.len(), "policy", "policies"),
         short(&policies.digest),
         if policies.source.is_empty() {
             "nowhere"
@@ -166,6 +171,9 @@ fn text(policies: &PoliciesStatus, nodes: &[Node]) -> String {
             visible(&problem.message)
         );
     }
+    for ended in policies.policies.iter().filter_map(ended) {
+        text += &format!("  ! {}\n", visible(&ended));
+    }
     if let Some(trial) = &policies.rollout {
         text += &rollout::text(trial, unix_seconds());
     }
@@ -184,6 +192,9 @@ fn text(policies: &PoliciesStatus, nodes: &[Node]) -> String {
         true => "no sensor has come yet\n".to_owned(),
         false => columns(&rows),
     };
+    for off in nodes.iter().filter_map(|node| why_off(&node.sensor)) {
+        text += &format!("  ! {}\n", visible(&off));
+    }
     for ((refused, policy, path, message), nodes) in problems(nodes) {
         let mark = if refused { "refused" } else { "not enforced" };
         text += &format!(
@@ -224,6 +235,41 @@ fn some(nodes: &[&str]) -> String {
     }
 }
 
+fn until(unix: u64) -> String {
+    words::time(i64::try_from(unix).unwrap_or(i64::MAX))
+}
+
+fn state(node: &Node) -> String {
+    let off = node.sensor.off.as_ref();
+    match off.filter(|_| node.state == State::Off) {
+        Some(off) => format!("off until {}", until(off.until_unix)),
+        None => node.state.word().to_owned(),
+    }
+}
+
+/// Why policies are off on a node, and what ends it.
+pub(super) fn why_off(sensor: &SensorStatus) -> Option<String> {
+    let off = sensor.off.as_ref().filter(|_| sensor.connected)?;
+    Some(format!(
+        "{}: policies are off until {}: {}; `cresset policy enable --sensor SOCKET` on that node ends it",
+        sensor.node,
+        until(off.until_unix),
+        off.reason
+    ))
+}
+
+/// A policy whose time is over by now.
+fn ended(policy: &PolicyStatus) -> Option<String> {
+    let is_over = policy.expires_unix > 0 && policy.expires_unix <= unix_seconds();
+    is_over.then(|| {
+        let end = until(policy.expires_unix);
+        format!(
+            "{}/{} ended on {end} and is in force nowhere",
+            policy.namespace, policy.name
+        )
+    })
+}
+
 fn row(node: &Node) -> Vec<String> {
     let sensor = &node.sensor;
     let tier = sensor.kernel.as_ref().map_or(0, |kernel| kernel.tier);
@@ -237,7 +283,7 @@ fn row(node: &Node) -> Vec<String> {
         visible(&sensor.sensor),
         tier.to_string(),
         short(&sensor.rules),
-        node.state.word().to_owned(),
+        state(node),
         sensor.workloads.len().to_string(),
         missing.to_string(),
     ]
@@ -255,6 +301,7 @@ fn json(policies: &PoliciesStatus, nodes: &[Node]) -> Value {
             "tier": sensor.kernel.as_ref().map_or(0, |kernel| kernel.tier),
             "digest": hex(&sensor.rules),
             "state": node.state.word(),
+            "off": sensor.off.as_ref().map(|off| json!({"until_unix": off.until_unix, "reason": off.reason})),
             "problems": sensor.problems.iter().map(|problem| json!({
                 "policy": problem.policy, "path": problem.path, "message": problem.message, "refused": problem.refused,
             })).collect::<Vec<_>>(),

@@ -19,7 +19,7 @@ use yaml::{Node, Problem, Severity};
 use super::asked::{Answer, Asked, Judge, Outcome, SocketName, What};
 use super::check::counted;
 use super::files::{self, TEST, Wanted};
-use super::loaded::Loaded;
+use super::loaded::{Compiled, Loaded};
 use super::report;
 use crate::connect::{Trouble, say};
 
@@ -270,16 +270,37 @@ impl Case {
 
 // === running ===
 
+/// What came of all files.
 #[derive(Default)]
 struct Tally {
     cases: usize,
     failed: usize,
+    /// Files and cases that could not be asked.
+    errors: usize,
+}
+
+impl Tally {
+    /// Tells of what is wrong with a file of test cases, or with what it is about.
+    fn wrong(&mut self, problem: &Problem) -> Result<(), Trouble> {
+        self.errors += usize::from(problem.is_error());
+        say(&report::line(problem))
+    }
+
+    fn words(&self) -> String {
+        let errors = counted(self.errors, "error", "errors");
+        match (self.failed, self.errors) {
+            (0, 0) => "all as expected".to_owned(),
+            (0, _) => errors,
+            (failed, 0) => format!("{failed} FAILED"),
+            (failed, _) => format!("{failed} FAILED, {errors}"),
+        }
+    }
 }
 
 /// Runs `cresset policy test`.
 ///
 /// # Errors
-/// A file that cannot be read; an output that cannot be written.
+/// A path that is not there; an output that cannot be written.
 pub(super) fn run(args: &TestArgs) -> Result<ExitCode, Trouble> {
     let files = files::list(&args.paths, Wanted::Tests)?;
     if files.is_empty() {
@@ -291,18 +312,12 @@ pub(super) fn run(args: &TestArgs) -> Result<ExitCode, Trouble> {
     for file in &files {
         file_of_cases(file, args.verbose, &mut tally)?;
     }
-    let Tally { cases, failed } = tally;
-    let told = if failed == 0 {
-        "all as expected".to_owned()
-    } else {
-        format!("{failed} FAILED")
-    };
     let (files, cases) = (
         counted(files.len(), "file", "files"),
-        counted(cases, "case", "cases"),
+        counted(tally.cases, "case", "cases"),
     );
-    say(&format!("{files}, {cases}: {told}\n"))?;
-    Ok(if failed == 0 {
+    say(&format!("{files}, {cases}: {}\n", tally.words()))?;
+    Ok(if tally.failed + tally.errors == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -310,49 +325,84 @@ pub(super) fn run(args: &TestArgs) -> Result<ExitCode, Trouble> {
 }
 
 fn file_of_cases(path: &Path, verbose: bool, tally: &mut Tally) -> Result<(), Trouble> {
-    let file = files::text(path)?;
+    let file = match files::text(path) {
+        Ok(file) => file,
+        Err(problem) => return tally.wrong(&problem),
+    };
     let (node, read, problems) = read(&file.name, &file.text);
-    for problem in &problems {
-        say(&report::line(problem))?;
-    }
-    tally.failed += problems.len();
-    let (Some(node), Some(read), true) = (node, read, problems.is_empty()) else {
+    problems.iter().try_for_each(|told| tally.wrong(told))?;
+    let broken = problems.iter().any(Problem::is_error);
+    let (Some(node), Some(read), false) = (node, read, broken) else {
         return Ok(());
     };
-    let loaded = Loaded::sound(&policies_of(path, &read))?;
-    let compiled = loaded.compile(&read.postures.wire())?;
-    for (at, case) in read.tests.iter().enumerate() {
-        let place = format!("tests[{at}]");
-        let line = node.get(&place).map_or(0, Node::line);
-        let asked = match case.asked() {
-            Ok(asked) => asked,
-            Err(why) => {
-                tally.failed += 1;
-                say(&report::line(&node.problem_at(&place, why)))?;
-                continue;
-            }
-        };
-        let who = case.workload.as_ref().or(read.workload.as_ref());
-        let links = |path: &str| resolved(&read.links, path);
-        let judge = Judge::new(&compiled, &workload(who), &links);
-        for asked in asked {
-            let told = judged(&judge, case, &asked);
-            tally.cases += 1;
-            tally.failed += usize::from(told.is_err());
-            let name = if case.name.is_empty() {
-                String::new()
-            } else {
-                format!("{}: ", case.name)
-            };
-            let word = match told {
-                Ok(answer) if verbose => format!("ok: {name}{asked}: {answer}"),
-                Ok(_) => continue,
-                Err(why) => format!("FAILED: {name}{asked}: {why}"),
-            };
-            say(&format!("{}:{line}: {}\n", file.name, visible(&word)))?;
-        }
+    match set(path, &read) {
+        Ok(compiled) => read.cases(&node, &compiled, verbose, tally),
+        Err(why) => tally.wrong(&node.problem_at("policies", why.to_string())),
     }
-    Ok(())
+}
+
+/// The policies that a file of test cases is about.
+fn set(path: &Path, read: &TestFile) -> Result<Compiled, Trouble> {
+    let loaded = Loaded::sound(&policies_of(path, read))?;
+    loaded.compile(&read.postures.wire())
+}
+
+impl TestFile {
+    fn cases(
+        &self,
+        node: &Node,
+        compiled: &Compiled,
+        verbose: bool,
+        tally: &mut Tally,
+    ) -> Result<(), Trouble> {
+        for (at, case) in self.tests.iter().enumerate() {
+            let place = format!("tests[{at}]");
+            let asked = match case.asked() {
+                Ok(asked) => asked,
+                Err(why) => {
+                    tally.wrong(&node.problem_at(&place, why))?;
+                    continue;
+                }
+            };
+            let line = node.get(&place).map_or(0, Node::line);
+            let who = case.workload.as_ref().or(self.workload.as_ref());
+            let links = |path: &str| resolved(&self.links, path);
+            let judge = Judge::new(compiled, &workload(who), &links);
+            for told in case.told(&judge, asked, verbose, tally) {
+                say(&format!("{}:{line}: {}\n", node.file(), visible(&told)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Case {
+    /// What is to say of its operations: those that fail, or all.
+    fn told(
+        &self,
+        judge: &Judge<'_>,
+        asked: Vec<Asked>,
+        verbose: bool,
+        tally: &mut Tally,
+    ) -> Vec<String> {
+        let name = match self.name.as_str() {
+            "" => String::new(),
+            name => format!("{name}: "),
+        };
+        tally.cases += asked.len();
+        let mut lines = Vec::new();
+        for asked in asked {
+            match judged(judge, self, &asked) {
+                Ok(answer) if verbose => lines.push(format!("ok: {name}{asked}: {answer}")),
+                Ok(_) => {}
+                Err(why) => {
+                    tally.failed += 1;
+                    lines.push(format!("FAILED: {name}{asked}: {why}"));
+                }
+            }
+        }
+        lines
+    }
 }
 
 fn read(name: &str, text: &str) -> (Option<Node>, Option<TestFile>, Vec<Problem>) {
@@ -365,6 +415,10 @@ fn read(name: &str, text: &str) -> (Option<Node>, Option<TestFile>, Vec<Problem>
         return (None, None, problems);
     };
     let read = document.read::<TestFile>(Severity::Error, &mut problems);
+    if read.as_ref().is_some_and(|file| file.tests.is_empty()) {
+        problems
+            .push(document.problem_at("tests", "no test case is here: nothing would be tested"));
+    }
     (Some(document.clone()), read, problems)
 }
 

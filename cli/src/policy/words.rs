@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use proto::rules::object::Is;
 use proto::rules::{self, Action, Object, PolicyBlob, Rule, Section, Selector};
 use yaml::Span;
@@ -30,15 +31,43 @@ pub(super) fn workloads(blob: &PolicyBlob) -> String {
     match blob.kind.as_str() {
         "KubeArmorHostPolicy" => format!("nodes{}", labelled(&nodes)),
         "KubeArmorNetworkPolicy" => network(&selector, blob.nodes.as_ref()),
-        "KubeArmorClusterPolicy" => {
-            format!("workloads of every namespace{}", labelled(&selector))
-        }
+        "KubeArmorClusterPolicy" => cluster(&selector),
         _ => format!(
             "workloads of namespace {}{}",
             selector.namespace,
             labelled(&selector)
         ),
     }
+}
+
+/// A cluster policy names its namespaces among its expressions.
+fn cluster(selector: &Selector) -> String {
+    let (spaces, others) = (selector.expressions.iter().cloned())
+        .partition(|expression: &rules::Expression| expression.key == "namespace");
+    let spaces: Vec<rules::Expression> = spaces;
+    let named: Vec<&rules::Expression> = spaces.iter().filter(|space| !space.not_in).collect();
+    let barred = spaces.iter().filter(|space| space.not_in);
+    let barred: Vec<String> = barred.flat_map(|space| space.values.clone()).collect();
+    let left = |name: &&String| {
+        let everywhere = named.iter().all(|space| space.values.contains(*name));
+        everywhere && !barred.contains(*name)
+    };
+    let whom = match (named.first(), &barred[..]) {
+        (None, []) => "workloads of every namespace".to_owned(),
+        (None, barred) => format!("workloads of every namespace but {}", listed(barred, "and")),
+        (Some(first), _) => {
+            let names: Vec<String> = first.values.iter().filter(left).cloned().collect();
+            match names.is_empty() {
+                true => return "nobody: no namespace fits all that is asked of it".to_owned(),
+                false => format!("workloads of namespace {}", listed(&names, "or")),
+            }
+        }
+    };
+    let rest = Selector {
+        expressions: others,
+        ..selector.clone()
+    };
+    format!("{whom}{}", labelled(&rest))
 }
 
 /// A network policy may be about nodes, about pods (of every namespace), about both, or about nobody.
@@ -96,6 +125,14 @@ pub(super) fn listed(words: &[String], joint: &str) -> String {
         [] => String::new(),
         [one] => one.clone(),
         [most @ .., last] => format!("{} {joint} {last}", most.join(", ")),
+    }
+}
+
+/// A second of unix time as a date, in UTC.
+pub(super) fn time(unix: i64) -> String {
+    match Timestamp::from_second(unix) {
+        Ok(time) => time.to_string(),
+        Err(_) => format!("second {unix} of unix time"),
     }
 }
 

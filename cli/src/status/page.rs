@@ -213,6 +213,9 @@ impl Page {
 
     /// What of a policy is in force nowhere, and what a node cannot do.
     fn not_enforced(&mut self, policy: &PolicyStatus, sensors: &[SensorStatus]) {
+        if policy.expires_unix > 0 && policy.expires_unix <= now() {
+            self.line(2, "! its time is over: it is in force nowhere");
+        }
         for part in &policy.not_enforced {
             self.line(2, &format!("! not enforced: {part}"));
         }
@@ -278,6 +281,14 @@ impl Page {
                 sensor.node, sensor.version
             ),
         );
+        if let Some(off) = sensor.off.as_ref().filter(|_| sensor.connected) {
+            let left = Duration::from_secs(off.until_unix.saturating_sub(now()));
+            let left = yaml::Span(left);
+            self.line(
+                2,
+                &format!("! policies are OFF here for {left} more: {}", off.reason),
+            );
+        }
         self.line(2, &sent(sensor));
         if sensor.refused_sessions > 0 {
             let (times, peer) = (sensor.refused_sessions, &sensor.refused_peer);

@@ -10,7 +10,7 @@ use crate::decide::decide;
 use crate::lower::rules_of;
 use crate::model::Policy;
 use crate::operation::Operation;
-use crate::select::{Moment, Workload, select};
+use crate::select::{Workload, select};
 use crate::set::Set;
 use crate::standing::Rules;
 use crate::verdict::Enforced;
@@ -35,8 +35,9 @@ pub(super) fn check(policies: &[Policy], around: &Surroundings<'_>) -> Vec<Probl
     };
     let mut problems = Vec::new();
     let mut seen = BTreeSet::new();
+    let now = around.now.unwrap_or_default();
     for started in around.history {
-        let effective = select(&set, &started.workload, Moment(0));
+        let effective = select(&set, &started.workload, now);
         let rules = Rules::new(&effective, &|path| match around.root {
             Some(root) => super::root::aliases(root, path),
             None => Vec::new(),

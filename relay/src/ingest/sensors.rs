@@ -430,6 +430,7 @@ impl Session {
             status.lost = lost.map(|(_, count)| count).sum();
             status.counters = health.counters;
             status.workloads = health.workloads;
+            status.off = health.off;
         });
     }
 

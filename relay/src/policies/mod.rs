@@ -558,6 +558,7 @@ fn statuses(set: &RuleSet, models: &[Policy]) -> Vec<query::PolicyStatus> {
                 file: files.get(&key).copied().unwrap_or_default().to_owned(),
                 rules: u32::try_from(blob.rules.len()).unwrap_or(u32::MAX),
                 not_enforced: left_out(&blob),
+                expires_unix: u64::try_from(blob.expires).unwrap_or_default(),
                 namespace: blob.namespace,
                 name: blob.name,
                 kind: blob.kind,

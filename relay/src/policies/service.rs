@@ -299,6 +299,7 @@ fn documents(handle: &Handle, request: &ListRequest) -> Vec<Document> {
                 not_enforced: status
                     .map(|status| status.not_enforced.clone())
                     .unwrap_or_default(),
+                expires_unix: status.map_or(0, |status| status.expires_unix),
             }
         })
         .collect();

@@ -335,5 +335,6 @@ fn health(status: &Status, losses: &Losses, streams: &[Outbound]) -> Health {
     Health {
         counters: counters.into_iter().collect(),
         workloads: workloads.collect(),
+        off: status.off.clone(),
     }
 }

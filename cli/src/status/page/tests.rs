@@ -1,4 +1,4 @@
-use proto::link::{Ability, RuleProblem};
+use proto::link::{Ability, Off, RuleProblem};
 use proto::query::{LossStatus, PolicyProblem, SourceStream};
 
 use super::*;
@@ -11,6 +11,7 @@ fn reply() -> StatusReply {
         file: "/p/a.yaml".into(),
         rules: 2,
         not_enforced: vec!["spec.dns: needs a resolver".into()],
+        expires_unix: 1,
     };
     let problem = RuleProblem {
         policy: "shop/no-sleep".into(),
@@ -35,6 +36,10 @@ fn reply() -> StatusReply {
         sensors: vec![SensorStatus {
             node: "node-a".into(),
             connected: true,
+            off: Some(Off {
+                until_unix: 1,
+                reason: "a test".into(),
+            }),
             rules: vec![7; 32].into(),
             rules_applied: true,
             kernel: Some(KernelFacts {
@@ -108,11 +113,13 @@ fn a_page_says_what_is_in_force_and_marks_what_needs_somebody() {
         "  feed    127.0.0.1:1  2 streams\n",
         "  NAMESPACE  NAME      KIND             RULES  FILE\n",
         "  shop       no-sleep  KubeArmorPolicy  2      /p/a.yaml\n",
+        "    ! its time is over: it is in force nowhere\n",
         "    ! not enforced: spec.dns: needs a resolver\n",
         "    ! not enforced on node-a: spec.file.matchPaths[0]: files are not denied on tier 3\n",
         "  ! the newest reading is broken",
         "  ! error: /p/b.yaml:3: spec: is \\x1b[2Jbroken\n",
         "  node-a  connected, rules current, 0 workloads",
+        "    ! policies are OFF here for ",
         "      exec       kill\n",
         "sources   0 of 1 connected\n",
         "  old   node-b:32767  ! never reached  7       8     9         6     4\n",

@@ -25,6 +25,17 @@ fn a_second_session_is_refused_while_the_first_lives_and_the_last_sight_stays() 
         applied: true,
         problems: Vec::new(),
     });
+    let off = link::Off {
+        until_unix: 7,
+        reason: "a test".to_owned(),
+    };
+    first.health(link::Health {
+        off: Some(off.clone()),
+        ..Default::default()
+    });
+    assert_eq!(sensors.list()[0].off, Some(off));
+    first.health(link::Health::default());
+    assert_eq!(sensors.list()[0].off, None);
     drop(first);
     let list = sensors.list();
     assert_eq!(

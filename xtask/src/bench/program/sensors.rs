@@ -374,6 +374,7 @@ impl Sensor {
         let health = Health {
             counters,
             workloads: Vec::new(),
+            off: None,
         };
         self.out
             .send(say(from_sensor::Is::Health(health)))
