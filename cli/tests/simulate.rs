@@ -166,6 +166,7 @@ fn what_is_simulated_is_what_enforcement_does() {
         assert!(output.status.success(), "{output:?}");
     };
     pause("disable", &["--all", "--for", "1m", "--reason", "a test"]);
+    still_off(&node);
     let free = node.run("shop", "cart", "app=cart", &["/bin/sh", "-c", SCRIPT]);
     assert!(
         String::from_utf8_lossy(&free.stdout).contains("id=0"),
@@ -176,6 +177,21 @@ fn what_is_simulated_is_what_enforcement_does() {
     assert!(
         !String::from_utf8_lossy(&held.stdout).contains("id=0"),
         "{held:?}"
+    );
+}
+
+/// The relay knows that the node is off, says so, and does not say that it is on.
+fn still_off(node: &Node) {
+    eventually("the relay knows it", Duration::from_secs(30), || {
+        let (code, said) = policy(&["status"], node);
+        let knows = said.contains("  off until ") && said.contains(": a test");
+        (code == Some(1) && knows).then_some(())
+    });
+    let (code, said) = policy(&["enable"], node);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("but for these:") && said.contains(": policies are off until"),
+        "{said}"
     );
 }
 
@@ -288,7 +304,9 @@ sensor:
 /// Runs `cresset policy …`, gives its exit code and what it printed.
 fn policy(args: &[&str], node: &Node) -> (Option<i32>, String) {
     let at = match args[0] {
-        "apply" | "delete" | "rollout" => ["--data".into(), node.path("data").into_os_string()],
+        "apply" | "delete" | "rollout" | "enable" => {
+            ["--data".into(), node.path("data").into_os_string()]
+        }
         _ => ["--relay".into(), node.feed.clone().into()],
     };
     let mut command = program("cresset");

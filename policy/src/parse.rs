@@ -285,9 +285,8 @@ impl Reading {
         match kind {
             Some("List") => return Said::List(None),
             Some(word) if known(word).is_none() && list(word).is_none() => {
-                if wrong.is_some_and(|version| !version.starts_with(GROUP))
-                    && near_kind(word).is_none()
-                {
+                let foreign = version.is_none_or(|version| !version.starts_with(GROUP));
+                if foreign && near_kind(word).is_none() {
                     return Said::Foreign;
                 }
                 let message = match near_kind(word) {

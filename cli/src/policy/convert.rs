@@ -76,6 +76,9 @@ const ADDED: [&str; 9] = [
     "uid",
 ];
 
+/// What `kubectl apply` keeps of the file that it was given: the whole policy once more.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 fn policy(document: &mut Tree, told: &mut Vec<String>) {
     if let Some(items) = list_mut(document, "items") {
         return items.iter_mut().for_each(|item| policy(item, told));
@@ -100,6 +103,7 @@ fn policy(document: &mut Tree, told: &mut Vec<String>) {
         for key in ADDED.into_iter().filter(|key| remove(metadata, key)) {
             told.push(format!("metadata.{key} is the server's, left out"));
         }
+        last_applied(metadata, told);
     }
     if let Some(spec) = get_mut(document, "spec") {
         spelling(spec, told);
@@ -129,13 +133,49 @@ fn policy(document: &mut Tree, told: &mut Vec<String>) {
     }
 }
 
-/// Actions begin with a capital letter, protocols and capabilities have none and no prefix.
+fn last_applied(metadata: &mut Tree, told: &mut Vec<String>) {
+    let Some(annotations) = get_mut(metadata, "annotations") else {
+        return;
+    };
+    if remove(annotations, LAST_APPLIED) {
+        told.push(format!("annotation {LAST_APPLIED} is kubectl's, left out"));
+        if matches!(&annotations.value, Value::Map(left) if left.is_empty()) {
+            remove(metadata, "annotations");
+        }
+    }
+}
+
+/// Fields that hold a number or a truth value, which older versions took in quotes, too.
+const UNQUOTED: [&str; 6] = [
+    "severity",
+    "ownerOnly",
+    "readOnly",
+    "recursive",
+    "pts",
+    "endPort",
+];
+
+/// `"5"` and `"true"` without their quotes.
+fn unquoted(key: &str, tree: &mut Tree, told: &mut Vec<String>) {
+    let Value::Scalar { text, plain } = &mut tree.value else {
+        return;
+    };
+    let is_value = ["true", "false"].contains(&&**text) || text.parse::<u32>().is_ok();
+    if UNQUOTED.contains(&key) && !*plain && is_value {
+        told.push(format!("{key}: \"{text}\" is {text} now"));
+        *plain = true;
+    }
+}
+
+/// Actions begin with a capital letter, protocols and capabilities have none and no prefix, numbers and truth values no
+/// quotes. Labels are as their owner spells them.
 fn spelling(tree: &mut Tree, told: &mut Vec<String>) {
     match &mut tree.value {
         Value::Scalar { .. } => {}
         Value::List(items) => items.iter_mut().for_each(|item| spelling(item, told)),
         Value::Map(entries) => {
-            for (key, value) in entries {
+            for (key, value) in entries.iter_mut().filter(|(key, _)| key != "matchLabels") {
+                unquoted(key, value, told);
                 let old = value.as_str().unwrap_or_default().to_owned();
                 let new = match key.as_str() {
                     "action" => action(&old),
@@ -360,6 +400,39 @@ spec:
 "
         );
         assert_eq!(told.len(), 12, "{told:#?}");
+        let (policies, problems) = ::policy::parse("new.yaml", &text);
+        assert_eq!((policies.len(), problems), (1, Vec::new()));
+    }
+
+    #[test]
+    fn quotes_around_numbers_and_what_kubectl_keeps_are_left_out() {
+        let quoted = OLD
+            .replace(
+                "  uid: 1-2-3",
+                "  annotations: {kubectl.kubernetes.io/last-applied-configuration: '{}'}",
+            )
+            .replace("spec:", "spec:\n  severity: \"5\"")
+            .replace(
+                "{path: /etc/hosts}",
+                "{path: /etc/hosts, ownerOnly: \"true\"}",
+            )
+            .replace(
+                "container.name: web",
+                "container.name: web, severity: \"5\"",
+            );
+        let (text, told) = converted("old.yaml", &quoted).unwrap();
+        for needed in [
+            "\n  severity: 5\n",
+            "ownerOnly: true\n",
+            "      severity: \"5\"\n",
+        ] {
+            assert!(text.contains(needed), "{needed}: {text}");
+        }
+        assert!(!text.contains("annotations"), "{text}");
+        assert!(
+            told.contains(&"severity: \"5\" is 5 now".to_owned()),
+            "{told:#?}"
+        );
         let (policies, problems) = ::policy::parse("new.yaml", &text);
         assert_eq!((policies.len(), problems), (1, Vec::new()));
     }

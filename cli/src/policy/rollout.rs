@@ -106,13 +106,11 @@ pub(super) fn text(rollout: &RolloutStatus, now_unix: u64) -> String {
     if !rollout.why.is_empty() {
         text += &format!("  ! {}\n", visible(&rollout.why));
     }
-    if rollout.state != "stopped" {
-        text += &format!(
-            "  would have stopped {}; {} a minute are allowed\n",
-            counted(rollout.would_block as usize, "operation", "operations"),
-            rollout.blocked_rate
-        );
-    }
+    text += &format!(
+        "  would have stopped {}; {} a minute are allowed\n",
+        counted(rollout.would_block as usize, "operation", "operations"),
+        rollout.blocked_rate
+    );
     let mut by: Vec<(&String, &u64)> = rollout.by_policy.iter().collect();
     by.sort_unstable();
     for (policy, count) in by {

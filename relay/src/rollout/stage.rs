@@ -114,8 +114,7 @@ impl Trying {
         // A count beyond 2^53 would have been too much long before.
         (self.would_block as f64 > most).then(|| {
             format!(
-                "it would have stopped {} in {}, and {} a minute are allowed",
-                operations(self.would_block),
+                "it would have stopped too much in {}: {} a minute are allowed",
                 yaml::Span(held.max(Duration::from_secs(1))),
                 config.blocked_rate
             )
