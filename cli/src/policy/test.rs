@@ -5,18 +5,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use policy::Workload;
+use policy::{Device, Direction, Packet, Transport, Workload};
 use proto::rules;
 use proto::visible::text as visible;
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use yaml::{Node, Problem, Severity};
 
-use super::asked::{Answer, Asked, Judge, Outcome, SocketName, What};
+use super::asked::{Answer, Asked, Judge, Links, Outcome, Peer, SocketName, What};
 use super::check::counted;
 use super::files::{self, TEST, Wanted};
 use super::loaded::{Compiled, Loaded};
@@ -33,6 +34,9 @@ A file of test cases, NAME.test.yaml, is about NAME.yaml beside it, or about the
     - {exec: [/usr/bin/bash, /usr/bin/dash], source: /usr/sbin/nginx, expect: block, by: no-shells}
     - {open: /etc/passwd, access: write, owner: true, expect: block}
     - {socket: raw, expect: block}           also: dns, capability, syscall (with path), map_exec, args, tty, pid, session
+    - {connect: 'tcp 10.1.2.3:5432', names: [db.example.org], expect: pass}      what comes in: direction: ingress
+    - {node: {name: node-a}, packet: 'udp 10.9.9.9:53', expect: block}           of a node, with labels; also interface
+    - {node: {name: node-a}, plug: 8/6/80/1, expect: block}                      class/subclass/protocol/level
     - {exec: /usr/bin/ls, expect: pass}      pass, audit, would-block, block";
 
 /// Run the test cases beside policies; exits 1 when one fails
@@ -57,6 +61,8 @@ struct TestFile {
     policies: Vec<String>,
     #[serde(default)]
     workload: Option<Who>,
+    #[serde(default)]
+    node: Option<Machine>,
     #[serde(default)]
     postures: Postures,
     #[serde(default)]
@@ -89,12 +95,23 @@ impl Default for Who {
     }
 }
 
+/// A machine, for what is about nodes.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Machine {
+    name: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+/// Of workloads and nodes alike.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Postures {
     file: Unnamed,
     network: Unnamed,
     capabilities: Unnamed,
+    devices: Unnamed,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -114,6 +131,8 @@ struct Case {
     #[serde(default)]
     workload: Option<Who>,
     #[serde(default)]
+    node: Option<Machine>,
+    #[serde(default)]
     exec: Names,
     #[serde(default)]
     open: Names,
@@ -125,6 +144,18 @@ struct Case {
     capability: Names,
     #[serde(default)]
     syscall: Names,
+    #[serde(default)]
+    connect: Names,
+    #[serde(default)]
+    packet: Names,
+    #[serde(default)]
+    plug: Names,
+    #[serde(default)]
+    direction: Option<Way>,
+    #[serde(default)]
+    names: Vec<String>,
+    #[serde(default)]
+    interface: String,
     #[serde(default)]
     access: Option<Access>,
     #[serde(default)]
@@ -155,6 +186,13 @@ enum Access {
     Write,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Way {
+    Ingress,
+    Egress,
+}
+
 /// One name or a list of them.
 #[derive(Default)]
 struct Names(Vec<String>);
@@ -178,18 +216,31 @@ impl<'de> Deserialize<'de> for Names {
     }
 }
 
-impl Postures {
-    fn wire(&self) -> rules::Postures {
-        let wire = |posture| match posture {
+impl Unnamed {
+    fn wire(self) -> i32 {
+        match self {
             Unnamed::Allow => rules::Posture::Allow.into(),
             Unnamed::Audit => rules::Posture::Audit.into(),
             Unnamed::Block => rules::Posture::Block.into(),
-        };
+        }
+    }
+}
+
+impl Postures {
+    fn wire(&self) -> rules::Postures {
         rules::Postures {
-            file: wire(self.file),
-            network: wire(self.network),
-            capabilities: wire(self.capabilities),
+            file: self.file.wire(),
+            network: self.network.wire(),
+            capabilities: self.capabilities.wire(),
             ..rules::Postures::default()
+        }
+    }
+
+    /// The same of nodes, which have devices.
+    fn host(&self) -> rules::Postures {
+        rules::Postures {
+            devices: self.devices.wire(),
+            ..self.wire()
         }
     }
 }
@@ -228,6 +279,7 @@ impl Case {
                 path,
             });
         }
+        self.far(&mut what)?;
         self.fits(&what)?;
         let whole = |what| Asked {
             what,
@@ -241,6 +293,39 @@ impl Case {
         Ok(what.into_iter().map(whole).collect())
     }
 
+    /// What is about a far end, or a device.
+    fn far(&self, what: &mut Vec<What>) -> Result<(), String> {
+        let direction = match self.direction {
+            Some(Way::Ingress) => Direction::Ingress,
+            Some(Way::Egress) | None => Direction::Egress,
+        };
+        for text in &self.connect.0 {
+            let (transport, far) = far_end(text)?;
+            what.push(What::Connect(Peer {
+                direction,
+                transport,
+                address: far.ip(),
+                port: Some(far.port()),
+                names: Some(self.names.clone()),
+            }));
+        }
+        for text in &self.packet.0 {
+            let (transport, far) = far_end(text)?;
+            what.push(What::Packet(Packet {
+                direction,
+                transport,
+                address: far.ip(),
+                port: far.port(),
+                interface: self.interface.clone(),
+                used: Some(0),
+            }));
+        }
+        for text in &self.plug.0 {
+            what.push(What::Plug(device(text)?));
+        }
+        Ok(())
+    }
+
     /// What is written must mean something for what is asked.
     fn fits(&self, what: &[What]) -> Result<(), String> {
         let no_file = !what.iter().any(|what| matches!(what, What::Open { .. }));
@@ -252,7 +337,7 @@ impl Case {
         });
         if what.is_empty() {
             return Err(
-                "asks for nothing: give exec, open, socket, dns, capability or syscall".to_owned(),
+                "asks for nothing: give exec, open, socket, dns, capability, syscall, connect, packet or plug".to_owned(),
             );
         }
         if let Some(path) = relative {
@@ -260,6 +345,19 @@ impl Case {
         }
         if self.access.is_some() == no_file {
             return Err("`open` and `access: read` or `write` go together".to_owned());
+        }
+        let far = !self.connect.0.is_empty() || !self.packet.0.is_empty();
+        if self.direction.is_some() && !far {
+            return Err("`direction` is of a connection or a packet".to_owned());
+        }
+        if !self.names.is_empty() && self.connect.0.is_empty() {
+            return Err("`names` are what an address was looked up by; give `connect`".to_owned());
+        }
+        if !self.interface.is_empty() && self.packet.0.is_empty() {
+            return Err("`interface` is what a packet goes through; give `packet`".to_owned());
+        }
+        if self.workload.is_some() && self.node.is_some() {
+            return Err("is about a workload or about a node, not both".to_owned());
         }
         if !self.path.is_empty() && no_call {
             return Err("`path` is what a system call acts on; give `syscall`".to_owned());
@@ -344,10 +442,26 @@ fn file_of_cases(path: &Path, verbose: bool, tally: &mut Tally) -> Result<(), Tr
 /// The policies that a file of test cases is about.
 fn set(path: &Path, read: &TestFile) -> Result<Compiled, Trouble> {
     let loaded = Loaded::sound(&policies_of(path, read))?;
-    loaded.compile(&read.postures.wire())
+    let ruleset = policy::compile(&loaded.policies, &read.postures.wire());
+    Compiled::new(ruleset.with_host(read.postures.host()))
 }
 
 impl TestFile {
+    /// Whom a case is about: what it says itself, else what the file says.
+    fn judge<'s>(&self, case: &Case, compiled: &'s Compiled, links: Links<'_>) -> Judge<'s> {
+        let machine = match &case.workload {
+            Some(_) => None,
+            None => case.node.as_ref().or(self.node.as_ref()),
+        };
+        match machine {
+            Some(machine) => Judge::on_node(compiled, &machine.node(), links),
+            None => {
+                let who = case.workload.as_ref().or(self.workload.as_ref());
+                Judge::new(compiled, &workload(who), links)
+            }
+        }
+    }
+
     fn cases(
         &self,
         node: &Node,
@@ -365,9 +479,8 @@ impl TestFile {
                 }
             };
             let line = node.get(&place).map_or(0, Node::line);
-            let who = case.workload.as_ref().or(self.workload.as_ref());
             let links = |path: &str| resolved(&self.links, path);
-            let judge = Judge::new(compiled, &workload(who), &links);
+            let judge = self.judge(case, compiled, &links);
             for told in case.told(&judge, asked, verbose, tally) {
                 say(&format!("{}:{line}: {}\n", node.file(), visible(&told)))?;
             }
@@ -444,6 +557,44 @@ fn workload(who: Option<&Who>) -> Workload {
         labels,
         container,
     }
+}
+
+impl Machine {
+    fn node(&self) -> policy::Node {
+        policy::Node {
+            hostname: self.name.clone(),
+            labels: self.labels.clone(),
+        }
+    }
+}
+
+/// `tcp 10.1.2.3:5432`; of what comes in, the port is one's own.
+fn far_end(text: &str) -> Result<(Transport, SocketAddr), String> {
+    let parts = text
+        .split_once(' ')
+        .and_then(|(transport, far)| Some((Transport::of(transport)?, far.trim().parse().ok()?)));
+    parts.ok_or_else(|| {
+        format!("`{text}` is no far end; write tcp, udp or sctp, and address:port: tcp 10.1.2.3:443, udp [fd00::1]:53")
+    })
+}
+
+/// `class/subclass/protocol/level`, as numbers.
+fn device(text: &str) -> Result<Device, String> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let read = || {
+        let [class, sub_class, protocol, level] = parts[..] else {
+            return None;
+        };
+        Some(Device {
+            class: class.parse().ok()?,
+            sub_class: sub_class.parse().ok()?,
+            protocol: protocol.parse().ok()?,
+            level: level.parse().ok()?,
+        })
+    };
+    read().ok_or_else(|| {
+        format!("`{text}` is no device; write class/subclass/protocol/level as numbers: 8/6/80/1 is a disk at the machine's own hub")
+    })
 }
 
 fn judged(judge: &Judge<'_>, case: &Case, asked: &Asked) -> Result<Answer, String> {

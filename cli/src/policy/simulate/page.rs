@@ -16,6 +16,9 @@ const SHORT: usize = 12;
 /// What is left out of force is in the result as it is written: the result says what the policies mean.
 const NOT_ENFORCED: &str =
     "Decided above as written, and left out of force by this version's sensor";
+/// Most often it is a link: `/bin/sleep` in a rule, `/usr/bin/sleep` on record.
+const UNKNOWN: &str =
+    "a rule looks at what is not on record; --root DIR says where links in paths lead";
 /// Rows of one workload in a comment.
 const MAX_ROWS: usize = 20;
 
@@ -41,7 +44,7 @@ fn by(row: &Row) -> String {
     match &row.decided {
         Decided::Sure(_, by, _) if row.rule.is_empty() => by.clone(),
         Decided::Sure(_, by, _) => format!("{by}: {}", row.rule),
-        Decided::Unknown => "the record does not say what a rule looks at".to_owned(),
+        Decided::Unknown => UNKNOWN.to_owned(),
     }
 }
 
@@ -267,6 +270,7 @@ pub(super) fn markdown(result: &Outcomes) -> String {
     for workload in &result.workloads {
         section(workload, &mut page);
     }
+    recorded(result, &mut page);
     let notes = notes(result);
     if !notes.is_empty() {
         let _ = writeln!(page, "<details><summary>What the record lacks</summary>\n");
@@ -283,6 +287,31 @@ pub(super) fn markdown(result: &Outcomes) -> String {
         let _ = writeln!(page, "\n</details>");
     }
     page
+}
+
+/// The evidence, as a table.
+fn recorded(result: &Outcomes, page: &mut String) {
+    let columns = columns(result);
+    if result.workloads.is_empty() || columns.is_empty() {
+        return;
+    }
+    let names: Vec<&str> = columns.iter().map(|class| class.name()).collect();
+    let _ = writeln!(
+        page,
+        "<details><summary>Evidence, events by class</summary>\n\n| workload | {} |\n|---|{}",
+        names.join(" | "),
+        "---:|".repeat(columns.len())
+    );
+    for workload in &result.workloads {
+        let cells: Vec<String> = columns.iter().map(|class| cell(workload, *class)).collect();
+        let _ = writeln!(
+            page,
+            "| {} | {} |",
+            escaped(&workload.name),
+            cells.join(" | ")
+        );
+    }
+    let _ = writeln!(page, "\n</details>\n");
 }
 
 fn section(workload: &OfWorkload, page: &mut String) {
