@@ -16,7 +16,7 @@ fn a_bundle_for_support_tells_much_and_no_secret() {
              hook: {{type: webhook, shape: json, url: \"http://127.0.0.1:9/?key=hunter2query\", auth: {{token_file: DIR/hook.token}}}}, \
              page: {{type: webhook, shape: pagerduty, url: \"http://127.0.0.1:9/\", routing_key_file: DIR/pager.key}}, \
              hidden: {{type: webhook, shape: slack, url_file: DIR/slack.url}}, \
-             bus: {{type: kafka, brokers: [\"127.0.0.1:9\"], sasl: {{mechanism: PLAIN, username: cresset, password_file: DIR/kafka.pw}}}}, chat: {{type: webhook, shape: slack, url: \"http://127.0.0.1:9/services/T000/hunter2path\", headers: {{X-Token: hunter2header}}}}"
+             bus: {{type: kafka, brokers: [\"127.0.0.1:9\"], sasl: {{mechanism: PLAIN, username: cresset, password_file: DIR/kafka.pw}}}}, chat: {{type: webhook, shape: slack, url: \"http://127.0.0.1:9/services/T000/hunter2path\", headers: {{X-Team: hunter2header}}}}"
         ),
     );
     for name in [
