@@ -224,7 +224,8 @@ mod tests {
         let Next::Stop(why) = trying.look(&config, running(1), 1002, start) else {
             panic!("three in two seconds are more than two a minute");
         };
-        assert!(why.contains("3 operations"), "{why}");
+        // How many it was is told behind it, by policy.
+        assert!(why.contains("in 2s: 2 a minute are allowed"), "{why}");
         // The same three in two minutes are fewer than two a minute.
         assert_eq!(trying.look(&config, running(1), 1120, start), Next::Wait);
         trying.progress.stopped = Some(why);
