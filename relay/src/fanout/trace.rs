@@ -292,7 +292,10 @@ impl Look {
         if most + skipped == 0 {
             return Traced::new(
                 "delivered",
-                "unless the sink's filter left it out: it has left the journal, and all that did with it were passed before",
+                format!(
+                    "unless the sink's filter left it out{}: it has left the journal, and all that did with it were passed before",
+                    self.or_a_letter()
+                ),
             );
         }
         let expired = match least == most {
@@ -338,14 +341,22 @@ impl Look {
         Some(letters.get(&id)?.traced())
     }
 
+    /// What was passed may have been a dead letter that is not kept any more.
+    fn or_a_letter(&self) -> &'static str {
+        match self.post.health.dead_letters.some_are_gone() {
+            true => " or it was a dead letter that was seen to and is not kept any more",
+            false => "",
+        }
+    }
+
     /// The sink has passed it, and it is no dead letter; and whether the destination itself said that it has it.
     fn done(&self, sought: &Sought) -> (Traced, bool) {
         let Some(event) = &sought.event else {
-            let traced = Traced::new(
-                "delivered",
-                "unless the sink's filter left it out: the event itself is not in the log any more",
+            let why = format!(
+                "unless the sink's filter left it out{}: the event itself is not in the log any more",
+                self.or_a_letter()
             );
-            return (traced, false);
+            return (Traced::new("delivered", why), false);
         };
         let Post { common, sink, .. } = &*self.post;
         let event = Arc::new(Encoded::new(event.clone()));
@@ -358,9 +369,13 @@ impl Look {
             false => sink.whereabouts(&sent).map(Found::unseen),
         };
         let seen = found.as_ref().is_some_and(|found| found.seen);
+        let unless = match self.or_a_letter().strip_prefix(" or") {
+            Some(letter) if !seen => format!("unless{letter}"),
+            _ => String::new(),
+        };
         let traced = Traced {
             place: found.map(|found| found.place),
-            ..Traced::new("delivered", "")
+            ..Traced::new("delivered", unless)
         };
         (traced, seen)
     }

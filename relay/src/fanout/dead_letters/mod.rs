@@ -186,6 +186,12 @@ impl DeadLetters {
             .map_or(1, |store| store.journal.committed().0 + 1)
     }
 
+    /// Whether some that were there are not on disk any more.
+    pub(super) fn some_are_gone(&self) -> bool {
+        self.store()
+            .is_some_and(|store| store.journal.first() > Seq(1))
+    }
+
     /// Puts down what became of some letters and by whom; durable when this returns. Letters that are gone by now stay gone.
     pub(super) async fn settle(
         self: &Arc<Self>,
