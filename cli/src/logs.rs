@@ -19,7 +19,7 @@ use clap::{Args, ValueEnum};
 use futures::{FutureExt, Stream, StreamExt};
 use proto::query::watch_reply::Is;
 use proto::query::{Filter, WatchReply, WatchRequest};
-use proto::{EventId, Kind, link};
+use proto::{EventId, FieldSet, Kind, link};
 use tonic::{Code, Status};
 
 use crate::connect::{Relay, RelayArgs, Trouble};
@@ -44,6 +44,10 @@ pub(crate) struct LogsArgs {
     /// One line of JSON for each event; the same as -o json
     #[arg(long)]
     json: bool,
+
+    /// Which fields JSON has
+    #[arg(long, value_enum, default_value_t = Fields::Kubearmor)]
+    fields: Fields,
 
     /// Events since this: a duration back from now (10m, 2h, 7d) or a time (RFC 3339)
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -259,6 +263,24 @@ impl LogsArgs {
     }
 }
 
+/// What JSON has of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Fields {
+    /// KubeArmor's, as karmor prints them
+    Kubearmor,
+    /// Also the event's id and what else is Cresset's own
+    All,
+}
+
+impl From<Fields> for FieldSet {
+    fn from(fields: Fields) -> FieldSet {
+        match fields {
+            Fields::Kubearmor => FieldSet::KubeArmor,
+            Fields::All => FieldSet::All,
+        }
+    }
+}
+
 /// Runs `cresset logs` until the past is told, the limit is reached, or Ctrl-C.
 ///
 /// # Errors
@@ -276,6 +298,7 @@ pub(crate) async fn logs(args: LogsArgs) -> Result<ExitCode, Trouble> {
         Format::Text
     };
     let mut output = Output::open(&args.log_path, format, &args.msg_path, messages)?;
+    output.show(args.fields.into());
     let relay = args.relay.connect().await?;
     let watched = async {
         let stream = watch(&relay, &args).await?;

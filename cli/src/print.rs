@@ -24,6 +24,8 @@ pub(crate) enum Format {
 #[derive(Debug)]
 pub(crate) struct Printer {
     format: Format,
+    /// Of JSON.
+    fields: FieldSet,
     /// Show control characters instead of sending them.
     escape: bool,
     colours: bool,
@@ -39,6 +41,7 @@ impl Printer {
             terminal && anstream::AutoStream::choice(&stdout) != anstream::ColorChoice::Never;
         Printer {
             format,
+            fields: FieldSet::KubeArmor,
             escape: terminal,
             colours,
             out: Vec::new(),
@@ -49,10 +52,16 @@ impl Printer {
     pub(crate) fn exact(format: Format) -> Printer {
         Printer {
             format,
+            fields: FieldSet::KubeArmor,
             escape: false,
             colours: false,
             out: Vec::new(),
         }
+    }
+
+    /// JSON with these fields.
+    pub(crate) fn show(&mut self, fields: FieldSet) {
+        self.fields = fields;
     }
 
     /// One event, with the newline at its end.
@@ -81,7 +90,7 @@ impl Printer {
     }
 
     fn json(&mut self, kind: Kind, payload: &[u8], id: Option<EventId>) -> Result<(), Malformed> {
-        json::write(kind, payload, id, FieldSet::KubeArmor, &mut self.out)?;
+        json::write(kind, payload, id, self.fields, &mut self.out)?;
         if self.escape {
             visible::json(&mut self.out);
         }
@@ -188,6 +197,7 @@ mod tests {
     fn a_terminal_is_shown_control_characters_and_not_given_them() {
         let mut printer = Printer {
             format: Format::Text,
+            fields: FieldSet::KubeArmor,
             escape: true,
             colours: false,
             out: Vec::new(),
@@ -213,6 +223,7 @@ mod tests {
         );
         let mut printer = Printer {
             format: Format::Json,
+            fields: FieldSet::KubeArmor,
             escape: true,
             colours: false,
             out: Vec::new(),
@@ -229,6 +240,7 @@ mod tests {
     fn colours_go_around_whole_lines_and_change_nothing_else() {
         let mut printer = Printer {
             format: Format::Text,
+            fields: FieldSet::KubeArmor,
             escape: true,
             colours: true,
             out: Vec::new(),
@@ -247,6 +259,7 @@ mod tests {
         for bytes in [&b"\x0a\xff"[..], b"\x0a", b"\x9a\x06", b"\x0b"] {
             let mut printer = Printer {
                 format: Format::Text,
+                fields: FieldSet::KubeArmor,
                 escape: true,
                 colours: true,
                 out: Vec::new(),

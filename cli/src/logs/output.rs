@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use proto::{EventId, Kind};
+use proto::{EventId, FieldSet, Kind};
 
 use crate::connect::Trouble;
 use crate::print::{Format, Printer};
@@ -79,6 +79,13 @@ impl Output {
             events: Sink::open(events, format)?,
             messages: Sink::open(messages, messages_format)?,
         })
+    }
+
+    /// JSON with these fields.
+    pub(super) fn show(&mut self, fields: FieldSet) {
+        let sinks = [&mut self.events, &mut self.messages];
+        let sinks = sinks.into_iter().flatten();
+        sinks.for_each(|sink| sink.printer.show(fields));
     }
 
     /// Prints one event; one that cannot be printed is told and left out.
