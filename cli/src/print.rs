@@ -166,6 +166,26 @@ mod tests {
     }
 
     #[test]
+    fn json_has_the_id_of_an_event_when_all_fields_are_asked_for_and_only_then() {
+        let id = EventId {
+            stream: proto::StreamId([1; 8]),
+            sequence: 2,
+        };
+        let mut printer = Printer::exact(Format::Json);
+        let printed = |printer: &mut Printer| {
+            let line = printer.event(Kind::Alert, &alert(), Some(id)).unwrap();
+            String::from_utf8(line.to_vec()).unwrap()
+        };
+        assert!(!printed(&mut printer).contains("EventID"));
+        printer.show(FieldSet::All);
+        let line = printed(&mut printer);
+        assert!(
+            line.contains(r#""EventID":"01010101010101010000000000000002""#),
+            "{line}"
+        );
+    }
+
+    #[test]
     fn a_file_gets_exactly_the_bytes_of_the_renderers() {
         let mut text = Vec::new();
         text::write(Kind::Alert, &alert(), &mut text).unwrap();
