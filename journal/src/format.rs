@@ -36,9 +36,11 @@ pub(crate) enum Format {
 impl Opening<'_> {
     /// Reads what says the version, and changes nothing.
     pub(crate) fn check_version(&self) -> Result<Format, OpenError> {
-        let names = self.disk.list().map_err(self.io("listing files"))?;
+        let names = self.disk.list().map_err(self.io("listing the files of"))?;
         let said = match names.iter().any(|n| n == FORMAT_FILE) {
-            true => self.read_format().map_err(self.io("reading FORMAT"))?,
+            true => self
+                .read_format()
+                .map_err(self.io_of(FORMAT_FILE, "reading"))?,
             false => None,
         };
         if let Some(found) = said.filter(|v| !is_known(*v)) {
@@ -49,9 +51,9 @@ impl Opening<'_> {
             let file = self
                 .disk
                 .open(name, Access::Read)
-                .map_err(self.io("opening a segment"))?;
+                .map_err(self.io_of(name, "opening"))?;
             if let Err(BadHead::Version(found)) =
-                Head::read(&*file).map_err(self.io("reading a segment"))?
+                Head::read(&*file).map_err(self.io_of(name, "reading"))?
             {
                 return Err(self.version(found));
             }

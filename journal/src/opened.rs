@@ -54,7 +54,7 @@ pub enum OpenError {
         reason: String,
     },
     /// The system refused something on the way.
-    #[error("{doing} in {path} failed: {source}; check the disk and start again")]
+    #[error("{doing} {path} failed: {source}; check the disk and start again")]
     Io {
         /// The directory.
         path: PathBuf,

@@ -13,7 +13,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex},
 };
 
@@ -26,6 +26,7 @@ use crate::{
     cursor::Cell,
     disk::{Access, DiskFile, Lock, LockError, read_full, write_all},
     format::{FORMAT_FILE, Format},
+    held::Holds,
     packing, reader,
     record::{self, HEADER, MAX_SEQ},
     segment::{self, BadHead, Extent, Growth, Head, PLAIN, Segment},
@@ -69,10 +70,7 @@ pub(crate) fn open_locked(
         opening.write_format()?;
     }
     // A name whose sync failed earlier is seen and yet may not be there after a power loss.
-    opening
-        .disk
-        .fsync_dir()
-        .map_err(opening.io("syncing the directory"))?;
+    opening.disk.fsync_dir().map_err(opening.io("syncing"))?;
     let mut opened = Opened {
         created: format == Format::New,
         ..Opened::default()
@@ -123,6 +121,7 @@ fn assemble(
     let shared = Arc::new(Shared {
         disk,
         catalog: Mutex::new(catalog),
+        holds: Holds::default(),
         removal: Mutex::new(()),
         queue: Mutex::new(Queue::default()),
         work: Condvar::new(),
@@ -171,7 +170,12 @@ pub(crate) struct Opening<'a> {
 
 impl Opening<'_> {
     pub(crate) fn io(&self, doing: &'static str) -> impl Fn(io::Error) -> OpenError {
-        let path = self.path.to_owned();
+        self.io_of("", doing)
+    }
+
+    /// The same with one of its files.
+    pub(crate) fn io_of(&self, name: &str, doing: &'static str) -> impl Fn(io::Error) -> OpenError {
+        let path = self.path.join(name).components().collect::<PathBuf>();
         move |source| OpenError::Io {
             path: path.clone(),
             doing,
@@ -197,24 +201,24 @@ impl Opening<'_> {
 
     /// Removes what an interrupted creation left.
     fn remove_temporary_files(&self) -> Result<(), OpenError> {
-        let names = self.disk.list().map_err(self.io("listing files"))?;
+        let names = self.disk.list().map_err(self.io("listing the files of"))?;
         for name in names.iter().filter(|n| is_unfinished(n)) {
             self.disk
                 .unlink(name)
-                .map_err(self.io("removing an unfinished file"))?;
+                .map_err(self.io_of(name, "removing"))?;
         }
         Ok(())
     }
 
     fn load_cursors(&self, opened: &mut Opened) -> Result<Cursors, OpenError> {
-        let names = self.disk.list().map_err(self.io("listing files"))?;
+        let names = self.disk.list().map_err(self.io("listing the files of"))?;
         let mut cursors = Cursors::new();
         for file_name in names {
             let Some(name) = file_name.strip_suffix(".cursor") else {
                 continue;
             };
             let (file, found) = SlotFile::open(self.disk, &file_name, Access::Write)
-                .map_err(self.io("reading a cursor"))?;
+                .map_err(self.io_of(&file_name, "reading"))?;
             let (slot, file) = match found {
                 Found::Slot { slot, alone } => {
                     if alone {
@@ -238,7 +242,7 @@ impl Opening<'_> {
     }
 
     fn list_segments(&self) -> Result<Catalog, OpenError> {
-        let names = self.disk.list().map_err(self.io("listing files"))?;
+        let names = self.disk.list().map_err(self.io("listing the files of"))?;
         let mut bases: Vec<Seq> = names.iter().filter_map(|n| segment::base_of(n)).collect();
         bases.sort_unstable();
         let mut catalog = Catalog {
@@ -250,7 +254,7 @@ impl Opening<'_> {
             let len = self
                 .disk
                 .length(&name)
-                .map_err(self.io("looking at a segment"))?;
+                .map_err(self.io_of(&name, "looking at"))?;
             catalog.push(Arc::new(Segment::new(base, len)));
         }
         Ok(catalog)
@@ -282,7 +286,7 @@ impl Opening<'_> {
             opened.corrupt += catalog.next - newest.base.0;
             return Ok(None);
         };
-        let reading = self.io("reading the newest segment");
+        let reading = self.io_of(&newest.name, "reading");
         let body = Body::open(file, head).map_err(&reading)?;
         let extent = body.extent().map_err(&reading)?;
         let end = match &extent {
@@ -336,7 +340,7 @@ impl Opening<'_> {
             };
             let bytes = head
                 .read_checkpoint(&*file)
-                .map_err(self.io("reading a checkpoint"))?;
+                .map_err(self.io_of(&segment.name, "reading the checkpoint of"))?;
             if let Some(bytes) = bytes {
                 let path = self.path.join(&segment.name);
                 fold.load(&bytes)
@@ -363,7 +367,7 @@ impl Opening<'_> {
         let Some((file, head)) = self.head(segment, Access::Read)? else {
             return Ok(());
         };
-        let reading = self.io("reading a segment");
+        let reading = self.io_of(&segment.name, "reading");
         let body = Body::open(file, head).map_err(&reading)?;
         let mut walk = Walk::new(&body, body.content.end().map_err(&reading)?, upper);
         loop {
@@ -389,7 +393,7 @@ impl Opening<'_> {
         loop {
             let piece = walk
                 .step_patiently(SCAN, true)
-                .map_err(self.io("reading the newest segment"))?;
+                .map_err(self.io("reading the newest segment in"))?;
             for (before, offset, header, entry) in piece.records() {
                 holes.extend(before.iter().cloned());
                 if opens_group(header) {
@@ -420,7 +424,7 @@ impl Opening<'_> {
     fn rewrite(&self, file: &dyn DiskFile, salt: u32, walked: &Walked) -> Result<(), OpenError> {
         let from = walked.last_group;
         let mut bytes = vec![0; usize::try_from(walked.growth.end - from).unwrap_or(0)];
-        read_full(file, &mut bytes, from).map_err(self.io("reading the newest segment"))?;
+        read_full(file, &mut bytes, from).map_err(self.io("reading the newest segment in"))?;
         for Hole {
             from: start,
             to,
@@ -432,7 +436,7 @@ impl Opening<'_> {
                 record::fill_void(hole, salt, numbers.start, numbers.end - numbers.start);
             }
         }
-        write_all(file, &bytes, from).map_err(self.io("writing the last records again"))
+        write_all(file, &bytes, from).map_err(self.io("writing the last records again in"))
     }
 
     /// Cuts the torn tail and makes what is left durable.
@@ -449,10 +453,10 @@ impl Opening<'_> {
         opened.cut_bytes = len.saturating_sub(growth.end);
         if len != growth.end {
             file.truncate(growth.end)
-                .map_err(self.io("cutting a torn tail"))?;
+                .map_err(self.io_of(&newest.name, "cutting the torn tail of"))?;
         }
         file.fdatasync()
-            .map_err(self.io("syncing the newest segment"))?;
+            .map_err(self.io_of(&newest.name, "syncing"))?;
         catalog.used = catalog.used - len + growth.end;
         newest
             .len
@@ -472,16 +476,16 @@ impl Opening<'_> {
         let file = self
             .disk
             .open(&segment.name, access)
-            .map_err(self.io("opening a segment"))?;
-        match Head::read(&*file).map_err(self.io("reading a segment"))? {
+            .map_err(self.io_of(&segment.name, "opening"))?;
+        match Head::read(&*file).map_err(self.io_of(&segment.name, "reading"))? {
             Ok(head) if head.base == segment.base => {
                 let _ = segment.created.set(head.created);
                 Ok(Some((file, head)))
             }
             Err(BadHead::Version(found)) => Err(self.version(found)),
-            Err(BadHead::Codec(codec)) => {
-                Err(self.io("reading a segment")(reader::unknown_codec(codec)))
-            }
+            Err(BadHead::Codec(codec)) => Err(self.io_of(&segment.name, "reading")(
+                reader::unknown_codec(codec),
+            )),
             _ => Ok(None),
         }
     }
