@@ -16,6 +16,7 @@ use crate::{
     account::Books,
     cursor::Cell,
     disk::Lock,
+    held::Holds,
     segment::{Growth, IndexEntry, Segment},
     writer::Queue,
 };
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) bounds: Bounds,
     pub(crate) catalog: Mutex<Catalog>,
+    /// What readers have open.
+    pub(crate) holds: Holds,
     /// Held while a segment's file is removed or exchanged: keeper, packer and sometimes the writer do.
     pub(crate) removal: Mutex<()>,
     pub(crate) queue: Mutex<Queue>,

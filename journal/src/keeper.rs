@@ -77,6 +77,7 @@ fn tick(shared: &Shared, now: u64) {
     // A disk that cannot be read or changed today is asked again at the next tick.
     let _ = retention::remove_old(shared, now);
     let _ = retention::finish_removals(shared);
+    shared.holds.close_idle();
     if let Err(violation) = journal::check(shared) {
         *lock(&shared.counters.violation) = Some(violation.to_string());
     }

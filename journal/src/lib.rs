@@ -7,7 +7,7 @@
 //! # The directory, format version 2
 //!
 //! ```text
-//! FORMAT                        "cresset-journal 1 CRC": the first file made, the first one read
+//! FORMAT                        "cresset-journal 2 CRC": the first file made, the first one read
 //! LOCK                          flock'ed by the one writer; says who
 //! 00000000000000000001.seg      a segment, named after its first sequence number
 //! NAME.cursor                   a cursor
@@ -45,6 +45,7 @@ mod cursor;
 pub mod disk;
 mod expired;
 mod format;
+mod held;
 pub mod inspect;
 mod journal;
 mod keeper;

@@ -4,7 +4,7 @@
 //! N.seg (plain) ─▶ N.seg.zst.tmp: header, checkpoint, blocks, index ─▶ sync ─▶ read it all again ─▶ rename to N.seg ─▶ sync names
 //! ```
 //!
-//! At every moment `N.seg` is one whole copy; whoever has the plain file open reads on in it. Offsets, numbers and
+//! At every moment `N.seg` is one whole copy; who reads the plain file goes on in the other one. Offsets, numbers and
 //! times stay as they were, so what anybody knows of the segment stays true. A segment with damage is left as it is: a
 //! byte of it may yet be worth something. The newest segment is never compressed.
 //!
@@ -151,18 +151,31 @@ impl Packer {
         {
             return Ok(Step::Failed);
         }
+        let edition = segment.edition();
         let body = reader::open(&self.shared, segment)?;
         let Some(body) = body.filter(|body| body.head.codec == PLAIN) else {
             return Ok(settle(segment));
         };
         let end = reader::extent_of(segment, &body, upper)?.end;
-        let job = Job::begin(&self.shared, segment, body, end, upper, self.level)?;
+        let job = Job::begin(
+            &self.shared,
+            segment,
+            (edition, body),
+            end,
+            upper,
+            self.level,
+        )?;
         lock(&self.shared.catalog).packing = job.at;
         self.job = Some(job);
         Ok(Step::More)
     }
 
     fn go_on(&mut self, mut job: Job) -> Step {
+        if job.segment.edition() != job.edition {
+            // It was removed; both its file and the copy take room for nothing.
+            self.remove(&job);
+            return Step::More;
+        }
         let stage = match self.shared.counters.disk_full.load(Relaxed) {
             // What it has taken is needed for new records.
             true => Err(io::ErrorKind::StorageFull.into()),
@@ -208,6 +221,8 @@ fn publish(shared: &Shared, job: &Job) -> io::Result<()> {
         return Ok(());
     }
     shared.disk.rename(&job.temporary, &job.segment.name)?;
+    job.segment.next_edition();
+    shared.holds.close_stale();
     let before = {
         let mut catalog = lock(&shared.catalog);
         catalog.packing = 0;
@@ -239,6 +254,8 @@ enum Stage {
 /// One segment on its way.
 struct Job {
     segment: Arc<Segment>,
+    /// Of the plain file.
+    edition: u32,
     temporary: String,
     file: Arc<dyn DiskFile>,
     head: Head,
@@ -283,7 +300,7 @@ impl Job {
     fn begin(
         shared: &Shared,
         segment: &Arc<Segment>,
-        body: Body,
+        (edition, body): (u32, Body),
         end: u64,
         upper: u64,
         level: i32,
@@ -301,6 +318,7 @@ impl Job {
         let file = shared.disk.create(&temporary)?;
         let job = Job {
             segment: Arc::clone(segment),
+            edition,
             temporary,
             file,
             head,

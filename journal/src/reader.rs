@@ -13,6 +13,7 @@ use crate::{
     catalog::{Place, Shared, lock},
     content::Body,
     disk::Access,
+    held::{Held, Hold},
     segment::{BadHead, Extent, Head, Segment},
     walk::{PATIENCE, SCAN, Walk},
 };
@@ -79,15 +80,9 @@ impl Block {
 pub struct Reader {
     shared: Arc<Shared>,
     next: u64,
-    held: Option<Held>,
+    hold: Arc<Hold>,
     committed: watch::Receiver<Seq>,
     failures: u32,
-}
-
-/// The segment being read.
-struct Held {
-    segment: Arc<Segment>,
-    walk: Walk,
 }
 
 impl Reader {
@@ -96,7 +91,7 @@ impl Reader {
         Reader {
             shared: Arc::clone(shared),
             next: from.0.max(1),
-            held: None,
+            hold: shared.holds.add(),
             committed,
             failures: 0,
         }
@@ -111,7 +106,7 @@ impl Reader {
     /// Goes to another place.
     pub fn seek(&mut self, to: Seq) {
         self.next = to.0.max(1);
-        self.held = None;
+        self.hold.close();
     }
 
     /// Reads on: about `max_bytes` (at least one record where there is one), or an empty block at the end. Blocks the
@@ -169,17 +164,26 @@ impl Reader {
     }
 
     fn read(&mut self, place: &Place, max: usize, block: &mut Block) -> io::Result<()> {
-        let same = self
-            .held
-            .as_ref()
-            .is_some_and(|h| Arc::ptr_eq(&h.segment, &place.segment));
-        if !same {
-            self.held = hold(&self.shared, place, self.next)?;
-        }
-        let Some(held) = &mut self.held else {
+        let held = match self.hold.take(&place.segment) {
+            Some(held) => Some(held),
+            None => hold(&self.shared, place, self.next)?,
+        };
+        let Some(mut held) = held else {
             return self.segment_lost(place, block);
         };
-        let walk = &mut held.walk;
+        let read = self.read_on(&mut held.walk, place, max, block);
+        self.hold.keep(held);
+        read
+    }
+
+    /// One step of `walk` in the segment of `place`.
+    fn read_on(
+        &mut self,
+        walk: &mut Walk,
+        place: &Place,
+        max: usize,
+        block: &mut Block,
+    ) -> io::Result<()> {
         walk.upper = place.upper;
         if let Some((end, _)) = place.open {
             walk.end = end;
@@ -222,6 +226,7 @@ impl Reader {
 /// no readable header.
 fn hold(shared: &Shared, place: &Place, next: u64) -> io::Result<Option<Held>> {
     let segment = &place.segment;
+    let edition = segment.edition();
     let Some(body) = open(shared, segment)? else {
         return Ok(None);
     };
@@ -247,6 +252,7 @@ fn hold(shared: &Shared, place: &Place, next: u64) -> io::Result<Option<Held>> {
     }
     Ok(Some(Held {
         segment: Arc::clone(segment),
+        edition,
         walk,
     }))
 }

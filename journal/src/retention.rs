@@ -148,6 +148,8 @@ fn remove(shared: &Shared) -> io::Result<bool> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
+    oldest.next_edition();
+    shared.holds.close_stale();
     // Until this is durable it goes on leaving: were the next one taken meanwhile, a crash could keep this one and not that.
     shared.disk.fsync_dir()?;
     lock(&shared.catalog).leaving.pop_front();

@@ -18,7 +18,7 @@ use std::{
     io,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -56,6 +56,8 @@ pub(crate) struct Segment {
     pub(crate) extent: OnceLock<Extent>,
     /// There is nothing to compress, or no more.
     pub(crate) settled: AtomicBool,
+    /// Counts the files that had its name and were exchanged or removed.
+    edition: AtomicU32,
 }
 
 impl Segment {
@@ -67,11 +69,22 @@ impl Segment {
             created: OnceLock::new(),
             extent: OnceLock::new(),
             settled: AtomicBool::new(false),
+            edition: AtomicU32::new(0),
         }
     }
 
     pub(crate) fn bytes(&self) -> u64 {
         self.len.load(Ordering::Relaxed)
+    }
+
+    /// Which file has its name: to be asked before it is opened. Another one later: what was opened is not it any more.
+    pub(crate) fn edition(&self) -> u32 {
+        self.edition.load(Ordering::Acquire)
+    }
+
+    /// Its file was exchanged or removed.
+    pub(crate) fn next_edition(&self) {
+        self.edition.fetch_add(1, Ordering::Release);
     }
 }
 

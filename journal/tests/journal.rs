@@ -14,7 +14,7 @@ use journal::{
     Account, AppendError, CheckpointFrom, Config, CursorError, CursorOptions, Disk, FORMAT,
     Journal, OpenError, Opened, RealDisk, Seq, Start, WhenFull,
 };
-use support::{Counting, read_all, record, records, sized, text, texts};
+use support::{Counting, append, read_all, record, records, sized, text, texts};
 
 fn small() -> Config {
     Config {
@@ -545,4 +545,87 @@ fn by_age_a_segment_goes_only_when_every_cursor_has_passed_it() {
     let first = journal.first();
     assert!(first >= Seq(10) && first <= Seq(13), "{first}");
     journal.check().unwrap();
+}
+
+/// How many files below `path` this process has open, by the end of what the kernel calls them.
+fn open_files(path: &Path, ending: &str) -> usize {
+    let open = fs::read_dir("/proc/self/fd").unwrap();
+    let files = open.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    files
+        .filter(|file| file.starts_with(path) && file.to_string_lossy().ends_with(ending))
+        .count()
+}
+
+#[test]
+fn what_cannot_be_read_at_the_start_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("00000000000000000001.seg")).unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(folder.path()).unwrap());
+    let told = match Journal::open(disk, small(), Box::new(())) {
+        Ok(_) => panic!("opened"),
+        Err(error) => error.to_string(),
+    };
+    assert!(told.contains("00000000000000000001.seg failed"), "{told}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_reader_that_reads_no_more_keeps_no_removed_file_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        max_size: 64 << 10,
+        ..small()
+    };
+    let (journal, _) = open(folder.path(), config);
+    let (mut stopped, mut n) = (Vec::new(), 0);
+    while journal.first() < Seq(100) {
+        n += 1;
+        journal.append(vec![sized(n, 500)]).await.unwrap();
+        if n % 20 == 1 {
+            let mut reader = journal.reader(Seq(n));
+            assert_eq!(reader.next(10).unwrap().entries.len(), 1);
+            stopped.push(reader);
+        }
+    }
+    eventually(|| open_files(folder.path(), ".seg (deleted)") == 0).await;
+    for mut reader in stopped {
+        let lost = journal.first().0.saturating_sub(reader.position().0);
+        let (_, expired, corrupt) = read_all(&mut reader);
+        assert_eq!((expired, corrupt), (lost, 0));
+        assert_eq!(reader.position(), Seq(n + 1));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_reader_that_pauses_lets_its_file_go_and_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Arc::new(RealDisk::open(folder.path()).unwrap());
+    let (journal, _, mut stepper) = Journal::open_stepped(disk, small(), Box::new(())).unwrap();
+    for n in 1..=4 {
+        append(&journal, &mut stepper, vec![sized(n, 100)]).unwrap();
+    }
+    let writing = open_files(folder.path(), ".seg");
+    let mut reader = journal.reader(Seq(1));
+    assert_eq!(reader.next(1).unwrap().entries.len(), 1);
+    assert_eq!(open_files(folder.path(), ".seg"), writing + 1);
+    stepper.keep(0);
+    assert_eq!(
+        open_files(folder.path(), ".seg"),
+        writing + 1,
+        "it may be between two reads"
+    );
+    stepper.keep(0);
+    assert_eq!(open_files(folder.path(), ".seg"), writing);
+    assert_eq!(read_all(&mut reader).0.len(), 3);
+    stepper.close(0);
+}
+
+/// Waits for the journal's threads.
+async fn eventually(mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "it does not come");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
