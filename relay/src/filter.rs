@@ -6,14 +6,17 @@
 //! server, with expressions compiled once a call. Labels differ on purpose: all that are given must be there, as in a
 //! Kubernetes selector, where karmor takes any one of them and lets events without labels pass.
 
+mod expression;
+mod memory;
+
 use journal::Entry;
 use proto::{Event, Kind, View, link, query};
-use regex::{Regex, RegexBuilder};
 
+use self::expression::Case;
 use crate::access::Namespaces;
 
-/// Memory that one compiled expression may take, in bytes: expressions come from whoever reaches the feed.
-const MAX_COMPILED: usize = 1 << 20;
+pub(crate) use self::expression::Expression;
+pub(crate) use self::memory::{Budget, Part};
 
 /// Does `feeder.LogService` send events of this kind for this word? KubeArmor compares exactly; any other word,
 /// the empty one included, ends the stream at once with status OK.
@@ -34,7 +37,7 @@ pub struct Filter {
     kinds: Vec<Kind>,
     labels: Vec<(String, String)>,
     min_severity: u32,
-    fields: Vec<(Field, Regex)>,
+    fields: Vec<(Field, Expression)>,
     /// What the reader may see at all.
     namespaces: Namespaces,
 }
@@ -42,7 +45,7 @@ pub struct Filter {
 /// A filter that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum BadFilter {
-    /// Not a regular expression, or too large a one.
+    /// Not a regular expression.
     #[error("`{expression}` for {field} is not a regular expression: {reason}")]
     Expression {
         /// The filter's field.
@@ -52,16 +55,31 @@ pub enum BadFilter {
         /// What the expression's reader says.
         reason: String,
     },
+    /// One that compiles to too much.
+    #[error(
+        "`{expression}` for {field} is too large a regular expression: it compiles to more than {most} bytes; repeat less, or write [a-z0-9_] for \\w"
+    )]
+    Large {
+        /// The filter's field.
+        field: &'static str,
+        /// What was given.
+        expression: String,
+        /// Bytes.
+        most: usize,
+    },
+    /// One with too long a text.
+    #[error("the expression for {field} has {bytes} bytes, and {most} are the most")]
+    Long {
+        /// The filter's field.
+        field: &'static str,
+        /// Bytes that it has.
+        bytes: usize,
+        /// Bytes that it may have.
+        most: usize,
+    },
     /// Not the number of a kind.
     #[error("{0} is no kind of event: 1 is alert, 2 log, 3 message")]
     Kind(i32),
-}
-
-/// With regard to case, or without.
-#[derive(Clone, Copy, PartialEq)]
-enum Case {
-    Counts,
-    Ignored,
 }
 
 impl Filter {
@@ -105,7 +123,7 @@ impl Filter {
         let mut fields = Vec::new();
         for (name, field, expression, case) in given {
             if !expression.is_empty() {
-                fields.push((field, compile(name, expression, case)?));
+                fields.push((field, Expression::new(name, expression, case)?));
             }
         }
         Ok(Filter {
@@ -161,6 +179,23 @@ impl Filter {
             })
     }
 
+    /// Gives back what searching took.
+    fn forget(&self) {
+        self.fields
+            .iter()
+            .for_each(|(_, expression)| expression.forget());
+    }
+
+    /// Bytes that it takes now.
+    fn size(&self) -> usize {
+        let labels = self
+            .labels
+            .iter()
+            .map(|(key, value)| key.len() + value.len() + 64);
+        let fields = self.fields.iter().map(|(_, expression)| expression.size());
+        labels.chain(fields).sum()
+    }
+
     fn passes_all(&self) -> bool {
         self.fields.is_empty()
             && self.labels.is_empty()
@@ -190,20 +225,8 @@ impl Filter {
 ///
 /// # Errors
 /// It is none; `field` is named.
-pub(crate) fn expression(field: &'static str, text: &str) -> Result<Regex, BadFilter> {
-    compile(field, text, Case::Ignored)
-}
-
-fn compile(field: &'static str, expression: &str, case: Case) -> Result<Regex, BadFilter> {
-    RegexBuilder::new(expression)
-        .case_insensitive(case == Case::Ignored)
-        .size_limit(MAX_COMPILED)
-        .build()
-        .map_err(|error| BadFilter::Expression {
-            field,
-            expression: expression.to_string(),
-            reason: error.to_string(),
-        })
+pub(crate) fn expression(field: &'static str, text: &str) -> Result<Expression, BadFilter> {
+    Expression::new(field, text, Case::Ignored)
 }
 
 fn kinds(numbers: &[i32]) -> Result<Vec<Kind>, BadFilter> {

@@ -28,6 +28,7 @@ use tonic::Status;
 use super::frames::Frames;
 use super::past::Past;
 use super::ring::{Counts, Found, Ring};
+use crate::filter::Budget;
 use crate::log::View;
 
 /// How much of the journal is read at a time, in bytes. A client that stops reading holds on to one block, so this
@@ -36,6 +37,9 @@ pub(crate) const READ: usize = 64 << 10;
 /// Times a ring's memory for frames behind the rings: as much as the sockets of readers take at once, so that readers stay
 /// close enough to share (16 of them catching up: 0.40 µs of CPU a delivery, and 1.02 with one ring's memory).
 const FRAMES_BEHIND: usize = 4;
+/// Memory that the filters of all readers may take, in bytes: a thousand or more with usual expressions, some dozens with the
+/// largest.
+const FILTERS: usize = 128 << 20;
 /// Notices that wait for one `WatchMessages` stream; more than that at once say nothing new.
 const NOTICES: usize = 16;
 
@@ -119,6 +123,7 @@ struct Inner {
     past_records: Past<Block>,
     /// Readers that are there.
     behind: AtomicUsize,
+    filters: Budget,
     /// One a lane: where its newest block ends. Readers of that lane wait on it.
     ends: [watch::Sender<Seq>; Lane::COUNT],
     /// Tells the pump that the first reader came or the last one went.
@@ -201,6 +206,7 @@ impl Tail {
             past_frames: Past::new(FRAMES_BEHIND * ring),
             past_records: Past::new(ring),
             behind: AtomicUsize::new(0),
+            filters: Budget::new(FILTERS),
             ends: std::array::from_fn(|_| watch::Sender::new(Seq(0))),
             readers: watch::Sender::new(()),
             stopped: watch::Sender::new(false),
@@ -238,6 +244,11 @@ impl Tail {
         Ok(Admission {
             clients: clients.clone(),
         })
+    }
+
+    /// What the filters of all readers share.
+    pub(crate) fn filters(&self) -> &Budget {
+        &self.inner.filters
     }
 
     /// Events that readers missed since the start because they were too slow, by kind.

@@ -28,7 +28,7 @@ use crate::access::Caller;
 use crate::feed::{
     Admission, Counts, Found, Lane, Place, Tail, kind_index, read_patiently, unreadable,
 };
-use crate::filter::Filter;
+use crate::filter::{Filter, Part};
 use crate::log::{Mark, Marked, Marks, View};
 
 /// The first step back in search of the last events, in records; each further step is twice as long.
@@ -56,6 +56,7 @@ pub(super) struct Watch {
     /// That of the event sent last, which is often that of the next.
     mark: Option<(Seq, Mark)>,
     _admission: Admission,
+    memory: Part,
 }
 
 impl Watch {
@@ -72,6 +73,7 @@ impl Watch {
     ) -> Result<Watch, Status> {
         let invalid = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
         let filter = Filter::new(request.filter).map_err(|error| invalid(&error))?;
+        let memory = tail.filters().part(&filter)?;
         let filter = filter.within(caller.namespaces.clone());
         let time =
             |name, ns| u64::try_from(ns).map_err(|_| invalid(&format!("{name} is before 1970")));
@@ -105,6 +107,7 @@ impl Watch {
             marks: tail.log().marks(),
             mark: None,
             _admission: tail.admit()?,
+            memory,
         };
         watch.place(&request.resume, request.from_sequence)?;
         Ok(watch)
@@ -115,14 +118,14 @@ impl Watch {
         let log = self.tail.log();
         if !token.is_empty() {
             match self.tokens.read(token, self.filter.is_limited()) {
+                Some(Resume::After(seq)) if seq >= self.end => self.begin_anew(
+                    "the resume token is of an event that this journal does not have (any more): everything in it follows",
+                ),
                 Some(Resume::After(seq)) => self.begin_at(Seq(seq.0.saturating_add(1))),
                 Some(Resume::Shared { seq, mark }) => self.begin_after(seq, &mark)?,
-                Some(Resume::Elsewhere) => {
-                    let reason =
-                        "the resume token is of another journal: everything in this one follows"
-                            .to_string();
-                    self.gap = Some(Gap { missed: 0, reason });
-                }
+                Some(Resume::Elsewhere) => self.begin_anew(
+                    "the resume token is of another journal: everything in this one follows",
+                ),
                 None => {
                     return Err(Status::invalid_argument(NO_TOKEN));
                 }
@@ -153,6 +156,12 @@ impl Watch {
             self.gap = Some(expired(missed));
         }
         Ok(())
+    }
+
+    /// Begins with all there is, and word of why.
+    fn begin_anew(&mut self, reason: &str) {
+        let reason = reason.to_owned();
+        self.gap = Some(Gap { missed: 0, reason });
     }
 
     /// Begins with this record, or with the oldest and word of what is missing before it.
@@ -257,6 +266,7 @@ impl Replies {
                 Phase::Live { place, end } => self.live(place, end).await?,
                 Phase::Over => return Ok(false),
             };
+            self.watch.memory.settle(&self.watch.filter);
         }
         Ok(true)
     }

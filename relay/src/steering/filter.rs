@@ -5,16 +5,15 @@ use std::collections::HashSet;
 use proto::EventId;
 use proto::query;
 use proto::sinks::LettersRequest;
-use regex::Regex;
 use tonic::Status;
 
 use crate::fanout::DeadLetter;
-use crate::filter::{self, expression};
+use crate::filter::{self, Expression, expression};
 
 /// The conditions of a request, ready for use.
 pub(super) struct Filter {
     event: filter::Filter,
-    reason: Option<Regex>,
+    reason: Option<Expression>,
     since: u64,
     ids: HashSet<EventId>,
     /// No condition looks into a letter: those that cannot be read are meant too.
