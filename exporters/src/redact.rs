@@ -75,14 +75,14 @@ impl Redact {
             return Arc::clone(event);
         }
         let inner = event.event();
-        let (list, process) = (self.list(inner), inner.view().operation == "Process");
+        let (list, command) = (self.list(inner), is_command(inner.view().operation));
         let mut place = 0;
         let changed = rewrite::texts(inner.kind, &inner.payload, |part| {
             if part.field.name == "Args" {
                 place += 1;
                 return element(&list, place - 1, part.text);
             }
-            self.part(part, process)
+            self.part(part, command)
         });
         match changed {
             None => Arc::clone(event),
@@ -111,10 +111,10 @@ impl Redact {
         }
     }
 
-    fn part(&self, part: Part<'_>, process: bool) -> Change {
+    fn part(&self, part: Part<'_>, command: bool) -> Change {
         let arguments = match part.field.name {
             "Source" => true,
-            "Resource" => process,
+            "Resource" => command,
             _ => false,
         };
         match self.text(part.text, arguments) {
@@ -140,6 +140,16 @@ impl Redact {
         }
         text
     }
+}
+
+/// Whether the resource of such an operation may be a command line. A throttling notice is the alert in whose place it stands,
+/// with all its texts and only the operation another (reference: KubeArmor's `AlertThreshold`), and what a later sensor
+/// calls an operation is not known here: both count as one.
+fn is_command(operation: &str) -> bool {
+    !matches!(
+        operation,
+        "File" | "Network" | "Capabilities" | "Syscall" | "Device" | "NetworkFirewall"
+    )
 }
 
 fn element(list: &[String], place: usize, was: &str) -> Change {
@@ -243,6 +253,19 @@ mod tests {
         let of = |field| [rule(field, r"token=\w+", "x")];
         assert_eq!(file(&of(RedactField::Arguments)), "/srv/token=abc");
         assert_eq!(file(&of(RedactField::Any)), "/srv/x");
+    }
+
+    #[test]
+    fn a_throttling_notice_has_the_arguments_of_the_alert_that_it_replaces() {
+        let rules = [rule(RedactField::Arguments, r"(token)=\S+", "$1=***")];
+        for operation in ["AlertThreshold", "", "Exec"] {
+            let notice = feeder::Alert {
+                operation: operation.into(),
+                ..alert(&["curl", "token=abc"])
+            };
+            let out = redacted(&rules, notice);
+            assert_eq!(out.resource, "curl token=***", "{operation}");
+        }
     }
 
     #[test]
