@@ -98,6 +98,11 @@ impl Filter {
         }
     }
 
+    /// Whether events of a kind can pass at all.
+    pub(crate) fn may_want(&self, kind: Kind) -> bool {
+        self.wanted[kind as usize]
+    }
+
     pub(crate) fn severity_out_of_range(&self) -> Option<u32> {
         let severity = self.config.min_severity;
         (severity > 10).then_some(severity)

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use yaml::{Node, Problem, Span};
 
 use super::day::Day;
+use super::settings::Config;
+use crate::filter::Filter;
 
 /// Where events go, and how long they stay.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -175,6 +177,8 @@ pub(super) struct Indices {
     pub(super) replicas: Option<u32>,
     retention_days: u32,
     names: [String; 3],
+    /// Those that can come.
+    kinds: Vec<Kind>,
 }
 
 /// Why an event has no index.
@@ -199,7 +203,21 @@ impl Indices {
             replicas: config.replicas,
             retention_days: days as u32,
             names: Kind::ALL.map(|kind| config.name_of(kind).to_owned()),
+            kinds: Kind::ALL.to_vec(),
         }
+    }
+
+    /// For a sink with such a filter: what it never writes to is not its own to prepare, and may be another sink's.
+    pub(super) fn of(config: &Config) -> Self {
+        let filter = Filter::new(config.filter.clone());
+        let mut indices = Indices::new(&config.index);
+        indices.kinds.retain(|kind| filter.may_want(*kind));
+        indices
+    }
+
+    /// The kinds of event that can come.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> {
+        self.kinds.iter().copied()
     }
 
     /// The name that a kind is read under.

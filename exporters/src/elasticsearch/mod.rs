@@ -134,7 +134,7 @@ impl Elasticsearch {
         Ok(Elasticsearch {
             client,
             bodies: Writer {
-                indices: Arc::new(Indices::new(&config.index)),
+                indices: Arc::new(Indices::of(config)),
                 fields: common.fields,
                 gzip: config.compression == Compression::Gzip,
             },

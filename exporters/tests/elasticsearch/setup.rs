@@ -100,6 +100,30 @@ async fn setup_makes_what_is_missing_and_puts_right_what_differs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sink_of_alerts_leaves_alone_what_another_has_for_logs() {
+    let Some(server) = Elasticsearch::shared(SUITE) else {
+        return;
+    };
+    let daily = settings(&server.url(), &names("both", ""));
+    run(&daily, Mode::Make).await;
+    let fixed = format!(
+        "{{type: elasticsearch, endpoints: ['{}'], filter: {{kinds: [alert]}}, \
+         index: {{layout: fixed, alert: both, log: both-logs, message: both-messages}}}}",
+        server.url()
+    );
+    let made = run(&fixed, Mode::Make).await;
+    let steps: Vec<(&str, &str)> = (made.steps.iter())
+        .map(|step| (step.what, step.name.as_str()))
+        .collect();
+    assert_eq!(steps, [("index template", "both")]);
+    let still = run(&daily, Mode::Look).await;
+    assert!(
+        states(&still).iter().all(|state| **state == State::Same),
+        "{still:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_first_event_finds_the_template_made_and_a_changed_one_left_alone() {
     let Some(server) = Elasticsearch::shared(SUITE) else {
         return;

@@ -6,14 +6,13 @@
 //! | `cresset sink setup NAME` | `Make` | is made | is put right |
 //! | `cresset sink setup NAME --check` | `Look` | is told | is told |
 //!
-//! Each may be asked again and again. What the server does not allow is a step that was refused, and the next step follows.
+//! It is about the kinds of event that the sink's filter lets through. Each may be asked again and again. What the server does not allow is a step that was refused, and the next step follows.
 
 mod alias;
 mod differences;
 mod piece;
 
 use elasticsearch::http::Method;
-use proto::Kind;
 use serde_json::Value;
 
 use super::client::{Answer, Client, Unreached};
@@ -84,7 +83,7 @@ pub(crate) async fn run(
     mode: Mode,
 ) -> Result<Report, SetupError> {
     let client = config.client().map_err(SetupError::Settings)?;
-    let indices = Indices::new(&config.index);
+    let indices = Indices::of(config);
     let report = steps(&client, &indices, flavour, mode).await;
     report.map_err(|trouble| match trouble {
         Trouble::Away(reason) => SetupError::Unreached(reason),
@@ -101,7 +100,7 @@ async fn steps(
     let product = product(client).await?;
     let flavour = product.as_ref().map_or(flavour, |product| product.flavour);
     let mut taken = Vec::new();
-    for kind in Kind::ALL {
+    for kind in indices.kinds() {
         if indices.layout == Layout::Daily && alias::is_taken(client, indices.name(kind)).await? {
             taken.push(indices.name(kind).to_owned());
         }
@@ -118,7 +117,7 @@ async fn steps(
         }
     }
     if indices.layout == Layout::Daily {
-        for kind in Kind::ALL {
+        for kind in indices.kinds() {
             let name = indices.name(kind);
             let state = match taken.iter().any(|taken| taken == name) {
                 true => Ok(State::Blocked(alias::taken(name))),

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use elasticsearch::http::Method;
-use proto::Kind;
 use serde_json::Value;
 
 use super::differences::differences;
@@ -30,7 +29,7 @@ pub(super) fn pieces(indices: &Indices, flavour: Flavour) -> Vec<Piece> {
             Flavour::Elasticsearch => "_ilm/policy",
             Flavour::OpenSearch => "_plugins/_ism/policies",
         };
-        pieces.extend(Kind::ALL.map(|kind| Piece {
+        pieces.extend(indices.kinds().map(|kind| Piece {
             what: "lifecycle",
             name: indices.name(kind).to_owned(),
             path: format!("{folder}/{}", indices.name(kind)),
@@ -38,7 +37,7 @@ pub(super) fn pieces(indices: &Indices, flavour: Flavour) -> Vec<Piece> {
         }));
     }
     let mut named = Vec::new();
-    for kind in Kind::ALL {
+    for kind in indices.kinds() {
         let name = indices.name(kind);
         // Kinds that share one fixed index share its template: that of the first.
         if !named.contains(&name) {
@@ -51,7 +50,7 @@ pub(super) fn pieces(indices: &Indices, flavour: Flavour) -> Vec<Piece> {
             });
         }
     }
-    debug_assert!(indices.layout == Layout::Fixed || named.len() == Kind::ALL.len());
+    debug_assert!(indices.layout == Layout::Fixed || named.len() == indices.kinds().count());
     pieces
 }
 
