@@ -86,6 +86,27 @@ pub(crate) fn peer<'a>(view: &View<'a>) -> (Option<&'a str>, Option<u16>) {
     (word(&["remoteip", "sin_addr", "daddr"]), port)
 }
 
+/// Whether a program is started. For these alone `Source` is the parent's command line and `Resource` the program's own
+/// (reference: KubeArmor's events); a `ptrace`, which is a Process event too, has the other process as its resource.
+pub(crate) fn starts(view: &View<'_>) -> bool {
+    view.operation == "Process" && !view.data.contains("SYS_PTRACE")
+}
+
+/// Executable and command line of the process that acted.
+pub(crate) fn actor<'a>(view: &View<'a>) -> (&'a str, &'a str) {
+    match starts(view) {
+        true => (view.parent_process, view.source),
+        false => (view.process, view.source),
+    }
+}
+
+/// Whether the other end of a connection began it.
+pub(crate) fn is_inbound(view: &View<'_>) -> bool {
+    ["_ACCEPT", "tcp_accept"]
+        .iter()
+        .any(|word| view.data.contains(word))
+}
+
 /// At most so many characters, with a mark where something is left out.
 pub(crate) fn cut(text: &str, characters: usize) -> String {
     match text.char_indices().nth(characters) {
@@ -157,6 +178,34 @@ mod tests {
             of("::1", 53)
         );
         assert_eq!(peer_of("/etc/passwd", "lsm=FILE_OPEN"), (None, None));
+    }
+
+    #[test]
+    fn who_acts_is_the_parent_where_a_program_is_started() {
+        let acted = |operation: &str, data: &str| {
+            let log = feeder::Log {
+                operation: operation.into(),
+                data: data.into(),
+                source: "s".into(),
+                process_name: "/own".into(),
+                parent_process_name: "/parent".into(),
+                ..Default::default()
+            };
+            let bytes = log.encode_to_vec();
+            let view = View::read(Kind::Log, &bytes);
+            (actor(&view).0.to_owned(), is_inbound(&view))
+        };
+        assert_eq!(acted("Process", "syscall=SYS_EXECVE").0, "/parent");
+        assert_eq!(acted("Process", "lsm=SECURITY_BPRM_CHECK").0, "/parent");
+        assert_eq!(acted("Process", "syscall=SYS_PTRACE pid=3").0, "/own");
+        assert_eq!(acted("File", "lsm=FILE_OPEN").0, "/own");
+        for data in [
+            "kprobe=tcp_accept domain=AF_INET",
+            "syscall=SYS_ACCEPT fd=3",
+        ] {
+            assert!(acted("Network", data).1, "{data}");
+        }
+        assert!(!acted("Network", "kprobe=tcp_connect").1);
     }
 
     #[test]

@@ -119,6 +119,19 @@ const LABEL_FIELDS: [LabelField; 4] = [
 ];
 
 impl LabelField {
+    const ALL: [LabelField; 10] = [
+        LabelField::Kind,
+        LabelField::Cluster,
+        LabelField::Host,
+        LabelField::Namespace,
+        LabelField::Container,
+        LabelField::Policy,
+        LabelField::Operation,
+        LabelField::Action,
+        LabelField::Severity,
+        LabelField::Level,
+    ];
+
     fn read<'a>(self, view: &View<'a>) -> (&'static str, &'a str) {
         match self {
             LabelField::Kind => ("kind", word(view.kind)),
@@ -284,21 +297,16 @@ impl Loki {
         streams.insert(values)
     }
 
+    /// Every field that can be a label is among them: what `other` stands for is found here.
     fn metadata(&self, event: &Encoded, view: &View<'_>) -> BTreeMap<&'static str, String> {
-        let pairs = [
-            ("namespace", view.namespace),
+        let pairs = LabelField::ALL.map(|field| field.read(view));
+        let pairs = pairs.into_iter().chain([
             ("pod", view.pod),
-            ("container", view.container_name),
-            ("host", view.host),
-            ("policy", view.policy),
-            ("severity", view.severity),
-            ("action", view.action),
-            ("operation", view.operation),
             ("process", view.process),
             ("result", view.result),
-        ];
+        ]);
         let mut metadata = BTreeMap::from([("event_id", event.id().to_string())]);
-        let there = pairs.into_iter().filter(|(_, value)| !value.is_empty());
+        let there = pairs.filter(|(_, value)| !value.is_empty());
         metadata.extend(there.map(|(name, value)| (name, value.to_owned())));
         metadata
     }

@@ -46,6 +46,16 @@ pub(super) fn of(event: &Encoded) -> Option<Item> {
             value => attributes.push(pair(field.otel, any(value))),
         }
     }
+    if view.operation == "Process" && !view.data.contains("SYS_PTRACE") {
+        for pair in &mut attributes {
+            if pair.key == "process.command_line" {
+                pair.key = "process.parent.command_line".to_owned();
+            }
+        }
+        if !view.resource.is_empty() {
+            attributes.push(pair("process.command_line", text(view.resource)));
+        }
+    }
     owner(&attributes, &mut resource);
     labels(&view, &mut resource);
     let (number, words) = severity(&view);

@@ -8,7 +8,7 @@
 //! | severity | alerts: 1–2 INFO, 3–5 WARN, 6–8 ERROR, 9–10 FATAL; logs: INFO; messages: their level |
 //! | event name | `kubearmor.alert`, `kubearmor.log`, `kubearmor.message` |
 //! | body | what happened, in one line |
-//! | attributes | every other field; `log.record.uid` is the event's id |
+//! | attributes | every other field; `log.record.uid` is the event's id; `process.command_line` of a program that is started is its own, and its parent's has that name |
 //!
 //! Resource names are those of the semantic conventions for Kubernetes, hosts and containers (1.x). The tests hold every
 //! event against a request that is built of the protocol's own messages (`oracle.rs`).
@@ -34,6 +34,10 @@ const OBSERVED: u8 = 0x59;
 const EVENT_NAME: u8 = 0x62;
 /// Of `AnyValue`.
 const STRING: u8 = 0x0a;
+
+/// What the field table calls `Source`. Of a program that is started that is its parent's, and its own is `Resource`.
+const COMMAND: &str = "process.command_line";
+const PARENTS_COMMAND: &str = "process.parent.command_line";
 
 /// Names and lengths of an ordinary event take about so much more than its fields.
 const MORE: usize = 1400;
@@ -94,8 +98,16 @@ fn write(
         });
     });
     attribute::text(ATTRIBUTES, ["log.record.uid", ""], &id.digits(), out);
+    let starts = told::starts(view);
     for (at, name) in plan.attributes(found) {
+        let name = match (starts, name) {
+            (true, COMMAND) => PARENTS_COMMAND,
+            _ => name,
+        };
         attribute::attribute(ATTRIBUTES, name, found.value(at)?, out)?;
+    }
+    if starts && !view.resource.is_empty() {
+        attribute::text(ATTRIBUTES, [COMMAND, ""], view.resource.as_bytes(), out);
     }
     fixed64(OBSERVED, nanoseconds(Timestamp::now()), out);
     field(EVENT_NAME, event_name(view.kind).as_bytes(), out);

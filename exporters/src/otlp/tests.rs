@@ -115,6 +115,33 @@ fn an_alert_is_a_record_under_the_resource_of_its_pod() {
 }
 
 #[test]
+fn a_program_that_is_started_has_its_own_command_line_and_its_parents() {
+    let record = |operation: &str, data: &str| {
+        let alert = feeder::Alert {
+            operation: operation.into(),
+            data: data.into(),
+            source: "/bin/sh -c x".into(),
+            resource: "/usr/bin/apt update".into(),
+            ..alert("a")
+        };
+        let request = sent(&batch_of([alert]), &BTreeMap::new());
+        let attributes = records(&request).next().unwrap().attributes.clone();
+        ["process.command_line", "process.parent.command_line"]
+            .map(|key| find(&attributes, key).cloned())
+    };
+    let (own, parents) = (text("/usr/bin/apt update"), text("/bin/sh -c x"));
+    let started = record("Process", "lsm=SECURITY_BPRM_CHECK");
+    assert_eq!(started, [Some(own), Some(parents.clone())]);
+    for (operation, data) in [("File", "lsm=FILE_OPEN"), ("Process", "syscall=SYS_PTRACE")] {
+        assert_eq!(
+            record(operation, data),
+            [Some(parents.clone()), None],
+            "{data}"
+        );
+    }
+}
+
+#[test]
 fn every_kind_has_a_severity() {
     let message = |level: &str| feeder::Message {
         level: level.into(),

@@ -51,6 +51,10 @@ fn name(view: &View<'_>) -> String {
 fn extension<'a>(event: &Encoded, view: &View<'a>) -> Vec<(&'static str, String)> {
     let text = |text: &'a str| text.to_owned();
     let (address, port) = told::peer(view);
+    let (host_key, port_key) = match told::is_inbound(view) {
+        true => ("src", "spt"),
+        false => ("dst", "dpt"),
+    };
     let time = told::time(view).map(|time| time.as_millisecond().to_string());
     let mut pairs = vec![
         ("rt", time.unwrap_or_default()),
@@ -60,9 +64,12 @@ fn extension<'a>(event: &Encoded, view: &View<'a>) -> Vec<(&'static str, String)
         ("act", text(view.action)),
         ("outcome", text(view.result)),
         ("msg", text(view.message)),
-        ("sproc", text(view.process)),
-        ("dst", address.unwrap_or_default().to_owned()),
-        ("dpt", port.map(|port| port.to_string()).unwrap_or_default()),
+        ("sproc", text(told::actor(view).0)),
+        (host_key, address.unwrap_or_default().to_owned()),
+        (
+            port_key,
+            port.map(|port| port.to_string()).unwrap_or_default(),
+        ),
     ];
     pairs.push(match view.operation {
         "File" => ("filePath", text(view.resource)),

@@ -34,6 +34,10 @@ pub(super) fn write(event: &Encoded, view: &View<'_>) -> String {
 fn attributes<'a>(event: &Encoded, view: &View<'a>) -> Vec<(&'static str, String)> {
     let text = |text: &'a str| text.to_owned();
     let (address, port) = told::peer(view);
+    let (host_key, port_key) = match told::is_inbound(view) {
+        true => ("src", "srcPort"),
+        false => ("dst", "dstPort"),
+    };
     let time = told::time(view).map(|time| time.as_millisecond().to_string());
     vec![
         ("devTime", time.unwrap_or_default()),
@@ -41,9 +45,9 @@ fn attributes<'a>(event: &Encoded, view: &View<'a>) -> Vec<(&'static str, String
         ("cat", text(view.operation)),
         ("eventId", event.id().to_string()),
         ("identHostName", text(view.host)),
-        ("dst", address.unwrap_or_default().to_owned()),
+        (host_key, address.unwrap_or_default().to_owned()),
         (
-            "dstPort",
+            port_key,
             port.map(|port| port.to_string()).unwrap_or_default(),
         ),
         ("action", text(view.action)),

@@ -35,7 +35,11 @@ fn alert() -> feeder::Alert {
 }
 
 fn written(format: &str) -> String {
-    let batch = batch_of([alert()]);
+    written_of(format, alert())
+}
+
+fn written_of(format: &str, alert: feeder::Alert) -> String {
+    let batch = batch_of([alert]);
     String::from_utf8(sink(format).message(&batch.events()[0]).unwrap()).unwrap()
 }
 
@@ -81,6 +85,34 @@ fn leef_keeps_its_attributes_apart_by_tabs_that_no_value_has() {
              eventId=66697874757265730000000000000001\tidentHostName=node a\tdst=10.0.0.7\taction=Block\t\
              policy=no|apt=x\tresource=remoteip=10.0.0.7 port=443\\tx\\\\y\\n\\x00\tnamespace=shop\tpod=ca]rt\"\\\\"
         )
+    );
+}
+
+#[test]
+fn the_other_end_is_the_source_of_what_is_accepted_and_the_parent_that_of_a_program() {
+    let accepted = || feeder::Alert {
+        resource: "remoteip=10.0.0.7 port=443 protocol=TCP".into(),
+        data: "kprobe=tcp_accept domain=AF_INET".into(),
+        ..alert()
+    };
+    let cef = written_of("cef", accepted());
+    assert!(
+        cef.contains(" src=10.0.0.7 spt=443 ") && !cef.contains(" dst="),
+        "{cef}"
+    );
+    let leef = written_of("leef", accepted());
+    assert!(leef.contains("\tsrc=10.0.0.7\tsrcPort=443\t"), "{leef}");
+    let started = feeder::Alert {
+        operation: "Process".into(),
+        resource: "/usr/bin/apt update".into(),
+        process_name: "/usr/bin/apt".into(),
+        parent_process_name: "/bin/sh".into(),
+        ..alert()
+    };
+    let cef = written_of("cef", started);
+    assert!(
+        cef.contains(" sproc=/bin/sh dproc=/usr/bin/apt update "),
+        "{cef}"
     );
 }
 

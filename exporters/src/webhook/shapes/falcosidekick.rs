@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use proto::View;
 use serde_json::{Value, json};
 
 use super::Told;
 use super::object;
+use crate::told;
 use crate::webhook::group::Group;
 
 pub(super) fn event(group: &Group<'_>, told_of: &Told) -> Result<Value, String> {
@@ -30,6 +32,7 @@ pub(super) fn event(group: &Group<'_>, told_of: &Told) -> Result<Value, String> 
         .map(str::trim)
         .filter(|tag| !tag.is_empty())
         .collect();
+    let (repository, tag) = image(view.container_image);
     let mut fields = BTreeMap::from([
         ("cresset.count".to_owned(), json!(group.count())),
         ("cresset.event_id".to_owned(), json!(first.id().to_string())),
@@ -37,13 +40,10 @@ pub(super) fn event(group: &Group<'_>, told_of: &Told) -> Result<Value, String> 
         ("k8s.pod.name".to_owned(), json!(view.pod)),
         ("container.id".to_owned(), json!(view.container_id)),
         ("container.name".to_owned(), json!(view.container_name)),
-        (
-            "container.image.repository".to_owned(),
-            json!(view.container_image),
-        ),
-        ("proc.exepath".to_owned(), json!(view.process)),
-        ("proc.cmdline".to_owned(), json!(view.source)),
+        ("container.image.repository".to_owned(), json!(repository)),
+        ("container.image.tag".to_owned(), json!(tag)),
     ]);
+    fields.extend(process(&view));
     if let Value::Object(all) = object(first)? {
         fields.extend(
             all.into_iter()
@@ -61,6 +61,30 @@ pub(super) fn event(group: &Group<'_>, told_of: &Told) -> Result<Value, String> 
         "tags": tags,
         "output_fields": fields,
     }))
+}
+
+/// Falco's `proc` is the program that was started, or the one that acted.
+fn process(view: &View<'_>) -> [(String, Value); 4] {
+    let (command, parent) = match told::starts(view) {
+        true => (view.resource, view.source),
+        false => (view.source, ""),
+    };
+    [
+        ("proc.exepath", view.process),
+        ("proc.cmdline", command),
+        ("proc.pexepath", view.parent_process),
+        ("proc.pcmdline", parent),
+    ]
+    .map(|(name, value)| (name.to_owned(), json!(value)))
+}
+
+/// Repository and tag of `repository:tag@digest`; a colon before the last slash is a port's.
+fn image(name: &str) -> (&str, &str) {
+    let name = name.split_once('@').map_or(name, |(name, _)| name);
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+        _ => (name, ""),
+    }
 }
 
 fn priority(gravity: u32) -> &'static str {

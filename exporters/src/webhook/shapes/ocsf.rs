@@ -9,7 +9,9 @@
 //! | log, Syscall, Capabilities | Kernel Activity, 1003 |
 //! | anything else | Base Event, 0 |
 //!
-//! `unmapped` holds the whole event, so nothing is lost on the way. Source: schema.ocsf.io, version 1.3.0.
+//! `unmapped` holds the whole event, so nothing is lost on the way. The actor of a program that is started is its parent. Of a
+//! connection the workload is one end, and the other end stands where it began or answered. Source: schema.ocsf.io, version
+//! 1.3.0; an endpoint is one by its address or its host's name, and activity 99 has its own name beside it.
 
 use proto::{Kind, View};
 use serde_json::{Map, Value, json};
@@ -36,6 +38,7 @@ pub(crate) fn event(event: &Encoded) -> Result<Vec<u8>, String> {
         "metadata": {
             "version": "1.3.0",
             "uid": event.id().to_string(),
+            "profiles": profiles(view.kind),
             "product": {"name": "Cresset", "vendor_name": "Cresset", "version": env!("CARGO_PKG_VERSION")},
             "labels": labels(&view),
         },
@@ -43,10 +46,40 @@ pub(crate) fn event(event: &Encoded) -> Result<Vec<u8>, String> {
         "unmapped": object(event)?,
     });
     if let Some(out) = out.as_object_mut() {
+        if class.activity(&view) == OTHER {
+            out.insert("activity_name".into(), json!(activity_name(&view)));
+        }
         outcome(&view, out);
         class.own(event, &view, out);
     }
     serde_json::to_vec(&out).map_err(|error| error.to_string())
+}
+
+/// An activity or a type that the schema has no number for.
+const OTHER: u32 = 99;
+
+/// Whose attributes are used besides those of the class.
+fn profiles(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Alert => &["host", "security_control"],
+        Kind::Log | Kind::Message => &["host"],
+    }
+}
+
+/// What was done, in KubeArmor's word for it: `SYS_BIND`, `FILE_PERMISSION`, else the operation.
+fn activity_name<'a>(view: &View<'a>) -> &'a str {
+    match (call(view), view.operation) {
+        (Some(call), _) => call,
+        (None, "") => view.kind.name(),
+        (None, operation) => operation,
+    }
+}
+
+/// The system call or hook that saw it.
+fn call<'a>(view: &View<'a>) -> Option<&'a str> {
+    let mut pairs = view.data.split(' ').filter_map(|word| word.split_once('='));
+    let seen = pairs.find(|(key, _)| matches!(*key, "syscall" | "lsm" | "kprobe" | "kfunc"));
+    seen.map(|(_, call)| call)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,21 +113,24 @@ impl Class {
     fn activity(self, view: &View<'_>) -> u32 {
         let seen = |words: &[&str]| words.iter().any(|word| view.data.contains(word));
         match self {
-            Class::Base => 99,
+            Class::Base => OTHER,
             Class::Finding => 1,
             Class::Kernel => 4,
-            Class::Process => 1,
+            Class::Process if told::starts(view) => 1,
+            // A ptrace opens another process.
+            Class::Process => 3,
             Class::Network if seen(&["CONNECT", "tcp_connect"]) => 1,
+            Class::Network if told::is_inbound(view) => 1,
             Class::Network if seen(&["LISTEN"]) => 7,
             Class::Network if seen(&["SENDMSG", "SENDSKB"]) => 6,
-            Class::Network => 99,
+            Class::Network => OTHER,
             Class::File if seen(&["UNLINK", "RMDIR"]) => 4,
             Class::File if seen(&["MKNOD", "MKDIR", "SYMLINK", "FILE_LINK"]) => 1,
             Class::File if seen(&["RENAME"]) => 5,
             Class::File if seen(&["CHOWN", "CHMOD"]) => 6,
             Class::File if seen(&["TRUNCATE"]) => 3,
             Class::File if seen(&["OPEN"]) => 14,
-            Class::File => 99,
+            Class::File => OTHER,
         }
     }
 
@@ -104,26 +140,19 @@ impl Class {
             Class::Base => {}
             Class::Finding => finding(event, view, out),
             Class::Process => {
-                out.insert("process".into(), process(view.process, view.resource));
-                out.insert(
-                    "actor".into(),
-                    json!({"process": process(view.parent_process, view.source)}),
-                );
+                out.insert("process".into(), target(view));
+                actor(view, out);
             }
             Class::File => {
                 out.insert("file".into(), file(view.resource));
                 actor(view, out);
             }
             Class::Network => {
-                out.insert("dst_endpoint".into(), peer(view));
+                endpoints(view, out);
                 actor(view, out);
             }
             Class::Kernel => {
-                let name = match view.resource {
-                    "" => view.operation,
-                    resource => resource,
-                };
-                out.insert("kernel".into(), json!({"name": name, "type_id": 2}));
+                out.insert("kernel".into(), kernel(view));
                 actor(view, out);
             }
         }
@@ -155,8 +184,8 @@ fn finding(event: &Encoded, view: &View<'_>, out: &mut Map<String, Value>) {
     actor(view, &mut evidence);
     match view.operation {
         "File" => drop(evidence.insert("file".into(), file(view.resource))),
-        "Network" => drop(evidence.insert("dst_endpoint".into(), peer(view))),
-        "Process" => drop(evidence.insert("process".into(), process(view.process, view.resource))),
+        "Network" => endpoints(view, &mut evidence),
+        "Process" => drop(evidence.insert("process".into(), target(view))),
         _ => {}
     }
     out.insert("evidences".into(), json!([evidence]));
@@ -187,10 +216,31 @@ fn outcome(view: &View<'_>, out: &mut Map<String, Value>) {
 }
 
 fn actor(view: &View<'_>, out: &mut Map<String, Value>) {
-    out.insert(
-        "actor".into(),
-        json!({"process": process(view.process, view.source)}),
-    );
+    let (path, command) = told::actor(view);
+    out.insert("actor".into(), json!({"process": process(path, command)}));
+}
+
+/// The process that was acted upon.
+fn target(view: &View<'_>) -> Value {
+    match told::starts(view) {
+        true => process(view.process, view.resource),
+        false => json!({"name": leaf(view.resource), "file": file(view.resource)}),
+    }
+}
+
+/// 2 is a system call.
+fn kernel(view: &View<'_>) -> Value {
+    match (view.operation, call(view)) {
+        ("Syscall", Some(call)) => json!({"name": call, "type_id": 2, "path": view.resource}),
+        ("Syscall", None) => json!({"name": view.operation, "type_id": 2, "path": view.resource}),
+        (operation, _) => {
+            let name = match view.resource {
+                "" => operation,
+                resource => resource,
+            };
+            json!({"name": name, "type_id": OTHER, "type": operation})
+        }
+    }
 }
 
 fn process(path: &str, command: &str) -> Value {
@@ -205,16 +255,25 @@ fn leaf(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-fn peer(view: &View<'_>) -> Value {
+/// The workload's end, and the other where its address is told.
+fn endpoints(view: &View<'_>, out: &mut Map<String, Value>) {
+    let mut own = json!({"hostname": view.host});
+    if !view.pod.is_empty() {
+        own["name"] = json!(view.pod);
+    }
+    let (here, there) = match told::is_inbound(view) {
+        true => ("dst_endpoint", "src_endpoint"),
+        false => ("src_endpoint", "dst_endpoint"),
+    };
+    out.insert(here.into(), own);
     let (address, port) = told::peer(view);
-    let mut endpoint = Map::new();
     if let Some(address) = address {
-        endpoint.insert("ip".into(), json!(address));
+        let mut other = json!({"ip": address});
+        if let Some(port) = port {
+            other["port"] = json!(port);
+        }
+        out.insert(there.into(), other);
     }
-    if let Some(port) = port {
-        endpoint.insert("port".into(), json!(port));
-    }
-    Value::Object(endpoint)
 }
 
 fn labels<'a>(view: &View<'a>) -> Vec<&'a str> {

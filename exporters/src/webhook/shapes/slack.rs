@@ -1,7 +1,8 @@
 //! An incoming webhook of Slack: a line, what they have in common, and the first few events.
 //!
 //! Source: Slack, "Sending messages using incoming webhooks" and "Formatting text": `&`, `<` and `>` are escaped, nothing
-//! else; a section holds 3,000 characters.
+//! else; a section holds 3,000 characters, escapes counted. A longer one would be refused with the whole message, so what an
+//! event brings is cut after it was escaped: a process that is called `&&&&…` is told of like any other.
 
 use serde_json::{Value, json};
 
@@ -11,7 +12,7 @@ use crate::webhook::group::Group;
 
 /// Events that are shown by themselves.
 const SHOWN: usize = 5;
-/// Of a section; escapes and marks need some more.
+/// Of a section, with escapes; marks need some more.
 const TEXT: usize = 2500;
 
 pub(super) fn message(sink: &str, group: &Group<'_>, told_of: &Told) -> Value {
@@ -50,10 +51,26 @@ fn section(text: &str) -> Value {
     json!({"type": "section", "text": {"type": "mrkdwn", "text": text}})
 }
 
-/// A process may call itself `<!channel>`; it calls nobody.
-fn text(text: &str, characters: usize) -> String {
-    told::cut(&proto::visible::text(text), characters)
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+/// A text as Slack shows it, in at most so many characters with their escapes. A process may call itself `<!channel>`; it calls
+/// nobody.
+fn text(text: &str, most: usize) -> String {
+    let (mut out, mut left) = (String::new(), most);
+    for c in proto::visible::text(text).chars() {
+        let mut one = [0; 4];
+        let shown = match c {
+            '&' => "&amp;",
+            '<' => "&lt;",
+            '>' => "&gt;",
+            c => &*c.encode_utf8(&mut one),
+        };
+        let long = shown.chars().count();
+        if long >= left {
+            // The last character is for the mark.
+            out.push('…');
+            break;
+        }
+        left -= long;
+        out.push_str(shown);
+    }
+    out
 }

@@ -17,6 +17,7 @@ fn alert() -> feeder::Alert {
         pod_name: "cart-1".into(),
         labels: "app=cart".into(),
         process_name: "/usr/bin/apt".into(),
+        parent_process_name: "/bin/bash".into(),
         policy_name: "no-apt".into(),
         severity: "8".into(),
         tags: "MITRE, NIST".into(),
@@ -68,6 +69,27 @@ fn slack_gets_one_message_with_a_count_and_nobody_is_called() {
 }
 
 #[test]
+fn a_section_of_slack_keeps_to_its_bound_whatever_a_process_is_called() {
+    // Slack takes 3,000 characters in a section, and refuses the message for one more.
+    for hostile in ["&", "<!channel>", "\u{1b}", "ü", "a"] {
+        let flood = |pod: &str| feeder::Alert {
+            resource: hostile.repeat(3000),
+            process_name: hostile.repeat(3000),
+            policy_name: hostile.repeat(3000),
+            ..other(pod)
+        };
+        let batch = batch_of([flood("p"), flood("p"), flood("p"), flood("p"), flood("p")]);
+        let message = &notice(Shape::Slack, None, &batch, 9)[0];
+        for block in message["blocks"].as_array().unwrap() {
+            let text = &block["text"]["text"];
+            let text = text.as_str().or(block["elements"][0]["text"].as_str());
+            let long = text.unwrap().chars().count();
+            assert!((1..=3000).contains(&long), "{hostile}: {long}");
+        }
+    }
+}
+
+#[test]
 fn groups_beyond_the_rate_are_folded_into_one_message_that_counts_them() {
     let batch = batch_of(["a", "b", "c", "d"].map(other));
     let messages = notice(Shape::Slack, None, &batch, 2);
@@ -92,8 +114,29 @@ fn alertmanager_gets_labels_that_name_the_group() {
     );
     assert_eq!(alerts["annotations"]["count"], "2");
     assert_eq!(alerts["startsAt"], "2026-01-01T00:00:00.123456Z");
-    let over: Timestamp = alerts["endsAt"].as_str().unwrap().parse().unwrap();
-    assert_eq!(over.as_second(), 1_767_225_600 + 300);
+}
+
+#[test]
+fn an_alert_that_comes_late_is_not_over_when_it_arrives() {
+    let over = |updated_time: &str| {
+        let alert = feeder::Alert {
+            updated_time: updated_time.into(),
+            ..alert()
+        };
+        let alerts = &notice(Shape::Alertmanager, None, &batch_of([alert]), 9)[0][0];
+        let [starts, ends] = ["startsAt", "endsAt"]
+            .map(|key| -> Timestamp { alerts[key].as_str().unwrap().parse().unwrap() });
+        assert!(starts < ends, "{alerts}");
+        ends
+    };
+    let now = Timestamp::now();
+    assert!(over("2026-01-01T00:00:00.123456Z") >= now + jiff::SignedDuration::from_secs(300));
+    // A sensor's clock may be ahead.
+    let ahead: Timestamp = "2226-01-01T00:00:00Z".parse().unwrap();
+    assert_eq!(
+        over("2226-01-01T00:00:00Z"),
+        ahead + jiff::SignedDuration::from_secs(300)
+    );
 }
 
 #[test]
@@ -130,6 +173,30 @@ fn falcosidekick_gets_the_fields_that_it_checks() {
     assert_eq!(event["output_fields"]["kubearmor.PolicyName"], "no-apt");
 }
 
+#[test]
+fn falcos_process_is_the_program_that_was_started_or_the_one_that_acted() {
+    let seen = |operation: &str, resource: &str, source: &str| {
+        let alert = feeder::Alert {
+            operation: operation.into(),
+            resource: resource.into(),
+            source: source.into(),
+            parent_process_name: "/bin/sh".into(),
+            container_image: "reg:5000/a/b:1.2@sha256:00".into(),
+            ..alert()
+        };
+        notice(Shape::Falcosidekick, None, &batch_of([alert]), 9)[0]["output_fields"].clone()
+    };
+    let started = seen("Process", "/usr/bin/apt update", "/bin/sh -c x");
+    assert_eq!(started["proc.exepath"], "/usr/bin/apt");
+    assert_eq!(started["proc.cmdline"], "/usr/bin/apt update");
+    assert_eq!(started["proc.pexepath"], "/bin/sh");
+    assert_eq!(started["proc.pcmdline"], "/bin/sh -c x");
+    assert_eq!(started["container.image.repository"], "reg:5000/a/b");
+    assert_eq!(started["container.image.tag"], "1.2");
+    let acted = seen("File", "/etc/shadow", "/usr/bin/apt update");
+    assert_eq!(acted["proc.cmdline"], "/usr/bin/apt update");
+}
+
 fn ocsf_of(log: feeder::Log) -> Value {
     let batch = batch_of([log]);
     serde_json::from_slice(&ocsf::event(&batch.events()[0]).unwrap()).unwrap()
@@ -153,7 +220,17 @@ fn an_alert_is_a_detection_finding_of_ocsf() {
     assert_eq!(finding["time"], 1_767_225_600_123_u64);
     assert_eq!(finding["disposition_id"], 2);
     assert_eq!(finding["finding_info"]["analytic"]["name"], "no-apt");
-    assert_eq!(finding["evidences"][0]["process"]["name"], "apt");
+    let evidence = &finding["evidences"][0];
+    assert_eq!(evidence["process"]["name"], "apt");
+    let actor = &evidence["actor"]["process"];
+    assert_eq!(
+        (&actor["name"], &actor["cmd_line"]),
+        (&json!("bash"), &json!("/bin/sh"))
+    );
+    assert_eq!(
+        finding["metadata"]["profiles"],
+        json!(["host", "security_control"])
+    );
     assert_eq!(finding["resources"][0]["namespace"], "shop");
     assert_eq!(finding["unmapped"]["PolicyName"], "no-apt");
 }
@@ -199,6 +276,72 @@ fn a_log_is_the_activity_that_it_is() {
         [1003, 4, 100_304]
     );
     assert_eq!(log("Device", "USB", "").0, [0, 99, 99]);
+}
+
+#[test]
+fn what_ocsf_asks_of_an_activity_is_there() {
+    let log = |operation: &str, resource: &str, data: &str| {
+        ocsf_of(feeder::Log {
+            host_name: "node-a".into(),
+            pod_name: "cart-1".into(),
+            process_name: "/usr/bin/gdb".into(),
+            operation: operation.into(),
+            resource: resource.into(),
+            data: data.into(),
+            ..Default::default()
+        })
+    };
+    let own = json!({"hostname": "node-a", "name": "cart-1"});
+    let out = log(
+        "Network",
+        "remoteip=::1 port=443",
+        "kprobe=tcp_connect domain=AF_INET6",
+    );
+    assert_eq!(out["src_endpoint"], own);
+    assert_eq!(out["dst_endpoint"], json!({"ip": "::1", "port": 443}));
+    // Who accepts answers: the other end began it.
+    let accepted = log(
+        "Network",
+        "remoteip=10.0.0.7 port=5000",
+        "kprobe=tcp_accept",
+    );
+    assert_eq!(
+        (&accepted["activity_id"], &accepted["dst_endpoint"]),
+        (&json!(1), &own)
+    );
+    assert_eq!(accepted["src_endpoint"]["ip"], "10.0.0.7");
+    // An endpoint without address and name is none.
+    let socket = log(
+        "Network",
+        "domain=AF_INET type=SOCK_DGRAM",
+        "syscall=SYS_SOCKET",
+    );
+    assert_eq!(
+        (&socket["src_endpoint"], &socket["dst_endpoint"]),
+        (&own, &Value::Null)
+    );
+    assert_eq!(socket["activity_name"], "SYS_SOCKET");
+    let traced = log(
+        "Process",
+        "/bin/x",
+        "syscall=SYS_PTRACE request=PTRACE_ATTACH pid=3 process=/bin/x",
+    );
+    assert_eq!(
+        (&traced["activity_id"], &traced["type_uid"]),
+        (&json!(3), &json!(100_703))
+    );
+    assert_eq!(traced["process"]["name"], "x");
+    assert_eq!(traced["actor"]["process"]["name"], "gdb");
+    let called = log("Syscall", "/tmp/a", "syscall=SYS_UNLINKAT flags=");
+    assert_eq!(
+        called["kernel"],
+        json!({"name": "SYS_UNLINKAT", "type_id": 2, "path": "/tmp/a"})
+    );
+    let capable = log("Capabilities", "CAP_NET_RAW", "lsm=CAPABLE CAP_NET_RAW");
+    assert_eq!(
+        capable["kernel"],
+        json!({"name": "CAP_NET_RAW", "type_id": 99, "type": "Capabilities"})
+    );
 }
 
 #[test]
