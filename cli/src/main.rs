@@ -23,6 +23,7 @@ mod trace;
 mod up;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -125,6 +126,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// For threads that wait for a terminal, a disk or a broker when all is done. Nothing hangs on them: what had to be kept is kept.
+const LAST_THREADS: Duration = Duration::from_secs(1);
+
 /// Runs a command that speaks to others, and says what went wrong.
 fn within(command: impl Future<Output = Result<ExitCode, Trouble>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -137,7 +141,9 @@ fn within(command: impl Future<Output = Result<ExitCode, Trouble>>) -> ExitCode 
             return ExitCode::FAILURE;
         }
     };
-    ended(runtime.block_on(command))
+    let ended = ended(runtime.block_on(command));
+    runtime.shutdown_timeout(LAST_THREADS);
+    ended
 }
 
 fn ended(command: Result<ExitCode, Trouble>) -> ExitCode {

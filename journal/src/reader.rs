@@ -103,6 +103,12 @@ impl Reader {
         Seq(self.next)
     }
 
+    /// How many records there are from there on.
+    #[must_use]
+    pub fn behind(&self) -> u64 {
+        (self.committed.borrow().0 + 1).saturating_sub(self.next)
+    }
+
     /// Goes to another place.
     pub fn seek(&mut self, to: Seq) {
         self.next = to.0.max(1);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use relay::telemetry::{self, Format, Logging};
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match live(settings, args.config, logging) {
+    match run(settings, args.config, logging) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cresset-relay: {error}");
@@ -60,7 +61,20 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
+/// For threads that wait for a disk or a broker when all is done. Nothing hangs on them: what has to be kept is kept by then.
+const LAST_THREADS: Duration = Duration::from_secs(1);
+
+fn run(
+    settings: Settings,
+    file: Option<PathBuf>,
+    logging: Logging,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let ended = runtime.block_on(live(settings, file, logging));
+    runtime.shutdown_timeout(LAST_THREADS);
+    ended
+}
+
 async fn live(
     settings: Settings,
     file: Option<PathBuf>,

@@ -52,6 +52,8 @@ impl Drain {
         self.fanout.drain(DRAIN).await;
         self.traces.close().await;
         self.tail.stop();
+        // Whoever reads the past of a log whose brokers are away would wait for them.
+        self.log.log().give_up();
         self.stop_http.send_replace(true);
         let ended = timeout(LAST_CALLS, async {
             while self.calls.join_next().await.is_some() {}

@@ -15,6 +15,7 @@ use futures::future::{BoxFuture, FutureExt as _, join_all};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::flight::Runway;
 use super::health::Health;
@@ -25,6 +26,9 @@ use crate::log::{Cursor, Join, Lane, Share, Turn};
 
 /// How long a lane that goes to another relay may finish what it has sent. What is not answered by then is sent again there.
 const HAND_OVER: Duration = Duration::from_secs(5);
+
+/// How long the brokers may take to hear that this relay leaves.
+const LEAVE: Duration = Duration::from_secs(3);
 
 /// After a share that could not be joined.
 const JOIN_AGAIN: Duration = Duration::from_secs(5);
@@ -155,8 +159,12 @@ impl Crew {
             return;
         };
         drop(turns);
-        // Leaving tells the others at once, so that they need not wait for this relay.
-        let _ = tokio::task::spawn_blocking(move || drop(membership)).await;
+        // Leaving tells the others at once, so that they need not wait for this relay. Brokers that are away hear of it by the
+        // session that ends.
+        let leaving = tokio::task::spawn_blocking(move || drop(membership));
+        if timeout(LEAVE, leaving).await.is_err() {
+            tracing::warn!("the brokers do not answer; the share is theirs to take back");
+        }
     }
 
     fn obey(&mut self, order: Order) {

@@ -10,6 +10,7 @@
 //! The three watches send blocks of frames that were encoded once for all readers, so they are served here by hand
 //! and not by generated code, which would copy and frame each event again for each reader.
 
+mod figures;
 mod frames;
 mod nonces;
 mod past;
@@ -17,6 +18,7 @@ mod reader;
 mod ring;
 mod services;
 mod tail;
+mod threads;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -40,9 +42,11 @@ pub use nonces::Nonces;
 pub use services::services;
 pub use tail::{Config, Tail};
 
+pub(crate) use figures::class;
 pub(crate) use reader::{Place, read_patiently, unreadable};
 pub(crate) use ring::{Counts, Found};
-pub(crate) use tail::{Admission, Lane, class, kind_index};
+pub(crate) use tail::{Admission, Lane, kind_index};
+pub(crate) use threads::Threads;
 
 /// What a request may weigh, in bytes: it holds one word.
 const MAX_REQUEST: usize = 64 << 10;

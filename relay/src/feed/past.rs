@@ -25,6 +25,7 @@ use super::frames::Frames;
 use super::reader::read_patiently;
 use super::ring::Content;
 use super::tail::READ;
+use super::threads::Threads;
 use crate::log::{Reader, View};
 
 /// Most stretches that are kept; what they hold is bounded in bytes besides.
@@ -121,14 +122,16 @@ impl<C: Made> Slot<C> {
 pub(crate) struct Past<C> {
     slots: Mutex<VecDeque<Slot<C>>>,
     max_size: usize,
+    threads: Threads,
 }
 
 impl<C: Made> Past<C> {
     /// Keeps up to `max_size` bytes, and one row of stretches however large.
-    pub(crate) fn new(max_size: usize) -> Past<C> {
+    pub(crate) fn new(max_size: usize, threads: &Threads) -> Past<C> {
         Past {
             slots: Mutex::default(),
             max_size,
+            threads: threads.clone(),
         }
     }
 
@@ -147,7 +150,7 @@ impl<C: Made> Past<C> {
         let read = cell.get_or_try_init(|| async {
             let onward = before.and_then(|onward| onward.take(position));
             let reader = onward.unwrap_or_else(|| log.reader(position));
-            let (first, more) = read_row(reader).await?;
+            let (first, more) = read_row(&self.threads, reader).await?;
             self.add(first.next, more);
             Ok(first)
         });
@@ -205,8 +208,11 @@ impl<C: Made> Past<C> {
 /// A stretch and those behind it.
 type Row<C> = (Arc<Stretch<C>>, Vec<Arc<Stretch<C>>>);
 
-async fn read_row<C: Made>(reader: Box<dyn Reader>) -> Result<Row<C>, ReadError> {
-    let (reader, read) = read_patiently(reader, |reader, first| {
+async fn read_row<C: Made>(
+    threads: &Threads,
+    reader: Box<dyn Reader>,
+) -> Result<Row<C>, ReadError> {
+    let (reader, read) = read_patiently(threads, reader, |reader, first| {
         let onward = Arc::<Onward>::default();
         let first = Stretch::new(first, &onward);
         // An error behind the first block is for whoever comes there.
@@ -254,7 +260,7 @@ mod tests {
     async fn who_reads_the_same_place_shares_and_who_enters_in_the_middle_falls_into_step() {
         let folder = tempfile::tempdir().expect("a folder");
         let journal = journal(folder.path(), 1_000).await;
-        let past = Past::<Block>::new(1 << 20);
+        let past = Past::<Block>::new(1 << 20, &Threads::default());
         let (one, two) = tokio::join!(
             past.read(&journal, Seq(1), None),
             past.read(&journal, Seq(1), None)
@@ -281,7 +287,7 @@ mod tests {
     async fn the_end_of_the_journal_is_looked_at_anew() {
         let folder = tempfile::tempdir().expect("a folder");
         let journal = journal(folder.path(), 3).await;
-        let past = Past::<Block>::new(1 << 20);
+        let past = Past::<Block>::new(1 << 20, &Threads::default());
         let empty = past.read(&journal, Seq(4), None).await.expect("read");
         assert_eq!((empty.next, empty.content.entries.len()), (Seq(4), 0));
         let record = Record {
@@ -298,7 +304,7 @@ mod tests {
     async fn a_reader_that_leaves_while_it_reads_leaves_nobody_waiting() {
         let folder = tempfile::tempdir().expect("a folder");
         let journal = journal(folder.path(), 300).await;
-        let past = Past::<Block>::new(1 << 20);
+        let past = Past::<Block>::new(1 << 20, &Threads::default());
         {
             let leaving = past.read(&journal, Seq(1), None);
             let _ = tokio::time::timeout(Duration::ZERO, leaving).await;
@@ -330,7 +336,7 @@ mod tests {
     async fn the_oldest_stretches_make_room() {
         let folder = tempfile::tempdir().expect("a folder");
         let journal = journal(folder.path(), 2_000).await;
-        let past = Past::<Block>::new(200_000);
+        let past = Past::<Block>::new(200_000, &Threads::default());
         let (mut at, mut before) = (Seq(1), None::<Arc<Onward>>);
         while at < Seq(2_001) {
             let stretch = past.read(&journal, at, before.as_deref()).await;

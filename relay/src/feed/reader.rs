@@ -25,10 +25,12 @@ use crate::filter::Filter;
 use crate::framed::frame;
 use crate::log::Reader;
 
+use super::figures::class;
 use super::frames::Frames;
 use super::past::{Made, Onward, Past, Stretch};
 use super::ring::Counts;
-use super::tail::{Admission, Behind, Lane, READ, Tail, class, count, kind_index};
+use super::tail::{Admission, Behind, Lane, READ, Tail, count, kind_index};
+use super::threads::Threads;
 
 /// How often a failing read is repeated, and after which time.
 const ATTEMPTS: usize = 4;
@@ -133,19 +135,16 @@ impl Drop for Place {
 /// Reads a block, and does with it and the reader whatever else takes time, off the threads that serve everybody. The disk
 /// is asked again before its error counts: the journal reads around a place that keeps failing.
 pub(crate) async fn read_patiently<T: Send + 'static>(
+    threads: &Threads,
     mut reader: Box<dyn Reader>,
     then: impl FnOnce(&mut dyn Reader, Block) -> T + Send + 'static,
 ) -> (Box<dyn Reader>, Result<T, ReadError>) {
-    let read = tokio::task::spawn_blocking(move || {
+    let read = move || {
         let block = patiently(&mut *reader);
         let read = block.map(|block| then(&mut *reader, block));
         (reader, read)
-    });
-    match read.await {
-        Ok(read) => read,
-        // The task only ends early when the runtime does, and this one with it.
-        Err(_) => std::future::pending().await,
-    }
+    };
+    threads.run(read).await
 }
 
 fn patiently(reader: &mut dyn Reader) -> Result<Block, ReadError> {

@@ -20,16 +20,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use journal::{Block, Entry, Seq};
-use prometheus::{IntCounterVec, IntGauge, Opts};
+use prometheus::IntGauge;
 use proto::Kind;
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
+use super::figures::Figures;
 use super::frames::Frames;
 use super::past::Past;
 use super::ring::{Counts, Found, Ring};
+use super::threads::Threads;
 use crate::filter::Budget;
-use crate::log::View;
+use crate::log::{Reader, View};
 
 /// How much of the journal is read at a time, in bytes. A client that stops reading holds on to one block, so this
 /// times the number of clients is what they can pin.
@@ -116,11 +118,12 @@ struct Inner {
     config: Config,
     /// Of the configuration in force, in nanoseconds.
     max_lag: AtomicU64,
-    metrics: Metrics,
+    metrics: Figures,
     rings: Mutex<Rings>,
     /// What readers behind the rings have read.
     past_frames: Past<[Frames; 3]>,
     past_records: Past<Block>,
+    threads: Threads,
     /// Readers that are there.
     behind: AtomicUsize,
     filters: Budget,
@@ -197,14 +200,16 @@ impl Tail {
             frames: std::array::from_fn(|_| Ring::new(ring)),
             records: Ring::new(ring),
         };
+        let threads = Threads::default();
         let inner = Arc::new(Inner {
             log: Arc::new(log),
             max_lag: AtomicU64::new(nanoseconds(config.max_lag)),
             config,
-            metrics: Metrics::new(registry)?,
+            metrics: Figures::new(registry)?,
             rings: Mutex::new(rings),
-            past_frames: Past::new(FRAMES_BEHIND * ring),
-            past_records: Past::new(ring),
+            past_frames: Past::new(FRAMES_BEHIND * ring, &threads),
+            past_records: Past::new(ring, &threads),
+            threads,
             behind: AtomicUsize::new(0),
             filters: Budget::new(FILTERS),
             ends: std::array::from_fn(|_| watch::Sender::new(Seq(0))),
@@ -320,6 +325,11 @@ impl Tail {
         &self.inner.past_records
     }
 
+    /// Where readers of the past read, and wait for a disk or a broker.
+    pub(crate) fn threads(&self) -> &Threads {
+        &self.inner.threads
+    }
+
     /// Says that a reader is behind the rings.
     pub(crate) fn behind(&self) -> Behind {
         self.inner.behind.fetch_add(1, Ordering::Relaxed);
@@ -423,7 +433,9 @@ impl Inner {
         let mut reader = self.log.reader(position);
         let mut readers = self.readers.subscribe();
         loop {
-            match reader.next(READ) {
+            let block;
+            (reader, block) = read_block(reader).await;
+            match block {
                 Ok(block) if block.next > position => {
                     position = block.next;
                     if !self.publish(run, position, block.entries) {
@@ -490,52 +502,30 @@ impl Inner {
     }
 }
 
-struct Metrics {
-    clients: IntGauge,
-    sent: [prometheus::IntCounter; 3],
-    missed: [prometheus::IntCounter; 3],
-}
-
-impl Metrics {
-    fn new(registry: &Registry) -> Result<Metrics, prometheus::Error> {
-        let clients = IntGauge::new("cresset_feed_clients", "Streams that read the feed now.")?;
-        let sent = IntCounterVec::new(
-            Opts::new(
-                "cresset_feed_sent_total",
-                "Events handed to readers of the feed, once for each reader.",
-            ),
-            &["kind"],
-        )?;
-        let missed = IntCounterVec::new(
-            Opts::new(
-                "cresset_feed_missed_total",
-                "Events that readers of the feed missed because they were too slow.",
-            ),
-            &["kind"],
-        )?;
-        registry.register(Box::new(clients.clone()))?;
-        registry.register(Box::new(sent.clone()))?;
-        registry.register(Box::new(missed.clone()))?;
-        let of = |counters: &IntCounterVec| {
-            Kind::ALL.map(|kind| counters.with_label_values(&[class(kind)]))
-        };
-        Ok(Metrics {
-            clients,
-            sent: of(&sent),
-            missed: of(&missed),
-        })
+/// The next block, on this thread where it is at hand. That is nearly always: the pump reads what was written a moment ago, and
+/// to hand a read over and wait for it costs more than such a read. Where the pump is late (a busy machine, a broker that was
+/// away) the read may wait for somebody, and it does so on a thread that serves nobody else.
+async fn read_block(
+    mut reader: Box<dyn Reader>,
+) -> (Box<dyn Reader>, Result<Block, journal::ReadError>) {
+    if let Some(block) = reader.at_hand(READ) {
+        return (reader, block);
     }
-
-    fn missed(&self, kind: Kind) -> &prometheus::IntCounter {
-        &self.missed[kind_index(kind)]
+    let reading = tokio::task::spawn_blocking(move || {
+        let block = reader.next(READ);
+        (reader, block)
+    });
+    match reading.await {
+        Ok(read) => read,
+        // The task only ends early when the runtime does, and this one with it.
+        Err(_) => std::future::pending().await,
     }
 }
 
-/// A kind as metrics and losses name it.
-pub(crate) fn class(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Alert => "alert",
-        Kind::Log => "log",
-        Kind::Message => "message",
-    }
-}
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
+mod tests;

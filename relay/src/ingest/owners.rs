@@ -19,11 +19,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::StreamId;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Mutex;
 
 use super::session::MAX_STREAMS;
 use crate::log::Agreement;
@@ -49,7 +50,7 @@ pub struct Owners {
 /// Where they stand.
 #[derive(Debug, Clone)]
 enum Book {
-    /// This relay's own.
+    /// This relay's own. One claim at a time: however many wait for a disk that hangs, they hold one thread.
     Own(Arc<Mutex<State>>),
     /// All relays'.
     Shared(Arc<dyn Agreement>),
@@ -134,21 +135,28 @@ impl Owners {
     ///
     /// # Errors
     /// They cannot be written, and nobody has them still.
-    pub fn claim(&self, sensor: &str, streams: &[StreamId]) -> io::Result<Vec<StreamId>> {
+    pub async fn claim(&self, sensor: &str, streams: &[StreamId]) -> io::Result<Vec<StreamId>> {
         let owner = Owner::named(sensor);
         match &self.book {
-            // Every change is whole before the next.
-            Book::Own(state) => state
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .claim(owner, streams),
-            Book::Shared(agreement) => agree(&**agreement, owner, streams),
+            Book::Own(state) => {
+                let mut state = Arc::clone(state).lock_owned().await;
+                let streams = streams.to_vec();
+                // It waits for the disk. Whoever stops waiting for it leaves it to its end.
+                let claimed = tokio::task::spawn_blocking(move || state.claim(owner, &streams));
+                claimed.await.unwrap_or_else(|_| Err(stopping()))
+            }
+            Book::Shared(agreement) => agree(&**agreement, owner, streams).await,
         }
     }
 }
 
+/// A claim only ends early when the runtime does.
+fn stopping() -> io::Error {
+    io::Error::other("the relay is stopping")
+}
+
 /// Those that another has, by what all relays agree on.
-fn agree(
+async fn agree(
     agreement: &dyn Agreement,
     owner: Owner,
     streams: &[StreamId],
@@ -156,7 +164,8 @@ fn agree(
     let own = Bytes::copy_from_slice(&owner.0);
     let key = |stream: &StreamId| Bytes::from([SHARED, &stream.0].concat());
     let entries = streams.iter().map(|stream| (key(stream), own.clone()));
-    let holds = agreement.first(&entries.collect::<Vec<_>>())?;
+    let entries: Vec<_> = entries.collect();
+    let holds = agreement.first(&entries).await?;
     let foreign = streams.iter().zip(holds).filter(|(_, holds)| *holds != own);
     Ok(foreign.map(|(stream, _)| *stream).collect())
 }
@@ -289,56 +298,60 @@ mod tests {
         StreamId(number.to_be_bytes())
     }
 
-    #[test]
-    fn a_stream_is_its_first_sensors_also_after_a_restart() {
+    #[tokio::test]
+    async fn a_stream_is_its_first_sensors_also_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data/streams");
         let owners = Owners::open(&path).unwrap();
         let both = [stream(1), stream(2), stream(1)];
-        assert_eq!(owners.claim("a", &both).unwrap(), []);
+        assert_eq!(owners.claim("a", &both).await.unwrap(), []);
         assert_eq!(
-            owners.claim("b", &[stream(2), stream(3)]).unwrap(),
+            owners.claim("b", &[stream(2), stream(3)]).await.unwrap(),
             [stream(2)]
         );
         for owners in [owners, Owners::open(&path).unwrap()] {
-            assert_eq!(owners.claim("a", &both).unwrap(), []);
-            assert_eq!(owners.claim("a", &[stream(3)]).unwrap(), [stream(3)]);
+            assert_eq!(owners.claim("a", &both).await.unwrap(), []);
+            assert_eq!(owners.claim("a", &[stream(3)]).await.unwrap(), [stream(3)]);
         }
     }
 
-    #[test]
-    fn a_file_that_is_cut_at_any_byte_keeps_what_is_whole() {
+    #[tokio::test]
+    async fn a_file_that_is_cut_at_any_byte_keeps_what_is_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("streams");
         Owners::open(&path)
             .unwrap()
             .claim("a", &[stream(1), stream(2)])
+            .await
             .unwrap();
         let whole = fs::read(&path).unwrap();
         for cut in 0..whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
             let owners = Owners::open(&path).unwrap();
             let kept = cut.saturating_sub(HEAD.len()) / ENTRY;
-            let foreign = owners.claim("b", &[stream(1), stream(2)]).unwrap();
+            let foreign = owners.claim("b", &[stream(1), stream(2)]).await.unwrap();
             assert_eq!(foreign.len(), kept, "cut at {cut}");
             // What was taken behind the cut stands where it can be read again.
             let again = Owners::open(&path).unwrap();
-            assert_eq!(again.claim("b", &[stream(1), stream(2)]).unwrap(), foreign);
+            assert_eq!(
+                again.claim("b", &[stream(1), stream(2)]).await.unwrap(),
+                foreign
+            );
         }
         fs::write(&path, b"cresset9").unwrap();
         assert!(Owners::open(&path).is_err());
     }
 
-    #[test]
-    fn a_sensor_that_takes_many_forgets_its_own() {
+    #[tokio::test]
+    async fn a_sensor_that_takes_many_forgets_its_own() {
         let owners = Owners::default();
-        owners.claim("a", &[stream(1)]).unwrap();
+        owners.claim("a", &[stream(1)]).await.unwrap();
         for number in 2..2 * MAX_STREAMS as u64 {
-            owners.claim("b", &[stream(number)]).unwrap();
+            owners.claim("b", &[stream(number)]).await.unwrap();
         }
-        assert_eq!(owners.claim("c", &[stream(1)]).unwrap(), [stream(1)]);
+        assert_eq!(owners.claim("c", &[stream(1)]).await.unwrap(), [stream(1)]);
         assert_eq!(
-            owners.claim("c", &[stream(2)]).unwrap(),
+            owners.claim("c", &[stream(2)]).await.unwrap(),
             [],
             "it was forgotten"
         );

@@ -142,7 +142,13 @@ async fn serve(
             shared.config.arrival,
         ),
     };
-    if let Err(end) = reader.open(&hello.streams).await {
+    let mut draining = shared.draining.subscribe();
+    let opened = tokio::select! {
+        biased;
+        () = told(&mut draining) => Err(stopping()),
+        opened = reader.open(&hello.streams) => opened,
+    };
+    if let Err(end) = opened {
         return end;
     }
     // The streams are open: what the ranges say now is not forgotten while this session lasts.
@@ -151,13 +157,10 @@ async fn serve(
         return broken("the connection ended before the Welcome");
     }
     let rules = Forward::start(shared, hello, replies.clone());
-    let mut draining = shared.draining.subscribe();
     let mut failed = reader.committer.failed();
     let end = tokio::select! {
         biased;
-        () = told(&mut draining) => {
-            End::Because(EndReason::Draining, Status::unavailable("the relay is stopping; connect again"))
-        }
+        () = told(&mut draining) => stopping(),
         failure = &mut failed => refused(shared, replies, failure).await,
         end = reader.read(inbound) => end,
     };
@@ -169,6 +172,11 @@ async fn serve(
     drop(session);
     committer.finish().await;
     end
+}
+
+fn stopping() -> End {
+    let why = "the relay is stopping; connect again";
+    End::Because(EndReason::Draining, Status::unavailable(why))
 }
 
 /// Waits until the relay drains.
@@ -397,18 +405,15 @@ impl Claim {
 
     /// Those of them that are another's.
     async fn streams(&self, streams: &[StreamId]) -> Result<Vec<StreamId>, End> {
-        let Some(sensor) = self.sensor.clone() else {
+        let Some(sensor) = &self.sensor else {
             return Ok(Vec::new());
         };
-        let (owners, streams) = (self.owners.clone(), streams.to_vec());
-        // It waits for the disk.
-        let claimed = tokio::task::spawn_blocking(move || owners.claim(&sensor, &streams)).await;
-        let why = match claimed {
-            Ok(Ok(foreign)) => return Ok(foreign),
-            Ok(Err(why)) => format!("whose streams these are cannot be written down: {why}"),
-            Err(_) => "the relay is stopping".to_owned(),
-        };
-        Err(End::Because(EndReason::Refused, Status::unavailable(why)))
+        self.owners.claim(sensor, streams).await.map_err(|why| {
+            let why = format!(
+                "whose streams these are cannot be written down at present, so nothing of them is taken; connect again: {why}"
+            );
+            End::Because(EndReason::Refused, Status::unavailable(why))
+        })
     }
 }
 

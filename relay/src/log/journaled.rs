@@ -14,6 +14,10 @@ use tokio::sync::watch;
 
 use super::{Appended, Cursor, Lane, Log, Reader, Supply, View, Want, unix_nanoseconds};
 
+/// Records this close to the end were written a moment ago by this process, so they lie in the page cache, in the segment that
+/// is written or the one before it: reading a block of them is one copy of its bytes. Further back it may be a disk, or a
+/// segment to be unpacked.
+const NEAR: u64 = 16_384;
 /// A cursor moves at most so often; the journal makes moves durable in the same rhythm.
 const RHYTHM: Duration = Duration::from_millis(100);
 
@@ -102,6 +106,10 @@ impl Reader for journal::Reader {
 
     fn next(&mut self, max_bytes: usize) -> Result<Block, ReadError> {
         journal::Reader::next(self, max_bytes)
+    }
+
+    fn at_hand(&mut self, max_bytes: usize) -> Option<Result<Block, ReadError>> {
+        (self.behind() <= NEAR).then(|| journal::Reader::next(self, max_bytes))
     }
 
     fn wait(&mut self) -> BoxFuture<'_, bool> {

@@ -126,18 +126,21 @@ pub trait Log: Send + Sync {
         Numbering::Own
     }
 
+    /// Nobody waits for a network any more: reads that are under way end, with an error, however many there are.
+    fn give_up(&self) {}
+
     /// Finishes what it was told and lets go of everything, whoever still has a handle. Blocks.
     fn close(&self);
 }
 
 /// What relays on one log agree on: keys whose first value stays.
 pub trait Agreement: Send + Sync + std::fmt::Debug {
-    /// The value that holds for each key: the one that it had, or that is given here, unless another relay was faster. Blocks
-    /// until every relay will see it so.
+    /// The value that holds for each key: the one that it had, or that is given here, unless another relay was faster. Done
+    /// when every relay will see it so; holds no thread meanwhile.
     ///
     /// # Errors
     /// The brokers do not answer; then nobody has them yet, or somebody has, and to ask again tells.
-    fn first(&self, entries: &[(Bytes, Bytes)]) -> io::Result<Vec<Bytes>>;
+    fn first<'a>(&'a self, entries: &'a [(Bytes, Bytes)]) -> BoxFuture<'a, io::Result<Vec<Bytes>>>;
 }
 
 /// Whose the numbers of a view are.
@@ -313,6 +316,10 @@ pub trait Reader: Send + Sync {
     /// # Errors
     /// Nothing was skipped; call again.
     fn next(&mut self, max_bytes: usize) -> Result<Block, ReadError>;
+
+    /// The same where that is at hand, so that nobody waits for a disk or a broker; none: ask [`Reader::next`], and not on a
+    /// thread that serves others.
+    fn at_hand(&mut self, max_bytes: usize) -> Option<Result<Block, ReadError>>;
 
     /// Waits until there is more. False: there will be no more.
     fn wait(&mut self) -> BoxFuture<'_, bool>;
@@ -573,6 +580,10 @@ impl<T: Log + ?Sized> Log for Arc<T> {
 
     fn numbering(&self) -> Numbering {
         T::numbering(self)
+    }
+
+    fn give_up(&self) {
+        T::give_up(self);
     }
 
     fn close(&self) {

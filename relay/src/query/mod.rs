@@ -118,11 +118,9 @@ impl Query for QueryService {
         let tokens = self.tokens.clone();
         let (tail, request) = (self.tail.clone(), request.into_inner());
         // Finding the beginning asks the disk, or a broker.
-        let finding =
-            tokio::task::spawn_blocking(move || watch::Watch::new(&tail, tokens, &caller, request));
-        let watch = finding
-            .await
-            .map_err(|_| Status::unavailable("the relay is stopping"))??;
+        let threads = tail.threads().clone();
+        let finding = threads.run(move || watch::Watch::new(&tail, tokens, &caller, request));
+        let watch = finding.await?;
         Ok(Response::new(Box::pin(watch.replies())))
     }
 

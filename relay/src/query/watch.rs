@@ -26,7 +26,7 @@ use super::length;
 use super::resume::{Resume, Tokens};
 use crate::access::Caller;
 use crate::feed::{
-    Admission, Counts, Found, Lane, Place, Tail, kind_index, read_patiently, unreadable,
+    Admission, Counts, Found, Lane, Place, Tail, Threads, kind_index, read_patiently, unreadable,
 };
 use crate::filter::{Filter, Part};
 use crate::log::{Mark, Marked, Marks, View};
@@ -300,20 +300,19 @@ impl Replies {
     /// Goes back from the end until there are enough matching events, each stretch read once.
     async fn find(&mut self) -> Result<Phase, Status> {
         let watch = &self.watch;
-        let log = watch.tail.log().clone();
         let (mut start, mut skip) = (watch.begin, 0);
         if watch.tail_events > 0 {
             let (mut stop, mut step, mut found) = (watch.end, STEP, 0);
             start = watch.end;
             while found < watch.tail_events && stop > watch.begin {
                 start = Seq(stop.0.saturating_sub(step)).max(watch.begin);
-                found += self.count(Reader::new(&log, start), stop).await?;
+                found += self.count(Reader::new(&watch.tail, start), stop).await?;
                 (stop, step) = (start, step * 2);
             }
             skip = found.saturating_sub(watch.tail_events);
         }
         Ok(Phase::History {
-            reader: Reader::new(&log, start),
+            reader: Reader::new(&watch.tail, start),
             skip,
         })
     }
@@ -503,13 +502,15 @@ fn missed(watch: &Watch, counts: Counts) -> u64 {
 struct Reader {
     reader: Option<Box<dyn crate::log::Reader>>,
     position: Seq,
+    threads: Threads,
 }
 
 impl Reader {
-    fn new(log: &Arc<dyn View>, position: Seq) -> Reader {
+    fn new(tail: &Tail, position: Seq) -> Reader {
         Reader {
-            reader: Some(log.reader(position)),
+            reader: Some(tail.log().reader(position)),
             position,
+            threads: tail.threads().clone(),
         }
     }
 
@@ -517,7 +518,7 @@ impl Reader {
         let Some(reader) = self.reader.take() else {
             return Err(Status::internal("a read of the log was given up"));
         };
-        let (reader, block) = read_patiently(reader, |_, block| block).await;
+        let (reader, block) = read_patiently(&self.threads, reader, |_, block| block).await;
         self.reader = Some(reader);
         let block = block.map_err(unreadable)?;
         if block.next <= self.position {

@@ -7,10 +7,12 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod agreed;
 mod contract;
 #[path = "../../../exporters/tests/support/elasticsearch.rs"]
 mod elasticsearch;
 mod ground;
+mod outage;
 mod program;
 mod relays;
 mod sensor;

@@ -22,9 +22,8 @@ use crate::support::{Relay, channel, settings};
 /// Claims streams for a sensor; those that are another's.
 async fn claim(store: &Store, sensor: &'static str, streams: &[StreamId]) -> BTreeSet<StreamId> {
     let owners = Owners::shared(store.log().agreement().unwrap());
-    let streams = streams.to_vec();
-    let claimed = tokio::task::spawn_blocking(move || owners.claim(sensor, &streams));
-    claimed.await.unwrap().unwrap().into_iter().collect()
+    let claimed = owners.claim(sensor, streams).await;
+    claimed.unwrap().into_iter().collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,8 +8,9 @@ use proto::{Event, EventId, Kind, feeder};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use relay::log::Store;
 
-use crate::ground::{Ground, Kept, append, close, event, id, read, soon};
+use crate::ground::{Ground, Kept, append, close, config, event, id, read, soon};
 use crate::servers::Kafka;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,6 +123,31 @@ async fn what_is_too_large_for_the_topic_is_refused_alone() {
         Some(vec![1..2, 3..4, 5..6])
     );
     close(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_would_leave_one_event_of_each_sensor_is_refused() {
+    let Some(kafka) = Kafka::shared("relay kafka_log compacted") else {
+        return;
+    };
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", kafka.brokers())
+        .create()
+        .unwrap();
+    let topic =
+        NewTopic::new("shrinking", 2, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+    admin
+        .create_topics([&topic], &AdminOptions::new())
+        .await
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (data, config) = (
+        folder.path().join("data"),
+        config(&kafka.brokers(), "shrinking"),
+    );
+    let opening = tokio::task::spawn_blocking(move || Store::open_kafka(&data, config).map(drop));
+    let why = opening.await.unwrap().unwrap_err().to_string();
+    assert!(why.contains("set cleanup.policy=delete"), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

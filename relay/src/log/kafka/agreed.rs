@@ -2,28 +2,45 @@
 //!
 //! ```text
 //! TOPIC.relays: one partition, compacted, small
-//! first(key, value) ─▶ written ─▶ read back by every relay, in one order ─▶ the first value of a key is the key's
-//!                                                                           └ a second one is overwritten with the first
+//!
+//! record key     1 │ the claim, 16 random bytes │ the key       of one claim only
+//! record value   the value                                      none: the claim is taken back
+//!
+//! first(key, value) ─▶ written ─▶ read back by every relay, in one order ─▶ the oldest claim of a key holds
+//!                                                                           └ a later one is taken back
 //! ```
 //! There is no compare-and-set in Kafka, but one partition has one order. So a value holds once it was read back, not when it
-//! was written, and it holds for every relay. Compaction keeps the last record of a key; whoever came second writes the first
-//! value once more, so that the last one says the same. A key that is forgotten is a record without a value.
+//! was written, and it holds for every relay.
+//!
+//! **Compaction** keeps the last record of a record key. Were that the key itself, a second value could be all that is left of
+//! it: whoever wrote it, or read both, may die before it is overwritten with the first, and no rule for readers mends what is
+//! not there any more. So no record ever takes the place of a claim but the one that takes it back, and what holds is the
+//! same before and after compaction (`claims.rs`, and its test). Compaction only removes what was taken back.
+//!
+//! Earlier versions wrote the key itself. Such a record is a claim as good as any, and older than all of these; where its last
+//! record is not what its first one said, and the first is there still, whoever starts writes that once more.
 
-use std::collections::{HashMap, VecDeque};
+mod claims;
+
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt as _};
+use rdkafka::client::ClientContext as _;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
-use rdkafka::producer::{FutureProducer, FutureRecord};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
+use self::claims::{Claims, Id};
 use super::BadLog;
 use super::quiet::Quiet;
 use super::topic::Topic;
@@ -31,13 +48,10 @@ use crate::log::Agreement;
 
 /// How long the brokers may take to show all of it at start.
 const START: Duration = Duration::from_secs(30);
-/// How long they may take to show what was written.
+/// How long they may take to show what was written. Who has waited so long asks again, so nothing is written later either.
 const WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks of the thread.
 const LOOK: Duration = Duration::from_millis(100);
-/// Keys of one value, and of all. Beyond that the oldest of the value with the most are forgotten.
-const MAX_OF_VALUE: usize = 512;
-const MAX_TOTAL: usize = 65_536;
 
 /// The keys and values; a cheap handle.
 #[derive(Clone)]
@@ -45,12 +59,18 @@ pub(super) struct Agreed(Arc<Inner>);
 
 struct Inner {
     name: String,
-    firsts: Mutex<Firsts>,
-    changed: Condvar,
-    producer: FutureProducer<Quiet>,
+    claims: Mutex<Claims>,
+    /// Changes when something was read, or nothing will be any more.
+    changed: watch::Sender<()>,
+    config: ClientConfig,
+    /// Replaced after a fatal error.
+    producer: Mutex<FutureProducer<Quiet>>,
     quiet: Quiet,
     stopped: AtomicBool,
 }
+
+/// A key, and the claim of it that was written here.
+type Own = (Bytes, Id);
 
 impl fmt::Debug for Agreed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,21 +85,27 @@ impl Agreed {
         let bad = |error: &dyn fmt::Display| BadLog(format!("topic {name}: {error}"));
         topic.make_compacted(&name)?;
         let mut config = topic.config();
-        config.set("enable.idempotence", "true").set("acks", "all");
+        let within = WITHIN.as_millis().to_string();
+        config
+            // A claim that is written twice under one record key would stand where the second one does.
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("message.timeout.ms", within);
         let quiet = Quiet::default();
-        let producer =
-            FutureProducer::from_config_and_context(&config, quiet.clone()).map_err(|e| bad(&e))?;
+        let producer = FutureProducer::from_config_and_context(&config, quiet.clone());
         let consumer = follow(topic, &name).map_err(|e| bad(&e))?;
-        let mut firsts = Firsts::default();
-        read_all(&consumer, &mut firsts).map_err(|e| bad(&e))?;
+        let mut claims = Claims::default();
+        read_all(&consumer, &mut claims).map_err(|e| bad(&e))?;
         let inner = Arc::new(Inner {
             name: name.clone(),
-            firsts: Mutex::new(firsts),
-            changed: Condvar::new(),
-            producer,
+            claims: Mutex::new(claims),
+            changed: watch::Sender::new(()),
+            config,
+            producer: Mutex::new(producer.map_err(|e| bad(&e))?),
             quiet,
             stopped: AtomicBool::new(false),
         });
+        inner.finish();
         let follower = Arc::clone(&inner);
         std::thread::Builder::new()
             .name("kafka-agreed".to_owned())
@@ -88,52 +114,74 @@ impl Agreed {
         Ok(Agreed(inner))
     }
 
-    /// Ends the thread, soon.
+    /// Ends the thread, soon, and whoever waits.
     pub(super) fn stop(&self) {
         self.0.stopped.store(true, Ordering::Relaxed);
+        self.0.changed.send_replace(());
     }
 }
 
 impl Agreement for Agreed {
-    fn first(&self, entries: &[(Bytes, Bytes)]) -> io::Result<Vec<Bytes>> {
-        let inner = &*self.0;
-        let unknown = inner.unknown(entries);
-        for (key, value) in &unknown {
-            inner.write(key, Some(value))?;
+    fn first<'a>(&'a self, entries: &'a [(Bytes, Bytes)]) -> BoxFuture<'a, io::Result<Vec<Bytes>>> {
+        async move {
+            let own = self.0.claim(entries)?;
+            let held = self.0.held(entries).await?;
+            if !own.is_empty() {
+                self.0.tidy(&own);
+            }
+            Ok(held)
         }
-        let found = inner.wait_for(entries)?;
-        if !unknown.is_empty() {
-            inner.tidy(entries, &found);
-        }
-        Ok(found)
+        .boxed()
     }
 }
 
 impl Inner {
-    fn firsts(&self) -> MutexGuard<'_, Firsts> {
+    fn claims(&self) -> MutexGuard<'_, Claims> {
         // Each change is whole before anything can panic.
-        self.firsts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unknown(&self, entries: &[(Bytes, Bytes)]) -> Vec<(Bytes, Bytes)> {
-        let firsts = self.firsts();
-        let unknown = entries
-            .iter()
-            .filter(|(key, _)| !firsts.of.contains_key(key));
-        unknown.cloned().collect()
+    /// Claims the keys that nobody has.
+    fn claim(&self, entries: &[(Bytes, Bytes)]) -> io::Result<Vec<Own>> {
+        let free: Vec<&(Bytes, Bytes)> = {
+            let claims = self.claims();
+            let free = entries.iter();
+            free.filter(|(key, _)| claims.holder(key).is_none())
+                .collect()
+        };
+        let mut own = Vec::with_capacity(free.len());
+        for (key, value) in free {
+            let id = Id::draw().map_err(io::Error::other)?;
+            self.write(&id.record_key(key), Some(value))?;
+            own.push((key.clone(), id));
+        }
+        Ok(own)
     }
 
-    fn write(&self, key: &[u8], value: Option<&[u8]>) -> io::Result<()> {
+    fn write(&self, record_key: &[u8], value: Option<&[u8]>) -> io::Result<()> {
         let record = FutureRecord::<[u8], [u8]>::to(&self.name)
             .partition(0)
-            .key(key);
+            .key(record_key);
         let record = match value {
             Some(value) => record.payload(value),
             None => record,
         };
         // Whether it was delivered is seen by reading it back.
-        let sent = self.producer.send_result(record);
+        let sent = self.producer().send_result(record);
         sent.map(drop).map_err(|(error, _)| self.silent(error))
+    }
+
+    /// One that can still be used: an idempotent producer that has lost its thread never finds it again.
+    fn producer(&self) -> FutureProducer<Quiet> {
+        let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((error, reason)) = producer.client().fatal_error() {
+            tracing::warn!(%error, reason, "what relays agree on is written by a new producer");
+            match FutureProducer::from_config_and_context(&self.config, self.quiet.clone()) {
+                Ok(fresh) => *producer = fresh,
+                Err(error) => self.quiet.error(error, "a new producer cannot be made"),
+            }
+        }
+        producer.clone()
     }
 
     fn silent(&self, why: impl fmt::Display) -> io::Error {
@@ -142,34 +190,54 @@ impl Inner {
     }
 
     /// Waits until every key has a value.
-    fn wait_for(&self, entries: &[(Bytes, Bytes)]) -> io::Result<Vec<Bytes>> {
-        let deadline = Instant::now() + WITHIN;
-        let mut firsts = self.firsts();
-        loop {
-            let values = entries.iter().map(|(key, _)| firsts.of.get(key).cloned());
-            if let Some(values) = values.collect::<Option<Vec<_>>>() {
-                return Ok(values);
+    async fn held(&self, entries: &[(Bytes, Bytes)]) -> io::Result<Vec<Bytes>> {
+        let mut changed = self.changed.subscribe();
+        let all = async {
+            loop {
+                changed.borrow_and_update();
+                if let Some(held) = self.all(entries) {
+                    return Ok(held);
+                }
+                if self.stopped.load(Ordering::Relaxed) || changed.changed().await.is_err() {
+                    return Err(io::Error::other("the relay is stopping"));
+                }
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.stopped.load(Ordering::Relaxed) {
-                return Err(self.silent(format!("no answer within {} s", WITHIN.as_secs())));
-            }
-            let waited = self.changed.wait_timeout(firsts, left.min(LOOK));
-            firsts = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        };
+        let late = || self.silent(format!("no answer within {} s", WITHIN.as_secs()));
+        timeout(WITHIN, all).await.unwrap_or_else(|_| Err(late()))
     }
 
-    /// Overwrites what came second, and forgets what is too much. What fails here is done by the next one.
-    fn tidy(&self, entries: &[(Bytes, Bytes)], found: &[Bytes]) {
-        let second = entries
-            .iter()
-            .zip(found)
-            .filter(|((_, own), first)| own != *first);
-        let forget = self.firsts().surplus(entries.len());
-        let restated = second.map(|((key, _), first)| (key, Some(&first[..])));
-        let forgotten = forget.iter().map(|key| (key, None));
-        for (key, value) in restated.chain(forgotten) {
-            if let Err(error) = self.write(key, value) {
+    fn all(&self, entries: &[(Bytes, Bytes)]) -> Option<Vec<Bytes>> {
+        let claims = self.claims();
+        let held = entries.iter().map(|(key, _)| claims.holder(key).cloned());
+        held.collect()
+    }
+
+    /// Takes back what came too late, and forgets what is too much. What is not done here is done by the next one that starts.
+    fn tidy(&self, own: &[Own]) {
+        let back = {
+            let claims = self.claims();
+            // One of our own may not have been read back yet: somebody else's was.
+            let lost = own.iter().filter(|(key, id)| !claims.holds(key, *id));
+            let mut back: Vec<Bytes> = lost.map(|(key, id)| id.record_key(key)).collect();
+            back.extend(own.iter().flat_map(|(key, _)| claims.late(key)));
+            back.extend(claims.too_many(own.len()));
+            back
+        };
+        self.write_all(back.iter().map(|key| (key, None)));
+    }
+
+    /// Does what those left undone that died in between.
+    fn finish(&self) {
+        let (late, again) = self.claims().undone();
+        let late = late.iter().map(|key| (key, None));
+        let again = again.iter().map(|(key, first)| (key, Some(first)));
+        self.write_all(late.chain(again));
+    }
+
+    fn write_all<'a>(&self, records: impl Iterator<Item = (&'a Bytes, Option<&'a Bytes>)>) {
+        for (key, value) in records {
+            if let Err(error) = self.write(key, value.map(|value| &value[..])) {
                 tracing::debug!(%error, "what relays agree on is not tidied up");
             }
         }
@@ -180,16 +248,15 @@ impl Inner {
         while !self.stopped.load(Ordering::Relaxed) {
             match consumer.poll(LOOK) {
                 Some(Ok(message)) => {
-                    self.firsts().read(message.key(), message.payload());
+                    self.claims().read(message.key(), message.payload());
                     self.quiet.fine();
-                    self.changed.notify_all();
+                    self.changed.send_replace(());
                 }
                 // That it came to the end again is no news.
                 Some(Err(KafkaError::PartitionEOF(_))) | None => {}
                 Some(Err(error)) => tracing::debug!(%error, "reading what relays agree on"),
             }
         }
-        self.changed.notify_all();
     }
 }
 
@@ -203,114 +270,15 @@ fn follow(topic: &Topic, name: &str) -> Result<BaseConsumer<Quiet>, KafkaError> 
     Ok(consumer)
 }
 
-fn read_all(consumer: &BaseConsumer<Quiet>, firsts: &mut Firsts) -> Result<(), String> {
+fn read_all(consumer: &BaseConsumer<Quiet>, claims: &mut Claims) -> Result<(), String> {
     let (deadline, mut why) = (Instant::now() + START, "no answer".to_owned());
     while Instant::now() < deadline {
         match consumer.poll(LOOK) {
-            Some(Ok(message)) => firsts.read(message.key(), message.payload()),
+            Some(Ok(message)) => claims.read(message.key(), message.payload()),
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
             Some(Err(error)) => why = error.to_string(),
             None => {}
         }
     }
     Err(consumer.context().trouble().unwrap_or(why))
-}
-
-/// Keys with their first values.
-#[derive(Default)]
-struct Firsts {
-    of: HashMap<Bytes, Bytes>,
-    /// The oldest first.
-    by: HashMap<Bytes, VecDeque<Bytes>>,
-}
-
-impl Firsts {
-    fn read(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) {
-        let Some(key) = key.map(Bytes::copy_from_slice) else {
-            return;
-        };
-        match value {
-            None => self.forget(&key),
-            Some(_) if self.of.contains_key(&key) => {}
-            Some(value) => {
-                let value = Bytes::copy_from_slice(value);
-                self.by
-                    .entry(value.clone())
-                    .or_default()
-                    .push_back(key.clone());
-                self.of.insert(key, value);
-            }
-        }
-        // Whoever puts keys forgets others; should nobody do, this memory is bounded all the same.
-        if self.of.len() > 2 * MAX_TOTAL {
-            self.surplus(1).iter().for_each(|key| self.forget(key));
-        }
-    }
-
-    fn forget(&mut self, key: &Bytes) {
-        let Some(value) = self.of.remove(key) else {
-            return;
-        };
-        if let Some(keys) = self.by.get_mut(&value) {
-            keys.retain(|other| other != key);
-            if keys.is_empty() {
-                self.by.remove(&value);
-            }
-        }
-    }
-
-    /// Keys to be forgotten, `at_most` so many: of values that have too many, and of all if they are too many.
-    fn surplus(&self, at_most: usize) -> Vec<Bytes> {
-        let over = self.of.len().saturating_sub(MAX_TOTAL);
-        let most = self.by.values().max_by_key(|keys| keys.len());
-        let Some(keys) = most else {
-            return Vec::new();
-        };
-        let surplus = over.max(keys.len().saturating_sub(MAX_OF_VALUE));
-        keys.iter().take(surplus.min(at_most)).cloned().collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(firsts: &mut Firsts, key: u32, value: &'static [u8]) {
-        firsts.read(Some(&key.to_be_bytes()), Some(value));
-    }
-
-    fn value(firsts: &Firsts, key: u32) -> Option<&[u8]> {
-        firsts
-            .of
-            .get(&key.to_be_bytes()[..])
-            .map(|value| &value[..])
-    }
-
-    #[test]
-    fn the_first_value_of_a_key_stays_until_it_is_forgotten() {
-        let mut firsts = Firsts::default();
-        read(&mut firsts, 1, b"a");
-        read(&mut firsts, 1, b"b");
-        assert_eq!(value(&firsts, 1), Some(&b"a"[..]));
-        firsts.read(Some(&1_u32.to_be_bytes()), None);
-        read(&mut firsts, 1, b"b");
-        assert_eq!(value(&firsts, 1), Some(&b"b"[..]));
-        assert_eq!(firsts.by.len(), 1);
-    }
-
-    #[test]
-    fn a_value_with_too_many_keys_loses_its_oldest() {
-        let mut firsts = Firsts::default();
-        read(&mut firsts, 0, b"a");
-        for key in 1..=MAX_OF_VALUE as u32 + 2 {
-            read(&mut firsts, key, b"b");
-        }
-        let surplus = firsts.surplus(10);
-        assert_eq!(surplus, [&1_u32.to_be_bytes()[..], &2_u32.to_be_bytes()]);
-        surplus.iter().for_each(|key| firsts.forget(key));
-        assert_eq!(
-            (firsts.surplus(10), value(&firsts, 0)),
-            (vec![], Some(&b"a"[..]))
-        );
-    }
 }

@@ -1,7 +1,7 @@
 //! Reads all partitions from one cut to another in one order: by time, then partition, then offset.
 //!
 //! It reads to a known end, so it knows which partitions still have something to say and waits for the earliest of all; the
-//! order is the same whoever reads it. Blocks its thread.
+//! order is the same whoever reads it. Blocks its thread, until the log is [given up](Topic::give_up) at most.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,6 +85,7 @@ impl Merge {
         let began = Instant::now();
         let mut looked = began;
         while self.heads[partition].is_none() && self.at.0[partition] < to {
+            self.topic.is_needed()?;
             // Serves what is not for a partition, errors among it.
             let _ = self.consumer.poll(Duration::ZERO);
             match self.queues[partition].poll(LOOK) {

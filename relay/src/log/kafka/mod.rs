@@ -235,7 +235,12 @@ impl Log for KafkaLog {
         }
     }
 
+    fn give_up(&self) {
+        self.topic.give_up();
+    }
+
     fn close(&self) {
+        self.give_up();
         self.producer.close();
         self.timeline.stop();
         self.agreed.stop();
@@ -250,7 +255,7 @@ impl Log for KafkaLog {
     }
 }
 
-/// What only the relays of this log know: the first of them drew it.
+/// What only the relays of this log know: the first of them drew it. Blocks.
 fn secret(agreed: &Agreed) -> io::Result<[u8; 32]> {
     let mut drawn = [0; 32];
     getrandom::fill(&mut drawn).map_err(io::Error::other)?;
@@ -258,7 +263,11 @@ fn secret(agreed: &Agreed) -> io::Result<[u8; 32]> {
         Bytes::from_static(b"secret"),
         Bytes::copy_from_slice(&drawn),
     );
-    let held = agreed.first(&[entry])?.pop().unwrap_or_default();
+    let asking = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    let held = asking.block_on(agreed.first(&[entry]))?;
+    let held = held.first().cloned().unwrap_or_default();
     <[u8; 32]>::try_from(&held[..])
         .map_err(|_| io::Error::other("what the relays share is none of their secrets"))
 }

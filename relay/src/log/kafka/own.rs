@@ -297,6 +297,11 @@ impl Reader for Reading {
         })
     }
 
+    /// All of it is in memory.
+    fn at_hand(&mut self, max_bytes: usize) -> Option<Result<Block, ReadError>> {
+        Some(self.next(max_bytes))
+    }
+
     fn wait(&mut self) -> BoxFuture<'_, bool> {
         arrived(&mut self.committed, self.next).boxed()
     }

@@ -310,6 +310,7 @@ impl Inner {
         let (mut low, mut high) = ((oldest - BLUR_MS).max(0), now_ms() + 1);
         while high - low > 1 {
             let middle = low + (high - low) / 2;
+            self.topic.is_needed()?;
             if self.topic.at_time(middle)?.number() < number {
                 low = middle;
             } else {
@@ -325,6 +326,7 @@ impl Inner {
         let (mut low, mut high) = ((oldest - BLUR_MS).max(0), now_ms() + 1);
         while high - low > 1 {
             let middle = low + (high - low) / 2;
+            self.topic.is_needed()?;
             if self.topic.at_time(middle)?.is_within(cut) {
                 low = middle;
             } else {
@@ -446,6 +448,32 @@ struct Own {
 }
 
 impl Reading {
+    fn nothing(&self) -> Block {
+        Block {
+            next: Seq(self.next),
+            ..Block::default()
+        }
+    }
+
+    /// The rest of a block that is in memory and ends at `next`.
+    fn here(&mut self, entries: &[Entry], next: u64) -> Block {
+        let from = entries.partition_point(|entry| entry.seq.0 < self.next);
+        let mut block = Block {
+            entries: entries[from..].to_vec(),
+            next: Seq(next),
+            ..Block::default()
+        };
+        let mut at = self.next;
+        for entry in &entries[from..] {
+            lost(&mut block, at, entry.seq.0);
+            at = entry.seq.0 + 1;
+        }
+        lost(&mut block, at, next);
+        self.next = next;
+        self.own = None;
+        block
+    }
+
     /// Reads on between cuts, from the one that `from` finds unless the reader stands there already.
     fn merged(
         &mut self,
@@ -508,27 +536,8 @@ impl Reader for Reading {
 
     fn next(&mut self, max_bytes: usize) -> Result<Block, ReadError> {
         match self.inner.look(self.next) {
-            Look::End => Ok(Block {
-                next: Seq(self.next),
-                ..Block::default()
-            }),
-            Look::Here { entries, next } => {
-                let from = entries.partition_point(|entry| entry.seq.0 < self.next);
-                let mut block = Block {
-                    entries: entries[from..].to_vec(),
-                    next: Seq(next),
-                    ..Block::default()
-                };
-                let mut at = self.next;
-                for entry in &entries[from..] {
-                    lost(&mut block, at, entry.seq.0);
-                    at = entry.seq.0 + 1;
-                }
-                lost(&mut block, at, next);
-                self.next = next;
-                self.own = None;
-                Ok(block)
-            }
+            Look::End => Ok(self.nothing()),
+            Look::Here { entries, next } => Ok(self.here(&entries, next)),
             Look::Again { from, to } => {
                 // A block is read whole: it is small.
                 self.merged(&to, usize::MAX, |_, _| Ok(from))
@@ -536,6 +545,14 @@ impl Reader for Reading {
             Look::History { to } => {
                 self.merged(&to, max_bytes, |inner, next| inner.cut_before(next))
             }
+        }
+    }
+
+    fn at_hand(&mut self, _max_bytes: usize) -> Option<Result<Block, ReadError>> {
+        match self.inner.look(self.next) {
+            Look::End => Some(Ok(self.nothing())),
+            Look::Here { entries, next } => Some(Ok(self.here(&entries, next))),
+            Look::Again { .. } | Look::History { .. } => None,
         }
     }
 

@@ -13,6 +13,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use sha2::{Digest as _, Sha256};
 
 use super::cut::Cut;
+use super::follow::Stop;
 use super::quiet::Quiet;
 use super::{BadLog, Config};
 
@@ -41,6 +42,8 @@ pub(super) struct Topic {
     in_sync: usize,
     /// Copies of a topic that is made.
     replication: Option<u32>,
+    /// Nobody waits for the brokers any more.
+    given_up: Stop,
 }
 
 impl Topic {
@@ -77,7 +80,16 @@ impl Topic {
                 ("max.message.bytes", MAX_RECORD.to_string()),
             ],
         };
-        let Bounds { limit, in_sync } = made.make(&client.config(), &topic)?;
+        let Bounds {
+            limit,
+            in_sync,
+            cleanup,
+        } = made.make(&client.config(), &topic)?;
+        if cleanup.contains("compact") {
+            return Err(BadLog(format!(
+                "topic {topic} is compacted (cleanup.policy={cleanup}), which leaves one event of each sensor; set cleanup.policy=delete"
+            )));
+        }
         let id = format!("kafka {cluster} {topic}");
         let mut topic = Topic {
             name: topic,
@@ -88,6 +100,7 @@ impl Topic {
             limit,
             in_sync,
             replication,
+            given_up: Stop::default(),
         };
         topic.partitions = topic.count_partitions()?;
         tracing::info!(
@@ -106,7 +119,15 @@ impl Topic {
             replication: self.replication,
             settings: vec![("cleanup.policy", "compact".to_owned())],
         };
-        made.make(&self.config(), name).map(drop)
+        let Bounds { cleanup, .. } = made.make(&self.config(), name)?;
+        if cleanup.contains("delete") {
+            tracing::warn!(
+                topic = name,
+                cleanup,
+                "what the relays agree on is deleted with time, and streams are then whose they are not; set cleanup.policy=compact"
+            );
+        }
+        Ok(())
     }
 
     /// A topic that was just made is known a moment later.
@@ -131,6 +152,22 @@ impl Topic {
                 return Err(BadLog(format!("topic {}: {why}", self.name)));
             }
             std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Reads that wait for the brokers end, within a look of theirs.
+    pub(super) fn give_up(&self) {
+        self.given_up.tell();
+    }
+
+    /// Whether there is somebody to read for.
+    ///
+    /// # Errors
+    /// The relay is stopping.
+    pub(super) fn is_needed(&self) -> Result<(), ReadError> {
+        match self.given_up.is_told() {
+            true => Err(self.unreadable("the relay is stopping")),
+            false => Ok(()),
         }
     }
 
@@ -364,6 +401,8 @@ struct Bounds {
     limit: usize,
     /// Copies that have to be in sync.
     in_sync: usize,
+    /// What becomes of old records; empty: not known.
+    cleanup: String,
 }
 
 impl Bounds {
@@ -376,13 +415,12 @@ impl Bounds {
             .ok()
             .and_then(|mut told| told.pop())
             .and_then(Result::ok);
-        let number = |name: &str| {
-            let value = told.as_ref()?.get(name)?.value.as_ref()?;
-            value.parse().ok()
-        };
+        let word = |name: &str| told.as_ref()?.get(name)?.value.clone();
+        let number = |name: &str| word(name)?.parse().ok();
         Bounds {
             limit: number("max.message.bytes").unwrap_or(USUAL_LIMIT),
             in_sync: number("min.insync.replicas").unwrap_or(1),
+            cleanup: word("cleanup.policy").unwrap_or_default(),
         }
     }
 }

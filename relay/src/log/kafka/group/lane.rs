@@ -239,6 +239,12 @@ impl Reader for Reading {
         Ok(block)
     }
 
+    /// What has arrived is; to go elsewhere asks the broker.
+    fn at_hand(&mut self, max_bytes: usize) -> Option<Result<Block, ReadError>> {
+        let stands = self.queue.state().next == offset(self.next);
+        stands.then(|| self.next(max_bytes))
+    }
+
     fn wait(&mut self) -> BoxFuture<'_, bool> {
         async move {
             if self.queue.state().head.is_some() {
