@@ -61,7 +61,7 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<i64>,
 
-    /// Only the last N events of the past that match
+    /// Only the last N events of the past that match; 0: none of it
     #[arg(long, value_name = "N")]
     tail: Option<u64>,
 
@@ -230,6 +230,11 @@ impl LogsArgs {
         times || self.from.is_some() || self.tail.is_some()
     }
 
+    /// `--tail 0`, as with kubectl.
+    fn leaves_the_past_out(&self) -> bool {
+        self.tail == Some(0)
+    }
+
     fn request(&self) -> WatchRequest {
         let only = self.only.clone();
         let kinds = self
@@ -251,14 +256,21 @@ impl LogsArgs {
                 source: only.source,
                 resource: only.resource,
             }),
-            since_ns: self.since.unwrap_or(0),
+            since_ns: self
+                .since
+                .filter(|_| !self.leaves_the_past_out())
+                .unwrap_or(0),
             until_ns: self.until.unwrap_or(0),
             limit: self.limit,
             tail: self.tail.unwrap_or(0),
             follow: !self.is_history(),
             resume: Bytes::new(),
             complete: false,
-            from_sequence: self.from.unwrap_or(0),
+            // No event has that place yet: what comes is what follows.
+            from_sequence: match self.leaves_the_past_out() {
+                true => u64::MAX,
+                false => self.from.unwrap_or(0),
+            },
         }
     }
 }
@@ -479,6 +491,8 @@ mod tests {
             assert!(!parse(past).request().follow, "{past}");
             assert!(parse(&format!("{past} -f")).request().follow, "{past} -f");
         }
+        let none = parse("--tail 0 --since 10m -f").request();
+        assert_eq!((none.since_ns, none.from_sequence), (0, u64::MAX));
         assert_eq!(
             parse("--since 2026-01-01T00:00:00Z").request().since_ns,
             1_767_225_600_000_000_000

@@ -7,16 +7,12 @@
 //! Segments go oldest first, each removal made durable before the next, so a crash leaves no hole among them. A crash
 //! before that brings a segment back, and its records with it.
 
-use std::{
-    io,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{io, sync::atomic::Ordering};
 
 use crate::{
     catalog::{Shared, lock},
     cursor::WhenFull,
     reader,
-    segment::Segment,
 };
 
 /// Makes room for `need` more bytes within the size bound. What has to go for that leaves the catalog; its file goes a
@@ -36,7 +32,7 @@ pub(crate) fn make_room(shared: &Shared, need: u64) -> Result<(), String> {
         };
         if let Some(name) = holder(shared, upper) {
             return Err(format!(
-                "the journal has reached its size bound of {} bytes and cursor {name} (when_full: refuse) still needs the oldest segment",
+                "the journal has reached its size bound of {} bytes and cursor {name} (when_full: refuse) still needs the oldest segment; let it go on or skip what it has not read, or raise the bound",
                 max_size
             ));
         }
@@ -75,14 +71,10 @@ pub(crate) fn remove_old(shared: &Shared, now: u64) -> io::Result<()> {
         return Ok(());
     };
     loop {
-        let segments: Vec<_> = lock(&shared.catalog).segments.iter().cloned().collect();
-        let [_, later @ ..] = segments.as_slice() else {
+        let Some(second) = lock(&shared.catalog).segments.get(1).cloned() else {
             return Ok(());
         };
-        let Some(second) = later.first() else {
-            return Ok(());
-        };
-        if !all_passed(shared, second.base.0) || ended(shared, later)? >= limit {
+        if !all_passed(shared, second.base.0) || oldest_ended(shared)? >= limit {
             return Ok(());
         }
         dismiss(shared, second.base.0);
@@ -97,14 +89,18 @@ fn all_passed(shared: &Shared, upper: u64) -> bool {
     })
 }
 
-/// When the segment before `later` stopped growing: when the next one was made. By the journal's own clock, so that
-/// records with times of their own (another node's, or imported ones) neither stay nor go because of them.
-fn ended(shared: &Shared, later: &[Arc<Segment>]) -> io::Result<u64> {
-    for segment in later {
+/// When the oldest segment stopped growing: when the next one was made, or the first after it whose header is whole. By
+/// the journal's own clock, so that records with times of their own (another node's, or imported ones) neither stay nor go
+/// because of them.
+fn oldest_ended(shared: &Shared) -> io::Result<u64> {
+    for n in 1.. {
+        let Some(segment) = lock(&shared.catalog).segments.get(n).cloned() else {
+            break;
+        };
         if let Some(created) = segment.created.get() {
             return Ok(*created);
         }
-        if let Some(body) = reader::open(shared, segment)? {
+        if let Some(body) = reader::open(shared, &segment)? {
             return Ok(*segment.created.get_or_init(|| body.head.created));
         }
     }

@@ -43,7 +43,7 @@ pub use services::services;
 pub use tail::{Config, Tail};
 
 pub(crate) use figures::class;
-pub(crate) use reader::{Place, read_patiently, unreadable};
+pub(crate) use reader::{EXPIRED, Place, read_patiently, unreadable};
 pub(crate) use ring::{Counts, Found};
 pub(crate) use tail::{Admission, Lane, kind_index};
 pub(crate) use threads::Threads;

@@ -36,6 +36,9 @@ use super::threads::Threads;
 const ATTEMPTS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Why a reader jumps whose events retention took.
+pub(crate) const EXPIRED: &str = "they expired from the journal before it read them";
+
 /// A reader's place in the journal and the events it has passed since it came.
 pub(crate) struct Place {
     tail: Tail,
@@ -71,6 +74,11 @@ impl Place {
     pub(crate) fn is_late(&self, time: u64) -> bool {
         // Before `counted_from` nothing is known of what a jump would miss; it is a moment after the start.
         self.position >= self.counted_from && age(time) > self.tail.max_lag()
+    }
+
+    /// Why a reader that is late jumps.
+    pub(crate) fn lateness(&self) -> String {
+        format!("it was more than {:?} behind", self.tail.max_lag())
     }
 
     /// Has retention taken what this reader had still to read?
@@ -230,6 +238,8 @@ impl Feed {
             if let Some(bytes) = taken {
                 return Ok(bytes);
             }
+            // What a filter leaves out takes time, too: others get theirs in between.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -260,7 +270,7 @@ impl Feed {
             .first()
             .is_some_and(|entry| self.place.is_late(entry.time))
         {
-            return self.jump();
+            return self.jump(self.place.lateness());
         }
         self.place.pass_records(entries, next);
         self.tail.count_sent(self.kind, seen.len() as u64); // usize is at most 64 bits
@@ -288,7 +298,7 @@ impl Feed {
         let position = self.place.position.max(self.place.from);
         let (count, time) = frames.count_from(position);
         if time.is_some_and(|time| self.place.is_late(time)) {
-            return self.jump();
+            return self.jump(self.place.lateness());
         }
         let passed = frames.count_from(self.place.position).0;
         self.place.pass(self.kind, passed, next);
@@ -298,7 +308,7 @@ impl Feed {
 
     async fn take_past(&mut self) -> Result<Option<Bytes>, Status> {
         if self.place.is_expired() {
-            return Ok(self.jump());
+            return Ok(self.jump(EXPIRED.to_owned()));
         }
         let position = self.place.position;
         let (taken, next) = if self.filter.is_some() {
@@ -324,17 +334,16 @@ impl Feed {
     }
 
     /// Goes to fresh events and tells the connection's `WatchMessages` streams.
-    fn jump(&mut self) -> Option<Bytes> {
+    fn jump(&mut self, why: String) -> Option<Bytes> {
         let missed = self.place.jump()[kind_index(self.kind)];
         if missed == 0 {
             return None;
         }
         self.tail.count_missed(self.kind, missed);
-        let lag = self.tail.max_lag();
-        tracing::warn!(peer = ?self.peer, kind = class(self.kind), missed, ?lag, "a reader of the feed was too slow");
+        tracing::warn!(peer = ?self.peer, kind = class(self.kind), missed, why, "a reader of the feed was too slow");
         // How much there is that a limited reader may not see is not for it to know.
         let told = self.filter.is_none().then_some(missed);
-        let frame = notice(&self.tail, self.kind, told);
+        let frame = notice(&self.tail, self.kind, told, why);
         match self.peer {
             _ if self.kind == Kind::Message => return Some(frame),
             Some(peer) => self.tail.notify(peer, &frame),
@@ -349,13 +358,12 @@ pub(crate) fn unreadable(error: ReadError) -> Status {
 }
 
 /// The framed `feeder.Message` that tells of a loss at the feed, and of how much if that may be known.
-fn notice(tail: &Tail, kind: Kind, missed: Option<u64>) -> Bytes {
+fn notice(tail: &Tail, kind: Kind, missed: Option<u64>, reason: String) -> Bytes {
     let config = tail.config();
     let class = class(kind);
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let reason = format!("more than {:?} behind", tail.max_lag());
     let message = feeder::Message {
         timestamp: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
         updated_time: proto::updated_time(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)),
@@ -365,10 +373,10 @@ fn notice(tail: &Tail, kind: Kind, missed: Option<u64>) -> Bytes {
         level: "WARN".to_string(),
         message: match missed {
             Some(missed) => {
-                format!("feed: this client missed {missed} events of kind {class}: it was {reason}")
+                format!("feed: this client missed {missed} events of kind {class}: {reason}")
             }
             None => {
-                format!("feed: this client may have missed events of kind {class}: it was {reason}")
+                format!("feed: this client may have missed events of kind {class}: {reason}")
             }
         },
         lost: Some(feeder::Lost {

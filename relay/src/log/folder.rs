@@ -89,13 +89,21 @@ pub enum OpenError {
     },
     /// It cannot be written.
     #[error(
-        "cannot write {path}: {source}; relay.data_dir needs a folder that this user may write"
+        "cannot write {path}: {source}; relay.data_dir needs a folder that this user may write, with room in it"
     )]
     Write {
         /// The file or folder.
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The secret is not one.
+    #[error(
+        "{path} is damaged: it is not 32 bytes long; restore it, or remove it, and resume tokens of limited readers are not known any more"
+    )]
+    Secret {
+        /// The file.
+        path: PathBuf,
     },
     /// The journal in it cannot be opened.
     #[error("the journal cannot be opened: {0}")]
@@ -138,12 +146,10 @@ impl Folder {
             Some(id) => id,
             None => make_mark(path, &mark).map_err(failed(&mark))?,
         };
-        let name = path.join(SECRET);
-        let secret = secret(&name).map_err(failed(&name))?;
         Ok(Self {
             path: path.to_owned(),
             relay_id,
-            secret,
+            secret: secret(path)?,
             lock,
         })
     }
@@ -223,23 +229,34 @@ fn make_mark(path: &Path, mark: &Path) -> io::Result<String> {
     Ok(relay_id)
 }
 
-/// Reads the folder's secret, or draws it.
-fn secret(name: &Path) -> io::Result<[u8; 32]> {
-    if let Ok(secret) = fs::read(name).map(<[u8; 32]>::try_from) {
-        return secret.map_err(|_| {
-            io::Error::other("it is not 32 bytes long; remove it, and limited readers begin anew")
-        });
+/// Reads the folder's secret, or draws one that is there whole or not at all.
+fn secret(path: &Path) -> Result<[u8; 32], OpenError> {
+    let name = path.join(SECRET);
+    match fs::read(&name) {
+        Ok(bytes) => bytes
+            .try_into()
+            .map_err(|_| OpenError::Secret { path: name }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_secret(path, &name).map_err(|source| OpenError::Write { path: name, source })
+        }
+        Err(source) => Err(OpenError::Read { path: name, source }),
     }
+}
+
+fn make_secret(path: &Path, name: &Path) -> io::Result<[u8; 32]> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret)?;
+    let new = path.join(format!("{SECRET}.new"));
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(name)?;
+        .open(&new)?;
     file.write_all(&secret)?;
     file.sync_all()?;
+    fs::rename(&new, name)?;
+    File::open(path)?.sync_all()?;
     Ok(secret)
 }
 
@@ -280,4 +297,29 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         .map_err(failed)?;
     write!(file, "{}", std::process::id()).map_err(failed)?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_there_whole_or_not_at_all_and_never_drawn_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        // What a crash leaves of one that is being made is none.
+        fs::write(path.join("relay.secret.new"), [1; 7]).unwrap();
+        let drawn = secret(path).unwrap();
+        assert_eq!(secret(path).unwrap(), drawn);
+        assert!(!path.join("relay.secret.new").exists());
+
+        fs::write(path.join(SECRET), [1; 7]).unwrap();
+        let short = secret(path).unwrap_err().to_string();
+        assert!(short.contains("relay.secret is damaged"), "{short}");
+
+        fs::remove_file(path.join(SECRET)).unwrap();
+        fs::create_dir(path.join(SECRET)).unwrap();
+        let unreadable = secret(path).unwrap_err().to_string();
+        assert!(unreadable.starts_with("cannot read"), "{unreadable}");
+    }
 }

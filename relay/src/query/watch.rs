@@ -26,7 +26,8 @@ use super::length;
 use super::resume::{Resume, Tokens};
 use crate::access::Caller;
 use crate::feed::{
-    Admission, Counts, Found, Lane, Place, Tail, Threads, kind_index, read_patiently, unreadable,
+    Admission, Counts, EXPIRED, Found, Lane, Place, Tail, Threads, kind_index, read_patiently,
+    unreadable,
 };
 use crate::filter::{Filter, Part};
 use crate::log::{Mark, Marked, Marks, View};
@@ -381,7 +382,10 @@ impl Replies {
         let over = match self.watch.tail.records(place.position) {
             Found::Block(block) => {
                 place.caught_up();
-                self.take(&mut place, &block.content, block.next)
+                let over = self.take(&mut place, &block.content, block.next);
+                // What a filter leaves out takes time, too: others get theirs in between.
+                tokio::task::yield_now().await;
+                over
             }
             Found::Nothing(_) if self.watch.until < now() => true,
             Found::Nothing(at) => {
@@ -396,7 +400,7 @@ impl Replies {
                 false
             }
             Found::TooOld if place.is_expired() && !self.watch.complete => {
-                self.jump(&mut place);
+                self.jump(&mut place, EXPIRED);
                 false
             }
             Found::TooOld => {
@@ -426,7 +430,8 @@ impl Replies {
             .iter()
             .find(|entry| self.watch.filter.wants(entry.kind));
         if first.is_some_and(|entry| !self.watch.complete && place.is_late(entry.time)) {
-            self.jump(place);
+            let why = place.lateness();
+            self.jump(place, &why);
             return false;
         }
         for entry in &entries[new..] {
@@ -443,14 +448,11 @@ impl Replies {
         false
     }
 
-    fn jump(&mut self, place: &mut Place) {
+    fn jump(&mut self, place: &mut Place, why: &str) {
         let counts = place.jump();
         let missed = missed(&self.watch, counts);
         if missed > 0 {
-            let lag = self.watch.tail.max_lag();
-            let reason = format!(
-                "more than {lag:?} behind; events of the kinds asked for, before the filter"
-            );
+            let reason = format!("{why}; events of the kinds asked for, before the filter");
             self.push_gap(Gap { missed, reason });
         }
     }
