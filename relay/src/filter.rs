@@ -135,6 +135,28 @@ impl Filter {
         })
     }
 
+    /// Is there something to compile?
+    fn has_expressions(wanted: &query::Filter) -> bool {
+        let query::Filter {
+            namespace,
+            pod,
+            container,
+            operation,
+            r#type,
+            action,
+            policy,
+            source,
+            resource,
+            kinds: _,
+            labels: _,
+            min_severity: _,
+        } = wanted;
+        let expressions = [
+            namespace, pod, container, operation, r#type, action, policy, source, resource,
+        ];
+        expressions.iter().any(|text| !text.is_empty())
+    }
+
     /// Everything of one kind.
     pub(crate) fn of(kind: Kind) -> Filter {
         Filter {

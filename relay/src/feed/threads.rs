@@ -11,16 +11,21 @@ use tokio::sync::Semaphore;
 const READERS: usize = 64;
 
 /// The share; a cheap handle.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Threads(Arc<Semaphore>);
 
 impl Default for Threads {
     fn default() -> Self {
-        Threads(Arc::new(Semaphore::new(READERS)))
+        Threads::new(READERS)
     }
 }
 
 impl Threads {
+    /// A share of so many.
+    pub(crate) fn new(most: usize) -> Self {
+        Threads(Arc::new(Semaphore::new(most)))
+    }
+
     /// Does what blocks. Whoever stops waiting for it leaves the thread to it until it ends.
     pub(crate) async fn run<T: Send + 'static>(
         &self,

@@ -1,14 +1,19 @@
 //! What the filters of all readers may take, and what one of them has of it.
 //!
-//! A filter has its part when it is made, or is refused. What searching adds is settled after each block; where there is
+//! Few are made at one time, because making one takes more than it needs later. It has its part then, or is refused. What searching adds is settled after each block; where there is
 //! no more, the filter forgets what it learned and goes on, slower.
 
 use std::sync::Arc;
 
+use proto::query;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
 use super::Filter;
+use crate::feed::Threads;
+
+/// Filters that are compiled at one time.
+const COMPILING: usize = 4;
 
 /// Bytes of a unit.
 const UNIT: usize = 1 << 10;
@@ -18,6 +23,7 @@ const UNIT: usize = 1 << 10;
 pub(crate) struct Budget {
     units: Arc<Semaphore>,
     bytes: usize,
+    compiling: Threads,
 }
 
 /// What one filter has of it.
@@ -30,14 +36,31 @@ pub(crate) struct Part {
 impl Budget {
     pub(crate) fn new(bytes: usize) -> Budget {
         let units = Arc::new(Semaphore::new(bytes / UNIT));
-        Budget { units, bytes }
+        Budget {
+            units,
+            bytes,
+            compiling: Threads::new(COMPILING),
+        }
     }
 
-    /// Memory for a filter that was just made.
+    /// The filter of a request, with memory for it.
     ///
     /// # Errors
-    /// `ResourceExhausted` while the filters of others take what there is.
-    pub(crate) fn part(&self, filter: &Filter) -> Result<Part, Status> {
+    /// `InvalidArgument` for one that cannot be used; `ResourceExhausted` while the filters of others take what there is.
+    pub(crate) async fn filter(
+        &self,
+        wanted: Option<query::Filter>,
+    ) -> Result<(Filter, Part), Status> {
+        let made = match wanted.as_ref().is_some_and(Filter::has_expressions) {
+            true => self.compiling.run(|| Filter::new(wanted)).await,
+            false => Filter::new(wanted),
+        };
+        let filter = made.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let part = self.part(&filter)?;
+        Ok((filter, part))
+    }
+
+    fn part(&self, filter: &Filter) -> Result<Part, Status> {
         let size = units(filter);
         match self.units.clone().try_acquire_many_owned(size) {
             Ok(had) => Ok(Part {
@@ -73,8 +96,6 @@ fn units(filter: &Filter) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use proto::query;
-
     use super::*;
 
     fn filter(source: &str) -> Filter {

@@ -116,10 +116,12 @@ impl Query for QueryService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let caller = Caller::of(request.extensions().get(), Role::Reader);
         let tokens = self.tokens.clone();
-        let (tail, request) = (self.tail.clone(), request.into_inner());
+        let (tail, mut request) = (self.tail.clone(), request.into_inner());
+        let filter = tail.filters().filter(request.filter.take()).await?;
         // Finding the beginning asks the disk, or a broker.
         let threads = tail.threads().clone();
-        let finding = threads.run(move || watch::Watch::new(&tail, tokens, &caller, request));
+        let finding =
+            threads.run(move || watch::Watch::new(&tail, tokens, &caller, filter, request));
         let watch = finding.await?;
         Ok(Response::new(Box::pin(watch.replies())))
     }

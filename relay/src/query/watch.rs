@@ -64,17 +64,16 @@ impl Watch {
     /// Decides where to begin and where history ends.
     ///
     /// # Errors
-    /// `InvalidArgument` for a filter, a range or a token that makes no sense; `ResourceExhausted` while there are as many
+    /// `InvalidArgument` for a range or a token that makes no sense; `ResourceExhausted` while there are as many
     /// readers as may be.
     pub(super) fn new(
         tail: &Tail,
         tokens: Tokens,
         caller: &Caller,
+        (filter, memory): (Filter, Part),
         request: WatchRequest,
     ) -> Result<Watch, Status> {
         let invalid = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
-        let filter = Filter::new(request.filter).map_err(|error| invalid(&error))?;
-        let memory = tail.filters().part(&filter)?;
         let filter = filter.within(caller.namespaces.clone());
         let time =
             |name, ns| u64::try_from(ns).map_err(|_| invalid(&format!("{name} is before 1970")));
