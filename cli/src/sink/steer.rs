@@ -84,10 +84,11 @@ pub(super) async fn rewind(relay: &Relay, args: &RewindArgs) -> Result<ExitCode,
             0 if reply.share => format!("{name} stands there already{SHARE}"),
             0 => format!("{name} stands there already, at event {to}"),
             events if reply.share => {
-                format!("{name} went back: {events} events are sent again{SHARE}")
+                format!("{name} went back: {} sent again{SHARE}", are(events))
             }
             events => format!(
-                "{name} went back from event {from} to {to}: {events} events are sent again"
+                "{name} went back from event {from} to {to}: {} sent again",
+                are(events)
             ),
         },
     )
@@ -104,12 +105,20 @@ pub(super) async fn skip(relay: &Relay, args: &SkipArgs) -> Result<ExitCode, Tro
         &reply,
         &match events {
             0 => format!("{name} has nothing to leave out"),
-            events if reply.share => format!("{name} went on: {events} events are left out{SHARE}"),
-            events => {
-                format!("{name} went on from event {from} to {to}: {events} events are left out")
-            }
+            events if reply.share => format!("{name} went on: {} left out{SHARE}", are(events)),
+            events => format!(
+                "{name} went on from event {from} to {to}: {} left out",
+                are(events)
+            ),
         },
     )
+}
+
+fn are(events: u64) -> String {
+    match events {
+        1 => "1 event is".to_owned(),
+        events => format!("{events} events are"),
+    }
 }
 
 async fn order(relay: &Relay, sink: &str, order: Order) -> Result<SteerReply, Trouble> {

@@ -39,6 +39,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use prometheus::Registry;
 use proto::FieldSet;
+use serde::de::{Deserialize as _, Deserializer, Error as _};
 use tokio::net::TcpStream;
 use yaml::{Node, Problem};
 
@@ -55,12 +56,28 @@ config! {
     pub struct Config {
         /// An address of its own for these counters, as in `127.0.0.1:9100` (the port of KubeArmor's exporter), besides the
         /// relay's `/metrics`. Whoever reaches it reads them: names of pods and policies.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "address")]
         pub listen: Option<SocketAddr>,
         /// Values that one label may have; the rest counts as `other`. Not given: 1000.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub max_label_values: Option<u32>,
     }
+}
+
+/// Reads `IP:PORT`.
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(from)? else {
+        return Ok(None);
+    };
+    let written = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.clone(),
+    };
+    written.parse().map(Some).map_err(|_| {
+        D::Error::custom(format!(
+            "`{text}` is not an address; write IP:PORT, as in 127.0.0.1:9100, or 0.0.0.0:9100 for whoever reaches this machine"
+        ))
+    })
 }
 
 const MAX_LABEL_VALUES: u32 = 1000;
@@ -247,5 +264,31 @@ async fn connect(address: SocketAddr) -> Result<((), String), String> {
     match TcpStream::connect(address).await {
         Ok(_) => Ok(((), format!("http://{address}/metrics is served"))),
         Err(error) => Err(format!("{address}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::SinkConfig;
+
+    #[test]
+    fn an_address_that_is_none_is_told_with_what_to_write() {
+        let problems = |listen: &str| {
+            let text = format!("{{type: prometheus, listen: '{listen}'}}");
+            let (nodes, mut problems) = yaml::parse("c.yaml", &text);
+            SinkConfig::read(&nodes[0], yaml::Severity::Error, &mut problems);
+            let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            told.join("; ")
+        };
+        for good in ["127.0.0.1:9100", "localhost:9100", "[::1]:9100"] {
+            assert_eq!(problems(good), "", "{good}");
+        }
+        for bad in ["9100", ":9100", "localhost"] {
+            let told = problems(bad);
+            assert!(
+                told.contains(&format!("listen: `{bad}` is not an address; write IP:PORT")),
+                "{told}"
+            );
+        }
     }
 }

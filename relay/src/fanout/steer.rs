@@ -247,7 +247,8 @@ impl Letters {
             .map_err(|e| self.sink.refused(e))
     }
 
-    /// Sends some once more. Those that are delivered are letters no longer; what became of each is the answer.
+    /// Sends some once more, without what the sink's settings take out by now: a secret may have been seen in one first. Those
+    /// that are delivered are letters no longer; what became of each is the answer.
     ///
     /// # Errors
     /// The sink is paused, busy for longer than `patience`, or its task has ended; the letters stay.
@@ -262,9 +263,10 @@ impl Letters {
                 .sink
                 .refused("it is paused; `cresset sink resume` comes first"));
         }
+        let redact = &self.sink.post.common.redact;
         let events = letters
             .iter()
-            .map(|(_, event)| Arc::new(Encoded::new(event.clone())))
+            .map(|(_, event)| redact.event(&Arc::new(Encoded::new(event.clone()))))
             .collect();
         let (done, answer) = oneshot::channel();
         self.sink

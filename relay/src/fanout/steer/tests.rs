@@ -21,6 +21,7 @@ struct Far(Arc<Mutex<FarInner>>);
 #[derive(Default)]
 struct FarInner {
     got: Vec<u64>,
+    pods: Vec<String>,
     refuses: BTreeSet<u64>,
     away: bool,
 }
@@ -53,6 +54,7 @@ impl Sink for Far {
                 return Outcome::Reject { reason };
             }
             far.got.push(number);
+            far.pods.push(event.view().pod.to_owned());
             Outcome::Done
         };
         Ok(batch.events().iter().map(judge).collect())
@@ -68,11 +70,17 @@ struct Life {
 
 impl Life {
     fn begin(folder: &Path, far: &Far) -> Life {
+        Self::begin_with(folder, far, "")
+    }
+
+    fn begin_with(folder: &Path, far: &Far, more: &str) -> Life {
         let disk = RealDisk::open(folder.join("journal")).unwrap();
         let config = journal::Config::default();
         let (journal, _) = Journal::open(Arc::new(disk), config, Box::new(())).unwrap();
-        let text = "{type: stdout, start: beginning, retry: {initial: 20ms, max: 50ms}}";
-        let (nodes, mut problems) = yaml::parse("c.yaml", text);
+        let text = format!(
+            "{{type: stdout, start: beginning, retry: {{initial: 20ms, max: 50ms}}{more}}}"
+        );
+        let (nodes, mut problems) = yaml::parse("c.yaml", &text);
         let config = SinkConfig::read(&nodes[0], yaml::Severity::Error, &mut problems);
         let outlet = Outlet {
             name: "siem".to_owned(),
@@ -304,6 +312,36 @@ async fn dead_letters_are_sent_again_under_their_own_ids() {
     let kept = letters.read(0, letters.end()).await.unwrap().letters;
     assert_eq!(kept.len(), 1);
     assert_eq!(kept[0].letter.clone().unwrap().event, all[2].1);
+    life.end().await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_sent_again_without_what_is_taken_out_by_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let far = Far::default();
+    far.refuses([1]);
+    let life = Life::begin(folder.path(), &far);
+    life.append([1]).await;
+    life.when(|siem| siem.dead_letters == 1).await;
+    life.end().await;
+    // Somebody has seen a secret in it.
+    let redact = ", redact: [{field: any, match: 'pod', replace: '***'}]";
+    let life = Life::begin_with(folder.path(), &far, redact);
+    let letters = life.siem().letters();
+    let part = letters.read(0, letters.end()).await.unwrap();
+    let kept = &part.letters[0];
+    let event = kept.letter.clone().unwrap().event;
+    far.refuses([]);
+    let sent = letters
+        .send(
+            &[(kept.number, event)],
+            Duration::from_secs(30),
+            "me".to_owned(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(sent, Ok(vec![Outcome::Done]));
+    assert_eq!(far.0.lock().unwrap().pods, ["***-1"]);
     life.end().await;
 }
 
