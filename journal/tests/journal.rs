@@ -8,7 +8,12 @@
 
 mod support;
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use journal::{
     Account, AppendError, CheckpointFrom, Config, CursorError, CursorOptions, Disk, FORMAT,
@@ -101,6 +106,31 @@ async fn many_appenders_share_group_commits_and_get_gapless_ranges() {
         journal.stats().groups
     );
     journal.check().unwrap();
+}
+
+/// A disk on tmpfs syncs in no time: without a rest between them each record would be a group of its own.
+#[tokio::test]
+async fn records_that_trickle_in_share_group_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path(), Config::default());
+    let begun = Instant::now();
+    let senders = (0..8).map(|_| {
+        let journal = journal.clone();
+        tokio::spawn(async move {
+            for _ in 0..50 {
+                journal.append(records(&["x"])).await.unwrap();
+            }
+        })
+    });
+    for sender in senders.collect::<Vec<_>>() {
+        sender.await.unwrap();
+    }
+    let (took, groups) = (begun.elapsed(), journal.stats().groups);
+    assert!(
+        u128::from(groups) <= took.as_millis() + 2,
+        "{groups} groups in {took:?}"
+    );
+    journal.close();
 }
 
 #[tokio::test]
