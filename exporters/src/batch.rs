@@ -7,7 +7,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use proto::{Event, EventId, FieldSet, Kind, Malformed, View, json};
+use proto::{Event, EventId, FieldSet, Kind, Malformed, Texts, View, json};
 
 use crate::pen;
 
@@ -68,6 +68,12 @@ impl Encoded {
     #[must_use]
     pub fn view(&self) -> View<'_> {
         self.event.view()
+    }
+
+    /// Some of them; others are empty.
+    #[must_use]
+    pub fn view_of(&self, texts: Texts) -> View<'_> {
+        View::read_only(self.event.kind, &self.event.payload, texts)
     }
 
     /// One line of JSON without the newline.

@@ -249,7 +249,7 @@ pub(crate) const fn position_of(table: &Table, name: &str) -> usize {
     NONE as usize
 }
 
-const fn same(a: &[u8], b: &[u8]) -> bool {
+pub(crate) const fn same(a: &[u8], b: &[u8]) -> bool {
     let mut n = 0;
     while n < a.len() && n < b.len() && a[n] == b[n] {
         n += 1;

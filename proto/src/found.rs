@@ -7,7 +7,7 @@ use crate::check::{Malformed, well_written};
 use crate::event::Kind;
 use crate::fields::{self, Field, FieldSet, FieldType, Table};
 use crate::slots::{EventSlots, Slots, bits};
-use crate::view::View;
+use crate::view::{Texts, View};
 use crate::workload;
 
 /// The fields of one event.
@@ -88,7 +88,13 @@ impl<'a> Found<'a> {
     /// The fields that filters and metrics look at, without another walk.
     #[must_use]
     pub fn view(&self) -> View<'a> {
-        View::of(self.kind, &self.slots)
+        self.view_of(Texts::ALL)
+    }
+
+    /// Some of them.
+    #[must_use]
+    pub fn view_of(&self, texts: Texts) -> View<'a> {
+        View::of(self.kind, &self.slots, texts)
     }
 
     /// Whose event it is ([`workload`](crate::workload())), without another walk.

@@ -47,7 +47,7 @@ pub use link_version::{LINK_VERSION, understands};
 pub use place::Place;
 pub use time::updated_time;
 pub use values::{FieldValue, values};
-pub use view::View;
+pub use view::{Texts, View};
 pub use workload::workload;
 
 /// KubeArmor's feeder messages and `LogService`.

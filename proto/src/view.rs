@@ -1,7 +1,7 @@
 //! The fields that filters, metrics and routing look at, borrowed from an event's bytes.
 
 use crate::event::Kind;
-use crate::fields::{self, Table, position_of};
+use crate::fields::{self, Table, position_of, same};
 use crate::slots::EventSlots;
 use crate::walk::{Value, Walk};
 
@@ -91,6 +91,43 @@ view! {
     level = "Level";
 }
 
+/// Some of a view's texts, for whoever looks at no others: each costs a check of its UTF-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Texts(u32);
+
+impl Texts {
+    /// All of them.
+    pub const ALL: Texts = Texts((1 << TEXTS) - 1);
+
+    /// Those of these names in KubeArmor's JSON.
+    ///
+    /// # Panics
+    /// A view has none of that name.
+    #[must_use]
+    pub const fn of(names: &[&str]) -> Texts {
+        let (mut set, mut n) = (0, 0);
+        while n < names.len() {
+            let mut at = 0;
+            while !same(NAMES[at].as_bytes(), names[n].as_bytes()) {
+                at += 1;
+            }
+            set |= 1 << at;
+            n += 1;
+        }
+        Texts(set)
+    }
+
+    /// These and those.
+    #[must_use]
+    pub const fn and(self, others: Texts) -> Texts {
+        Texts(self.0 | others.0)
+    }
+
+    const fn has(self, at: usize) -> bool {
+        self.0 >> at & 1 == 1
+    }
+}
+
 const fn places(table: &Table) -> Places {
     let (fields, mut n) = (table.fields(), 0);
     let mut places = Places {
@@ -128,6 +165,12 @@ impl<'a> View<'a> {
     /// empty fields where only those are broken.
     #[must_use]
     pub fn read(kind: Kind, payload: &'a [u8]) -> Self {
+        Self::read_only(kind, payload, Texts::ALL)
+    }
+
+    /// The same with no more than these texts; others are empty.
+    #[must_use]
+    pub fn read_only(kind: Kind, payload: &'a [u8], texts: Texts) -> Self {
         let (mut text, mut timestamp) = ([&[][..]; TEXTS], 0);
         let places = Places::of(kind);
         let mut walk = Walk::new(payload);
@@ -136,7 +179,10 @@ impl<'a> View<'a> {
             match walk.next() {
                 Ok(Some((number, Value::Bytes(bytes)))) => {
                     let place = places.by_number.get(number as usize).unwrap_or(&NONE);
-                    if let Some(text) = text.get_mut(usize::from(*place)) {
+                    let place = usize::from(*place);
+                    if let Some(text) = text.get_mut(place)
+                        && texts.has(place)
+                    {
                         *text = bytes;
                     }
                 }
@@ -154,12 +200,12 @@ impl<'a> View<'a> {
     }
 
     /// Takes the view out of fields that were found.
-    pub(crate) fn of(kind: Kind, slots: &EventSlots<'a>) -> Self {
+    pub(crate) fn of(kind: Kind, slots: &EventSlots<'a>, texts: Texts) -> Self {
         let places = Places::of(kind);
         let mut text = [""; TEXTS];
-        for (text, &at) in text.iter_mut().zip(&places.text) {
+        for (n, (text, &at)) in text.iter_mut().zip(&places.text).enumerate() {
             // A kind without the field has a place beyond all slots.
-            if at < 64 && slots.has(at) {
+            if at < 64 && slots.has(at) && texts.has(n) {
                 *text = std::str::from_utf8(slots.bytes(at)).unwrap_or_default();
             }
         }
@@ -239,6 +285,24 @@ mod tests {
         let bytes = message.encode_to_vec();
         let view = View::read(Kind::Message, &bytes);
         assert_eq!((view.level, view.message, view.pod), ("WARN", "hi", ""));
+    }
+
+    #[test]
+    fn a_view_of_some_texts_has_no_others() {
+        let alert = feeder::Alert {
+            timestamp: 7,
+            namespace_name: "shop".into(),
+            pod_name: "cart".into(),
+            action: "Block".into(),
+            ..Default::default()
+        };
+        let bytes = alert.encode_to_vec();
+        let texts = Texts::of(&["NamespaceName"]).and(Texts::of(&["Action"]));
+        let some = View::read_only(Kind::Alert, &bytes, texts);
+        let whole = View::read(Kind::Alert, &bytes);
+        assert_eq!(some, View { pod: "", ..whole });
+        let found = crate::Found::read(Kind::Alert, &bytes).unwrap();
+        assert_eq!((found.view_of(texts), found.view()), (some, whole));
     }
 
     #[test]

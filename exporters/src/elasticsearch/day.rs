@@ -8,13 +8,16 @@ use std::fmt;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Unit};
-use proto::View;
+use proto::{Texts, View};
 
 /// A day of the UTC calendar; printed as `2026.11.26`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Day(Date);
 
 impl Day {
+    /// What of an event says its day, besides `Timestamp`.
+    pub(super) const FROM: Texts = Texts::of(&["UpdatedTime"]);
+
     pub(super) fn today() -> Self {
         Day::at(Timestamp::now())
     }

@@ -111,7 +111,7 @@ impl<'a> Places<'a> {
         if self.indices.layout != Layout::Daily {
             return Ok(self.indices.name(kind));
         }
-        let day = Day::of(&event.view()).ok_or(NoIndex::NoTime)?;
+        let day = Day::of(&event.view_of(Day::FROM)).ok_or(NoIndex::NoTime)?;
         // Kinds are numbered from 1.
         let last = &mut self.last[kind as usize - 1];
         if last.as_ref().is_none_or(|(known, _)| *known != day) {
@@ -129,7 +129,7 @@ impl<'a> Places<'a> {
 
 /// A data stream wants its own field for the time, first.
 fn stamped(event: &Encoded, json: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
-    let view = event.view();
+    let view = event.view_of(Day::FROM);
     if Day::of(&view).is_none() {
         return Err(NoIndex::NoTime.to_string());
     }

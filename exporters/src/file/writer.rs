@@ -19,6 +19,9 @@ const MODE: u32 = 0o640;
 /// No line of ours is longer: an event has at most 1 MiB, and JSON makes at most six bytes of one.
 const LONGEST_LINE: u64 = 16 << 20;
 
+/// Written at once: what the processor still has at hand. A batch written as a whole costs twice as much to copy.
+const CHUNK: usize = 128 << 10;
+
 /// Between two looks at the age of a file that gets no events: clocks may be set.
 const LEAST_REST: Duration = Duration::from_millis(10);
 const MOST_REST: Duration = Duration::from_secs(60);
@@ -40,6 +43,8 @@ struct Open {
     identity: (u64, u64),
     /// Synced length.
     length: u64,
+    /// Written behind that.
+    ahead: u64,
     /// When it was made, as well as the file system knows.
     born: SystemTime,
 }
@@ -75,42 +80,36 @@ impl Writer {
             });
             let before = self.length() + start as u64;
             if before > 0 && before + (buffer.len() - start) as u64 > self.max_size {
-                self.append(&buffer[..start])?;
+                self.append(&buffer[..start], true)?;
                 self.rotate()?;
                 buffer.drain(..start);
+            } else if buffer.len() >= CHUNK {
+                self.append(&buffer, false)?;
+                buffer.clear();
             }
         }
-        self.append(&buffer)?;
+        self.append(&buffer, true)?;
         self.buffer = buffer;
         Ok(outcomes)
     }
 
+    /// With what is not synced yet.
     fn length(&self) -> u64 {
-        self.open.as_ref().map_or(0, |open| open.length)
+        let open = self.open.as_ref();
+        open.map_or(0, |open| open.length + open.ahead)
     }
 
-    /// Writes and syncs; on failure nothing of `bytes` stays in the file, as far as the disk still obeys.
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(open) = &mut self.open else {
-            return Err(io::Error::other("the file is closed"));
-        };
-        if bytes.is_empty() {
-            return Ok(());
+    /// Writes, and syncs all that was written if it is to; on failure nothing behind the synced length stays in the file, as
+    /// far as the disk still obeys.
+    fn append(&mut self, bytes: &[u8], sync: bool) -> io::Result<()> {
+        let open = self.open.as_mut();
+        let open = open.ok_or_else(|| io::Error::other("the file is closed"))?;
+        let done = open.append(bytes, sync);
+        if done.is_err() {
+            let _ = open.file.set_len(open.length);
+            open.ahead = 0;
         }
-        match open
-            .file
-            .write_all(bytes)
-            .and_then(|()| open.file.sync_data())
-        {
-            Ok(()) => {
-                open.length += bytes.len() as u64;
-                Ok(())
-            }
-            Err(e) => {
-                let _ = open.file.set_len(open.length);
-                Err(e)
-            }
-        }
+        done
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -181,6 +180,16 @@ impl Destination for Writer {
 }
 
 impl Open {
+    fn append(&mut self, bytes: &[u8], sync: bool) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.ahead += bytes.len() as u64;
+        if sync && self.ahead > 0 {
+            self.file.sync_data()?;
+            self.length += std::mem::take(&mut self.ahead);
+        }
+        Ok(())
+    }
+
     fn at(path: &Path) -> io::Result<Open> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -212,6 +221,7 @@ impl Open {
             file,
             identity: (meta.dev(), meta.ino()),
             length,
+            ahead: 0,
             born: born.unwrap_or_else(|_| SystemTime::now()),
         })
     }

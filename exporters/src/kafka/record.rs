@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use proto::{FieldSet, Kind, Malformed, View};
+use proto::{FieldSet, Kind, Malformed, Texts, View};
 use rdkafka::message::{Header, OwnedHeaders};
 
 use super::template::{BadTemplate, MAX_TOPIC, Template, kind_word};
@@ -22,6 +22,8 @@ pub(super) const EVENT_ID: &str = "event-id";
 pub(super) struct Records {
     topics: Topics,
     key: Template,
+    /// What topic and key look at.
+    looks_at: Texts,
     format: Format,
     fields: FieldSet,
 }
@@ -35,9 +37,12 @@ pub(super) struct Record<'a> {
 
 impl Records {
     pub(super) fn new(config: &Config) -> Result<Self, BadTemplate> {
+        let topics = Topics::new(config)?;
+        let key = Template::parse(config.key.as_deref().unwrap_or(KEY))?;
         Ok(Records {
-            topics: Topics::new(config)?,
-            key: Template::parse(config.key.as_deref().unwrap_or(KEY))?,
+            looks_at: topics.texts().and(key.texts()),
+            topics,
+            key,
             format: config.format,
             fields: config.common().fields,
         })
@@ -49,7 +54,7 @@ impl Records {
             Format::Json => Cow::Borrowed(event.json(self.fields)?),
             Format::Protobuf => Cow::Owned(event.event().with_id()),
         };
-        let view = event.view();
+        let view = event.view_of(self.looks_at);
         let mut key = String::new();
         self.key.write(&view, &mut key);
         if key.len() > MAX_KEY {
@@ -64,7 +69,7 @@ impl Records {
 
     /// The topic of an event, for people.
     pub(super) fn topic(&self, event: &Encoded) -> Cow<'_, str> {
-        self.topics.of(&event.view())
+        self.topics.of(&event.view_of(self.looks_at))
     }
 
     /// `event-id`, `kind` and `schema`.
@@ -118,6 +123,11 @@ impl Topics {
             admitted: Mutex::default(),
             max: config.max_topics.unwrap_or(MAX_TOPICS) as usize,
         })
+    }
+
+    fn texts(&self) -> Texts {
+        let all = self.templates.iter().map(Template::texts);
+        all.fold(Texts::of(&[]), Texts::and)
     }
 
     fn of(&self, view: &View<'_>) -> Cow<'_, str> {

@@ -4,7 +4,7 @@
 //! it beyond that becomes `_`, and a word without a value is `none`. Events come from workloads, so how many topics they can
 //! call for is bounded: see [`Config::max_topics`](super::Config::max_topics).
 
-use proto::{Kind, View};
+use proto::{Kind, Texts, View};
 
 /// Longest name of a topic, in bytes.
 pub(super) const MAX_TOPIC: usize = 249;
@@ -91,6 +91,15 @@ impl Template {
         }
     }
 
+    /// What of an event it looks at.
+    pub(super) fn texts(&self) -> Texts {
+        let words = self.0.iter().filter_map(|part| match part {
+            Part::Word(word) => Some(word.texts()),
+            Part::Text(_) => None,
+        });
+        words.fold(Texts::of(&[]), Texts::and)
+    }
+
     /// Writes what the event makes of it.
     pub(super) fn write(&self, view: &View<'_>, out: &mut String) {
         for part in &self.0 {
@@ -137,6 +146,20 @@ fn push_text(parts: &mut Vec<Part>, text: &str) {
 }
 
 impl Word {
+    fn texts(self) -> Texts {
+        Texts::of(match self {
+            Word::Cluster => &["ClusterName"],
+            Word::Host => &["HostName"],
+            Word::Namespace => &["NamespaceName"],
+            Word::Pod => &["PodName"],
+            Word::Workload => &["HostName", "NamespaceName", "PodName"],
+            Word::Kind => &[],
+            Word::Operation => &["Operation"],
+            Word::Action => &["Action"],
+            Word::Severity => &["Severity"],
+        })
+    }
+
     fn write(self, view: &View<'_>, out: &mut String) {
         let value = match self {
             Word::Cluster => view.cluster,
@@ -212,6 +235,8 @@ mod tests {
             namespace_name: namespace.into(),
             pod_name: pod.into(),
             severity: "5".into(),
+            operation: "File".into(),
+            action: "Block".into(),
             ..Default::default()
         }
         .encode_to_vec()
@@ -219,8 +244,8 @@ mod tests {
 
     fn written(template: &str, namespace: &str, pod: &str) -> [String; 2] {
         let bytes = alert(namespace, pod);
-        let view = View::read(Kind::Alert, &bytes);
         let template = Template::parse(template).unwrap();
+        let view = View::read_only(Kind::Alert, &bytes, template.texts());
         let (mut key, mut topic) = (String::new(), String::new());
         template.write(&view, &mut key);
         template.write_topic(&view, &mut topic);
@@ -232,6 +257,16 @@ mod tests {
         let [key, topic] = written("{cluster}.{namespace}-{kind}s-{severity}", "shop", "cart");
         assert_eq!(key, "prod.shop-alerts-5");
         assert_eq!(topic, key);
+    }
+
+    #[test]
+    fn every_word_is_among_what_its_template_looks_at() {
+        let values = NAMES.iter().map(|name| {
+            let [key, _] = written(&format!("{{{name}}}"), "shop", "cart");
+            key
+        });
+        let all = "prod node-1 shop cart shop/cart alert File Block 5";
+        assert_eq!(values.collect::<Vec<_>>().join(" "), all);
     }
 
     #[test]

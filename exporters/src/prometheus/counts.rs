@@ -1,6 +1,6 @@
 //! What is counted, under which names.
 
-use proto::{Found, Kind, View};
+use proto::{Found, Kind, Texts, View};
 
 use super::table::Table;
 use crate::Encoded;
@@ -99,6 +99,19 @@ pub(super) struct Counts {
     pub(super) logs: Table,
 }
 
+/// What of an event the counters are by.
+const COUNTED: Texts = Texts::of(&[
+    "HostName",
+    "NamespaceName",
+    "PodName",
+    "ContainerName",
+    "PolicyName",
+    "Severity",
+    "Type",
+    "Operation",
+    "Action",
+]);
+
 impl Counts {
     pub(super) fn new(max_values: usize) -> Self {
         Counts {
@@ -112,8 +125,8 @@ impl Counts {
         let inner = event.event();
         // One walk for both; broken bytes count as what they are, without any fields.
         let (view, workload) = match Found::read(inner.kind, &inner.payload) {
-            Ok(found) => (found.view(), found.workload()),
-            Err(_) => (event.view(), ""),
+            Ok(found) => (found.view_of(COUNTED), found.workload()),
+            Err(_) => (event.view_of(COUNTED), ""),
         };
         if view.kind == Kind::Alert {
             for (table, counter) in self.alerts.iter_mut().zip(&ALERT_COUNTERS) {

@@ -1,22 +1,28 @@
 //! The newest events, read and decoded once for all sinks.
 //!
 //! Sinks at the journal's tail take the same pieces from here, and with them the JSON that the first of them made. Whoever
-//! comes to the end first reads on for everybody. A sink that lags behind the window reads for itself until it is back.
+//! comes to the end first reads on for everybody, not more often than every few milliseconds while little comes: at 20,000
+//! events a second a read of each commit would be one of 20 events, and waking six sinks for it costs more than the events.
+//! A sink that lags behind the window reads for itself until it is back.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use exporters::Encoded;
 use journal::{Block, ReadError, Seq};
 use proto::Event;
 use tokio::sync::{Mutex as TurnMutex, OwnedMutexGuard};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 
 use super::progress::Fate;
 use crate::log::{Reader, View};
 
 /// Bytes that one read asks the journal for.
 const READ_BYTES: usize = 1 << 20;
+/// From one read to the next where the first left nothing unread.
+const REST: Duration = Duration::from_millis(10);
 /// Payload bytes that the window holds, besides the JSON made of them.
 const WINDOW_BYTES: usize = 8 << 20;
 
@@ -66,7 +72,14 @@ pub(super) struct Recent {
     view: Arc<dyn View>,
     window: Mutex<Window>,
     /// Held by whoever reads on.
-    turn: Arc<TurnMutex<Option<Box<dyn Reader>>>>,
+    turn: Arc<TurnMutex<Turn>>,
+}
+
+#[derive(Default)]
+struct Turn {
+    reader: Option<Box<dyn Reader>>,
+    /// Before that there is nothing worth a read.
+    not_before: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -110,11 +123,10 @@ impl Window {
 
 impl Recent {
     pub(super) fn new(view: Arc<dyn View>) -> Arc<Self> {
-        let turn = Arc::new(TurnMutex::new(None));
         Arc::new(Recent {
             view,
             window: Mutex::default(),
-            turn,
+            turn: Arc::default(),
         })
     }
 
@@ -127,7 +139,13 @@ impl Recent {
         self.window().look(next)
     }
 
-    /// Reads on from `next` for everybody, unless somebody else just did. Dropping this future loses nothing.
+    /// Whether what comes next for everybody is this event.
+    pub(super) fn goes_on_with(&self, next: u64) -> bool {
+        self.window().end() == Some(next)
+    }
+
+    /// Waits for the event and reads on from it for everybody, unless somebody else just did. Where more events are awaited
+    /// one sink waits for the log and the others for that one. Dropping this future loses nothing.
     pub(super) async fn read_on(
         self: &Arc<Self>,
         next: u64,
@@ -136,25 +154,35 @@ impl Recent {
         if !matches!(self.look(next), Look::Unread) {
             return None;
         }
+        let mut committed = self.view.subscribe();
+        if committed.wait_for(|end| end.0 >= next).await.is_err() {
+            // The log is closed: nothing will come any more.
+            std::future::pending::<()>().await;
+        }
+        if let Some(at) = turn.not_before {
+            sleep_until(at).await;
+        }
         let recent = Arc::clone(self);
         Some(tokio::task::spawn_blocking(move || {
             recent.read_in_turn(turn, next)
         }))
     }
 
-    fn read_in_turn(
-        &self,
-        mut turn: OwnedMutexGuard<Option<Box<dyn Reader>>>,
-        next: u64,
-    ) -> Result<(), ReadError> {
+    fn read_in_turn(&self, mut turn: OwnedMutexGuard<Turn>, next: u64) -> Result<(), ReadError> {
         // Where the window ends elsewhere, a sink has come back from far behind or the first one has just begun.
-        let goes_on = self.window().end() == Some(next);
-        let mut reader = match turn.take() {
+        let goes_on = self.goes_on_with(next);
+        let mut reader = match turn.reader.take() {
             Some(reader) if goes_on => reader,
             _ => self.view.reader(Seq(next)),
         };
-        let pieces = read(&mut *reader, next)?;
-        *turn = Some(reader);
+        let (began, pieces) = (Instant::now(), read(&mut *reader, next)?);
+        let all = pieces
+            .last()
+            .is_none_or(|piece| piece.end() > self.view.committed().0);
+        *turn = Turn {
+            reader: Some(reader),
+            not_before: all.then(|| began + REST),
+        };
         self.window().extend(pieces);
         Ok(())
     }

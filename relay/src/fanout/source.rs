@@ -85,7 +85,10 @@ impl Source {
                 Look::Here(piece) => return Ok(self.hand_out(piece)),
                 Look::Behind => self.read_alone(),
                 Look::Unread => {
-                    self.wait_for_more().await;
+                    // Past what comes next only this one waits: it must not keep the turn from the others meanwhile.
+                    if !recent.goes_on_with(self.next) {
+                        self.wait_for_more().await;
+                    }
                     self.reading = recent.read_on(self.next).await.map(Reading::Shared);
                 }
             }

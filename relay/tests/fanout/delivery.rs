@@ -46,6 +46,24 @@ async fn sinks_share_the_json_of_an_event() {
     life.end(fanout).await;
 }
 
+/// Events that come one by one: a wake of every sink for each of them would cost more than they do.
+#[tokio::test]
+async fn at_the_end_of_the_log_events_are_read_together() {
+    let scene = Scene::new();
+    let life = scene.life();
+    let sink = Fake::takes_all();
+    let fanout = life.feed([("a", "batch: {max_delay: 0s}", sink.clone())]);
+    let begun = Instant::now();
+    for number in 1..=200 {
+        life.append([number]).await;
+    }
+    soon(|| status_of(&fanout, "a").delivered == 200).await;
+    let (took, batches) = (begun.elapsed(), sink.batches().len());
+    let most = took.as_millis() / 10 + 2;
+    assert!(batches as u128 <= most, "{batches} batches in {took:?}");
+    life.end(fanout).await;
+}
+
 #[tokio::test]
 async fn what_the_filter_leaves_out_is_counted_and_not_sent() {
     let scene = Scene::new();

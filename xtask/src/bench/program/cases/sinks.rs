@@ -94,6 +94,13 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Row>> {
             paced,
             MOST,
         ),
+        // Nobody lags: what an event costs where all that can be shared is.
+        (
+            "six sinks (3 fakes), 40 k/s".to_owned(),
+            all.clone(),
+            Some(40_000.0),
+            MOST,
+        ),
         (
             "local sinks, flat out".to_owned(),
             local.clone(),
