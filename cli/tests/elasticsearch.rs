@@ -36,7 +36,7 @@ fn place(server: &Elasticsearch, index: &str) -> Place {
     Place::new(
         "",
         &format!(
-            "siem: {{type: elasticsearch, proxy: none, endpoints: ['{url}'], start: beginning, request_timeout: 10s, \
+            "siem: {{type: elasticsearch, endpoints: ['{url}'], start: beginning, request_timeout: 10s, \
              batch: {{max_events: 300, max_delay: 10ms}}, retry: {{initial: 50ms, max: 500ms}}, index: {{{index}}}}}"
         ),
     )
@@ -280,7 +280,7 @@ fn an_event_is_traced_to_its_document_and_to_its_offset_in_kafka() {
     let place = Place::new(
         "",
         &format!(
-            "siem: {{type: elasticsearch, proxy: none, endpoints: ['{url}'], start: beginning, index: {{layout: fixed, alert: traced, log: traced, message: traced, setup: manual}}}}, \
+            "siem: {{type: elasticsearch, endpoints: ['{url}'], start: beginning, index: {{layout: fixed, alert: traced, log: traced, message: traced, setup: manual}}}}, \
              bus: {{type: kafka, brokers: ['{brokers}'], start: beginning, topics: {{alert: traced, log: traced, message: traced}}}}"
         ),
     );

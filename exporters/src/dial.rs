@@ -26,7 +26,7 @@ use tokio_rustls::rustls::{CertificateError, Error as TlsError};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::Unavailable;
-use crate::http::{Proxy, endpoint};
+use crate::http::Proxy;
 use crate::tls::ClientTls;
 
 pub(crate) use trial::reach;
@@ -99,7 +99,7 @@ impl Dial {
     async fn steps(&self) -> Result<Wire, String> {
         let stream = match &self.proxy.url {
             None => tcp(&self.host, self.port).await?,
-            Some(proxy) => self.through(proxy).await?,
+            Some(_) => self.through().await?,
         };
         self.encrypt(stream).await
     }
@@ -119,8 +119,8 @@ impl Dial {
         Ok(Wire::Encrypted(Box::new(stream)))
     }
 
-    async fn through(&self, proxy: &str) -> Result<TcpStream, String> {
-        let url = endpoint(proxy)?;
+    async fn through(&self) -> Result<TcpStream, String> {
+        let url = self.proxy.address().ok_or("there is no proxy")??;
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or(80);
         let at = |why: String| format!("proxy {host}:{port}: {why}");
@@ -151,8 +151,7 @@ impl Dial {
             false => format!("{host}:{}", self.port),
         };
         let mut request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n");
-        if let (Some(user), Some(keys)) = (&self.proxy.username, self.proxy.keys().source()) {
-            let password = keys.read().map_err(|error| error.to_string())?;
+        if let Some((user, password)) = self.proxy.credentials()? {
             let pair = STANDARD.encode(format!("{user}:{}", password.expose()));
             request.push_str(&format!("Proxy-Authorization: Basic {pair}\r\n"));
         }

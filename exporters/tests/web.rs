@@ -95,6 +95,68 @@ async fn a_secret_that_was_changed_is_used_without_a_restart() {
 }
 
 #[tokio::test]
+async fn what_a_server_repeats_of_secrets_is_told_to_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("{text}\n")).unwrap();
+        path.display().to_string()
+    };
+    for code in [400, 401, 404, 500] {
+        let server = FakeHttp::start(move |request| {
+            let said = request.header("authorization").unwrap_or_default();
+            let body = String::from_utf8_lossy(&request.body);
+            Answer::saying(
+                code,
+                &format!("Cannot POST {}: {said} {body}", request.path),
+            )
+        })
+        .await;
+        let url = write(
+            "url",
+            &format!("{}/services/T0/hush1?x=hush2", server.url()),
+        );
+        let (key, password) = (write("key", "hush3"), write("password", "hush4"));
+        let sink = sink(&format!(
+            "{{type: webhook, shape: pagerduty, url_file: '{url}', routing_key_file: '{key}', \
+             auth: {{username: me, password_file: '{password}'}}}}"
+        ));
+        let reason = match sink.send(alerts(1)).await {
+            Ok(outcomes) => events::reason(&outcomes, 0).to_owned(),
+            Err(away) => away.reason,
+        };
+        assert!(reason.contains("Cannot POST ***"), "{reason}");
+        for secret in ["hush", "bWU6aHVzaDQ="] {
+            assert!(!reason.contains(secret), "{code}: {reason}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_a_secret_does_not_stand_in_the_settings() {
+    let problems = |url: &str| {
+        let text = format!("{{type: webhook, shape: slack, url: '{url}'}}");
+        let (nodes, mut problems) = yaml::parse("c.yaml", &text);
+        exporters::SinkConfig::read(&nodes[0], yaml::Severity::Error, &mut problems);
+        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        told.join("; ")
+    };
+    for url in [
+        "https://hooks.slack.com/services/T0/B0/hush",
+        "https://chat.example/hook?token=hush",
+        "https://me:hush@chat.example/hook",
+        "https://me:hush@chat.example:x/",
+    ] {
+        let told = problems(url);
+        assert!(
+            told.contains("url: ") && !told.contains("hush"),
+            "{url}: {told}"
+        );
+    }
+    assert_eq!(problems("https://chat.example/hook?team=a"), "");
+}
+
+#[tokio::test]
 async fn a_secret_file_that_is_missing_is_named_when_the_sink_is_built() {
     let (nodes, mut problems) = yaml::parse(
         "c.yaml",
@@ -131,11 +193,14 @@ async fn requests_go_through_the_proxy_with_its_credentials() {
     );
     let sink = ndjson("http://siem.invalid/in", &more);
     assert_eq!(sink.send(alerts(1)).await, Ok(vec![Outcome::Done]));
-    let expected = (
-        "http://siem.invalid/in".to_owned(),
-        Some("Basic bWU6aHVzaA==".to_owned()),
-    );
-    assert_eq!(*seen.lock().unwrap(), [expected]);
+    // The password that its file holds by now.
+    std::fs::write(&path, "other").unwrap();
+    assert_eq!(sink.send(alerts(1)).await, Ok(vec![Outcome::Done]));
+    let expected = ["bWU6aHVzaA==", "bWU6b3RoZXI="].map(|pair| {
+        let credentials = Some(format!("Basic {pair}"));
+        ("http://siem.invalid/in".to_owned(), credentials)
+    });
+    assert_eq!(*seen.lock().unwrap(), expected);
 }
 
 /// The counts at the head of the messages that a chat got.
@@ -207,9 +272,12 @@ async fn loki_gets_a_bounded_number_of_streams() {
     let here = Arc::clone(&streams);
     let server = FakeHttp::start(move |request| {
         for stream in request.json()["streams"].as_array().unwrap() {
-            here.lock()
-                .unwrap()
-                .push(stream["stream"]["operation"].clone());
+            let operation = stream["stream"]["operation"].clone();
+            for value in stream["values"].as_array().unwrap() {
+                // What `other` stands for.
+                let kept = value[2]["operation"].clone();
+                here.lock().unwrap().push((operation.clone(), kept));
+            }
         }
         Answer::status(204)
     })
@@ -230,7 +298,20 @@ async fn loki_gets_a_bounded_number_of_streams() {
         .send(batch(operations.iter().zip(1..).map(|(o, n)| of(n, o))))
         .await;
     assert_eq!(letters(&outcomes.unwrap()), "ddddd");
-    assert_eq!(*streams.lock().unwrap(), ["a", "b", "other"]);
+    let streams = streams.lock().unwrap();
+    let streams: Vec<(&str, &str)> = (streams.iter())
+        .map(|(stream, kept)| (stream.as_str().unwrap(), kept.as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        streams,
+        [
+            ("a", "a"),
+            ("a", "a"),
+            ("b", "b"),
+            ("other", "c"),
+            ("other", "d")
+        ]
+    );
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ fn on(kafka: &Kafka, topic: &str, sinks: &str) -> Scene {
 /// A sink into one index that a test has made.
 fn siem(name: &str, server: &Elasticsearch, index: &str) -> String {
     format!(
-        "{name}: {{type: elasticsearch, proxy: none, endpoints: ['{}'], start: beginning, filter: {{kinds: [alert]}}, \
+        "{name}: {{type: elasticsearch, endpoints: ['{}'], start: beginning, filter: {{kinds: [alert]}}, \
          batch: {{max_delay: 50ms}}, retry: {{initial: 50ms, max: 500ms}}, \
          index: {{layout: fixed, alert: {index}, log: {index}, message: {index}, setup: manual}}}}",
         server.url()

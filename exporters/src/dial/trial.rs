@@ -14,7 +14,6 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::{Dial, Wire, bare, tls_trouble};
-use crate::http::endpoint;
 use crate::{Failed, Trial};
 
 /// For a server that ends a connection of which it does not like the certificate: with TLS 1.3 it says so after the handshake.
@@ -26,16 +25,14 @@ impl Dial {
     /// # Errors
     /// A step failed; it has been told.
     pub(crate) async fn try_out(&self, trial: &Trial) -> Result<(), Failed> {
-        let first = match &self.proxy.url {
+        let first = match self.proxy.address() {
             None => (self.host.clone(), self.port),
-            Some(proxy) => match endpoint(proxy) {
-                Ok(url) => {
-                    let port = url.port_or_known_default().unwrap_or(80);
-                    (url.host_str().unwrap_or_default().to_owned(), port)
-                }
-                // Settings that hold such an address are refused when they are read.
-                Err(why) => return trial.step("proxy", async { Err(why) }).await,
-            },
+            Some(Ok(url)) => {
+                let port = url.port_or_known_default().unwrap_or(80);
+                (url.host_str().unwrap_or_default().to_owned(), port)
+            }
+            // Settings that hold such an address are refused when they are read.
+            Some(Err(why)) => return trial.step("proxy", async { Err(why) }).await,
         };
         let mut stream = reach(trial, &[first]).await?;
         if let Some(proxy) = &self.proxy.url {

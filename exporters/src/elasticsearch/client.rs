@@ -29,6 +29,7 @@ use elasticsearch::http::{Method, Url};
 use jiff::Timestamp;
 
 use super::response::retry_after;
+use crate::http::{Proxy, hidden};
 use crate::secret::Secret;
 use crate::stamp::Stamp;
 use crate::tls::ClientTls;
@@ -45,20 +46,10 @@ const MAX_ANSWER: u64 = 256 << 20;
 pub(super) struct Settings {
     pub(super) endpoints: Vec<Url>,
     pub(super) tls: ClientTls,
+    /// Never one that the environment names: who reads the settings knows the way.
     pub(super) proxy: Proxy,
     pub(super) timeout: Duration,
     pub(super) identity: Identity,
-}
-
-/// Whether requests go through a proxy.
-#[derive(Clone, Debug)]
-pub(super) enum Proxy {
-    /// As `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say.
-    Environment,
-    /// Straight.
-    None,
-    /// Through this one.
-    At(Url),
 }
 
 /// Who the program is.
@@ -102,7 +93,8 @@ pub(super) struct Unreached {
 /// The client of one sink.
 pub(super) struct Client {
     settings: Settings,
-    hosts: Mutex<(Stamp, Arc<[Host]>)>,
+    /// Made anew when a certificate file or that of the proxy's password has changed.
+    hosts: Mutex<([Stamp; 2], Arc<[Host]>)>,
     turn: AtomicUsize,
 }
 
@@ -128,7 +120,7 @@ struct Failure {
 impl Client {
     /// Makes the client; connects to nothing yet.
     pub(super) fn new(settings: Settings) -> Result<Self, String> {
-        let stamp = settings.tls.stamp();
+        let stamp = settings.stamps();
         let hosts = settings.hosts()?;
         Ok(Client {
             settings,
@@ -137,19 +129,19 @@ impl Client {
         })
     }
 
-    /// Hosts and ports that requests go to first; none if that is for the environment to say.
-    pub(super) fn first_hosts(&self) -> Option<Vec<(String, u16)>> {
-        let Settings {
-            proxy, endpoints, ..
-        } = &self.settings;
-        let host = |url: &Url| {
-            let port = url.port_or_known_default().unwrap_or(9200);
+    /// Hosts and ports that requests go to first.
+    pub(super) fn first_hosts(&self) -> Vec<(String, u16)> {
+        let host = |url: &Url, usual: u16| {
+            let port = url.port_or_known_default().unwrap_or(usual);
             (url.host_str().unwrap_or_default().to_owned(), port)
         };
-        match proxy {
-            Proxy::At(proxy) => Some(vec![host(proxy)]),
-            Proxy::Environment if is_proxy_set() => None,
-            Proxy::Environment | Proxy::None => Some(endpoints.iter().map(host).collect()),
+        match self.settings.proxy.address() {
+            Some(Ok(proxy)) => vec![host(&proxy, 80)],
+            // Settings that hold another address are refused when they are read.
+            _ => {
+                let endpoints = self.settings.endpoints.iter();
+                endpoints.map(|url| host(url, 9200)).collect()
+            }
         }
     }
 
@@ -247,16 +239,30 @@ impl Client {
                 "its answer is longer than 256 MiB".to_owned(),
             ));
         }
-        let body = response
+        let mut body = response
             .bytes()
             .await
             .map_err(|error| Failure::of(&error))?;
+        if status >= 300 {
+            body = self.hidden(body);
+        }
         Ok(Answer {
             host: host.name.clone(),
             status,
             retry_after: wait,
             body,
         })
+    }
+
+    /// A refusal without what it repeats of the credentials.
+    fn hidden(&self, body: Bytes) -> Bytes {
+        let secrets = self.settings.identity.secrets().into_iter();
+        secrets
+            .chain(self.settings.proxy.secrets())
+            .fold(body, |body, secret| {
+                let hidden = hidden(&String::from_utf8_lossy(&body), &secret);
+                hidden.map_or(body, Bytes::from)
+            })
     }
 
     fn headers(&self, body: Option<&Body>) -> Result<HeaderMap, String> {
@@ -279,16 +285,19 @@ impl Client {
         Ok(headers)
     }
 
-    /// The hosts with the certificates of now.
+    /// The hosts with the certificates and the proxy's password of now.
     fn hosts(&self) -> Arc<[Host]> {
-        let stamp = self.settings.tls.stamp();
+        let stamp = self.settings.stamps();
         let mut held = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if held.0 != stamp {
             match self.settings.hosts() {
                 Ok(hosts) => *held = (stamp, hosts),
                 // Half written, perhaps: looked at again by the next request.
                 Err(error) => {
-                    tracing::warn!(error, "the certificates that were read before stay in use");
+                    tracing::warn!(
+                        error,
+                        "the certificates and the proxy's password that were read before stay in use"
+                    );
                 }
             }
         }
@@ -305,15 +314,11 @@ impl Client {
     }
 }
 
-/// Whether the environment names a proxy, in the words that the client looks at.
-fn is_proxy_set() -> bool {
-    ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
-        .into_iter()
-        .flat_map(|name| [name.to_owned(), name.to_ascii_lowercase()])
-        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
-}
-
 impl Settings {
+    fn stamps(&self) -> [Stamp; 2] {
+        [self.tls.stamp(), self.proxy.stamp()]
+    }
+
     fn hosts(&self) -> Result<Arc<[Host]>, String> {
         self.endpoints.iter().map(|url| self.host(url)).collect()
     }
@@ -331,10 +336,12 @@ impl Settings {
         if let Some(pem) = self.tls.identity_pem().map_err(|error| error.to_string())? {
             builder = builder.auth(Credentials::Certificate(ClientCertificate::Pem(pem)));
         }
-        builder = match &self.proxy {
-            Proxy::Environment => builder,
-            Proxy::None => builder.disable_proxy(),
-            Proxy::At(proxy) => builder.proxy(proxy.clone(), None, None),
+        builder = match self.proxy.address().transpose()? {
+            None => builder.disable_proxy(),
+            Some(proxy) => match self.proxy.credentials()? {
+                None => builder.proxy(proxy, None, None),
+                Some((user, password)) => builder.proxy(proxy, Some(user), Some(password.expose())),
+            },
         };
         let transport = builder.build().map_err(|error| bad(&error))?;
         Ok(Host {
@@ -361,6 +368,19 @@ impl Identity {
                 format!("Basic {}", BASE64.encode(pair))
             }
         })
+    }
+
+    /// What must not be seen of it, in every form in which it is sent.
+    fn secrets(&self) -> Vec<String> {
+        let (Identity::ApiKey(secret) | Identity::Basic(_, secret)) = self else {
+            return Vec::new();
+        };
+        let sent = self.header().unwrap_or_default();
+        let encoded = sent.split_once(' ').map(|(_, encoded)| encoded.to_owned());
+        encoded
+            .into_iter()
+            .chain([secret.current().expose().to_owned()])
+            .collect()
     }
 
     /// The server refused who this is; true if it is somebody else now.

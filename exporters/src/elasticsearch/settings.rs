@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use yaml::{Node, Problem, Span};
 
 use super::DEFAULTS;
-use super::client::{self, Client, Identity, Proxy};
+use super::client::{self, Client, Identity};
 use super::index::IndexConfig;
+use crate::http::Proxy;
 use crate::secret::Keys;
 use crate::tls::ClientTls;
 
@@ -23,9 +24,8 @@ config! {
         pub auth: Auth,
         /// Certificates, for endpoints that begin with `https://`.
         pub tls: ClientTls,
-        /// A proxy, as in `http://proxy:3128`; `none` for a straight way. Not given: as HTTPS_PROXY, HTTP_PROXY and NO_PROXY say.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub proxy: Option<String>,
+        /// A proxy in between.
+        pub proxy: Proxy,
         /// Where events go, and how long they stay.
         pub index: IndexConfig,
         /// `gzip` makes requests several times smaller, for some of this machine's time.
@@ -69,7 +69,6 @@ pub enum Compression {
 }
 
 const TIMEOUT: Duration = Duration::from_secs(60);
-const STRAIGHT: &str = "none";
 
 impl Auth {
     fn api_key(&self) -> Keys<'_> {
@@ -125,14 +124,6 @@ impl Config {
                 wrong(&format!("endpoints[{at}]"), why);
             }
         }
-        if let Some(Err(why)) = self
-            .proxy
-            .as_deref()
-            .filter(|text| *text != STRAIGHT)
-            .map(url)
-        {
-            wrong("proxy", why);
-        }
         if self.timeout() < Duration::from_millis(100) || self.timeout() > Duration::from_secs(3600)
         {
             wrong("request_timeout", "use 100ms to 1h".to_owned());
@@ -145,6 +136,7 @@ impl Config {
         }
         self.auth.check(node, problems);
         self.tls.check("tls", node, problems);
+        self.proxy.check(node, problems);
         self.index.check(node, problems);
     }
 
@@ -153,11 +145,6 @@ impl Config {
     }
 
     pub(super) fn client(&self) -> Result<Client, String> {
-        let proxy = match self.proxy.as_deref() {
-            None => Proxy::Environment,
-            Some(STRAIGHT) => Proxy::None,
-            Some(text) => Proxy::At(url(text)?),
-        };
         Client::new(client::Settings {
             endpoints: self
                 .endpoints
@@ -165,7 +152,7 @@ impl Config {
                 .map(|text| url(text))
                 .collect::<Result<_, _>>()?,
             tls: self.tls.clone(),
-            proxy,
+            proxy: self.proxy.clone(),
             timeout: self.timeout(),
             identity: self.identity()?,
         })
@@ -223,14 +210,12 @@ mod tests {
     fn the_settings_of_the_example_are_good() {
         let found = problems(
             "endpoints: ['https://es-0:9200', 'https://es-1:9200/path'], auth: {api_key_file: /k}, tls: {ca_file: /ca}, \
-             proxy: 'http://p:3128', index: {layout: data-stream, retention: 90d}, compression: gzip, request_timeout: 5s, \
+             proxy: {url: 'http://p:3128', username: u, password_file: /p}, index: {layout: data-stream, retention: 90d}, compression: gzip, request_timeout: 5s, \
              filter: {kinds: [alert, log], min_severity: 3}, batch: {max_events: 5000, max_bytes: 8MiB, max_delay: 1s}, concurrency: 4",
         );
         assert_eq!(found, [""; 0]);
         assert_eq!(
-            problems(
-                "endpoints: ['http://[::1]:9200'], proxy: none, auth: {username: u, password_env: P}"
-            ),
+            problems("endpoints: ['http://[::1]:9200'], auth: {username: u, password_env: P}"),
             [""; 0]
         );
     }
@@ -253,7 +238,22 @@ mod tests {
                 "endpoints[0]: holds a user or a password",
             ),
             ("endpoints: ['https://es:9200/?x=1']", "endpoints[0]: "),
-            ("proxy: 'socks5://x'", "proxy: `socks5://x` is no address"),
+            (
+                "proxy: {url: 'socks5://x'}",
+                "proxy.url: `socks5://x` is no address",
+            ),
+            (
+                "proxy: {url: 'http://u:hush@p:1'}",
+                "proxy.url: has a name or password in it",
+            ),
+            (
+                "proxy: {url: 'https://p:1'}",
+                "proxy.url: `https://p:1`: a proxy is spoken to without encryption",
+            ),
+            (
+                "proxy: {username: u, password_env: P}",
+                "proxy.url: is missing",
+            ),
             ("auth: {username: u}", "auth.username: needs a password"),
             ("auth: {password_env: P}", "auth: a password needs its user"),
             (

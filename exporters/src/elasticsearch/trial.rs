@@ -18,10 +18,7 @@ pub(super) async fn run(
     trial: &Trial,
 ) -> Result<(), Failed> {
     let client = &sink.client;
-    match client.first_hosts() {
-        Some(hosts) => drop(reach(trial, &hosts).await?),
-        None => trial.step("connect", answers(client)).await?,
-    }
+    reach(trial, &client.first_hosts()).await?;
     if client.is_encrypted() {
         trial.step("TLS", answers(client)).await?;
     }

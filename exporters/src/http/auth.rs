@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use yaml::{Node, Problem};
 
+use super::status::hidden;
 use crate::Unavailable;
 use crate::secret::{Keys, Secret};
 
@@ -147,6 +148,26 @@ impl Credentials {
         self.header().map(|(name, _, text)| (name, text))
     }
 
+    /// What must not be seen of them, in every form in which they are sent.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let (secret, sent) = match (self, self.header()) {
+            (Credentials::Nobody, _) | (_, None) => return Vec::new(),
+            (Credentials::Basic { .. }, Some((_, secret, text))) => {
+                let encoded = text.split_once(' ').map(|(_, encoded)| encoded.to_owned());
+                (secret, encoded)
+            }
+            (_, Some((_, secret, _))) => (secret, None),
+        };
+        let plain = secret.current().expose().to_owned();
+        sent.into_iter().chain([plain]).collect()
+    }
+
+    /// What a destination said, without them.
+    pub(crate) fn hide(&self, text: String) -> String {
+        let secrets = self.secrets().into_iter();
+        secrets.fold(text, |text, secret| hidden(&text, &secret).unwrap_or(text))
+    }
+
     /// The destination refused them; true if there are others by now.
     pub(crate) fn refused(&self) -> bool {
         match self {
@@ -188,6 +209,29 @@ mod tests {
         assert_eq!(headers["dd-api-key"], "s3cret");
         assert!(headers["dd-api-key"].is_sensitive());
         assert_eq!(headers.len(), 1);
+    }
+
+    #[test]
+    fn what_a_destination_repeats_of_them_is_taken_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        std::fs::write(&file, "s3cret\n").unwrap();
+        let password = Auth {
+            username: Some("me".to_owned()),
+            password_file: Some(file.clone()),
+            ..Auth::default()
+        };
+        let token = Auth {
+            token_file: Some(file),
+            ..Auth::default()
+        };
+        let hide = |auth: &Auth, text: &str| Credentials::open(auth).unwrap().hide(text.to_owned());
+        assert_eq!(hide(&token, "no Bearer s3cret here"), "no Bearer *** here");
+        assert_eq!(
+            hide(&password, "no Basic bWU6czNjcmV0, no s3cret for me"),
+            "no Basic ***, no *** for me"
+        );
+        assert_eq!(hide(&Auth::default(), "fine"), "fine");
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //!
 //! - Redirects are not followed: a POST that is sent on would become a GET, or would carry credentials elsewhere.
 //! - Proxies come from the settings and never from the environment, so that two sinks can differ and a shell cannot reroute.
-//! - Answers are read up to a bound; a destination that sends more is cut off there.
+//! - Answers are read up to a bound; a destination that sends more is cut off there. What it repeats of the credentials is
+//!   taken out before anybody sees it.
 //! - The fan-out waits, tries again and bounds what is under way, so there is none of that here.
 
 mod auth;
@@ -19,6 +20,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use flate2::Compression as Level;
 use flate2::write::GzEncoder;
@@ -29,14 +32,14 @@ use serde::{Deserialize, Serialize};
 use yaml::{Node, Problem};
 
 use crate::dial::Dial;
-use crate::secret::Keys;
+use crate::secret::{Keys, Text};
 use crate::stamp::Stamp;
 use crate::tls::ClientTls;
 use crate::{Failed, Trial, Unavailable};
 
 pub use auth::Auth;
 pub(crate) use auth::Credentials;
-pub(crate) use status::{Answer, Judged, shown};
+pub(crate) use status::{Answer, Judged, hidden, shown};
 
 /// For names, TCP and TLS.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -136,10 +139,12 @@ impl Proxy {
 
     pub(crate) fn check(&self, node: &Node, problems: &mut Vec<Problem>) {
         self.keys().check(node, problems);
-        if let Some(text) = &self.url
-            && let Err(why) = endpoint(text)
-        {
+        if let Some(Err(why)) = self.address() {
             problems.push(node.problem_at("proxy.url", why));
+        }
+        if self.username.is_some() && self.url.is_none() {
+            let message = "is missing, and there are credentials for it";
+            problems.push(node.problem_at("proxy.url", message));
         }
         if self.username.is_some() != self.keys().source().is_some() {
             let message = "a username and a password_file (or password_env) go together";
@@ -147,15 +152,52 @@ impl Proxy {
         }
     }
 
-    fn build(&self) -> Result<Option<reqwest::Proxy>, String> {
-        let Some(text) = &self.url else {
+    /// Where it is, if there is one. The way to it is not encrypted; what goes through it may be.
+    pub(crate) fn address(&self) -> Option<Result<Url, String>> {
+        let text = self.url.as_deref()?;
+        Some(match endpoint(text) {
+            Ok(url) if url.scheme() == "https" => Err(format!(
+                "`{text}`: a proxy is spoken to without encryption, and https destinations are encrypted through it; write \
+                 http://HOST:PORT"
+            )),
+            address => address,
+        })
+    }
+
+    /// Name and password as they are now, if it wants any.
+    ///
+    /// # Errors
+    /// The password cannot be read.
+    pub(crate) fn credentials(&self) -> Result<Option<(&str, Text)>, String> {
+        let (Some(user), Some(source)) = (&self.username, self.keys().source()) else {
             return Ok(None);
         };
-        let proxy = reqwest::Proxy::all(text).map_err(|error| error.to_string())?;
-        let password = self.keys().open().map_err(|error| error.to_string())?;
-        Ok(Some(match (&self.username, password) {
-            (Some(user), Some(password)) => proxy.basic_auth(user, password.current().expose()),
-            _ => proxy,
+        let password = source.read().map_err(|error| error.to_string())?;
+        Ok(Some((user, password)))
+    }
+
+    /// Of the file with the password.
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp::of(self.password_file.as_deref())
+    }
+
+    /// What must not be seen of the credentials, in both forms in which they are sent.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let Ok(Some((user, password))) = self.credentials() else {
+            return Vec::new();
+        };
+        let encoded = STANDARD.encode(format!("{user}:{}", password.expose()));
+        vec![encoded, password.expose().to_owned()]
+    }
+
+    fn build(&self) -> Result<Option<reqwest::Proxy>, String> {
+        let Some(address) = self.address().transpose()? else {
+            return Ok(None);
+        };
+        let proxy = reqwest::Proxy::all(address).map_err(|error| error.to_string())?;
+        Ok(Some(match self.credentials()? {
+            Some((user, password)) => proxy.basic_auth(user, password.expose()),
+            None => proxy,
         }))
     }
 }
@@ -165,14 +207,22 @@ impl Proxy {
 /// # Errors
 /// Why it is none, for the settings' writer.
 pub(crate) fn endpoint(text: &str) -> Result<Url, String> {
-    let bad = |why: &str| format!("`{text}` {why}; write http://HOST:PORT or https://HOST:PORT");
+    let bad = |why: &str| {
+        // There may be a password in it.
+        let shown = match text.contains('@') {
+            true => "it".to_owned(),
+            false => format!("`{text}`"),
+        };
+        format!("{shown} {why}; write http://HOST:PORT or https://HOST:PORT")
+    };
     let url = Url::parse(text).map_err(|error| bad(&format!("is no URL ({error})")))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(bad("is no address of a web server"));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(
-            "has a name or password in it; give them under auth, the password by file".to_owned(),
+            "has a name or password in it, which would be shown wherever the settings are; give username and password_file"
+                .to_owned(),
         );
     }
     Ok(url)
@@ -214,8 +264,8 @@ pub(crate) struct Http {
     headers: HeaderMap,
     compression: Compression,
     timeout: Duration,
-    /// Made anew when a certificate file has changed.
-    client: Mutex<(Client, Stamp)>,
+    /// Made anew when a certificate file or that of the proxy's password has changed.
+    client: Mutex<(Client, Stamps)>,
 }
 
 impl Http {
@@ -226,7 +276,7 @@ impl Http {
             let value = HeaderValue::try_from(value).map_err(|error| error.to_string())?;
             Ok((name, value))
         });
-        let stamp = options.tls.stamp();
+        let stamp = stamps(options.tls, options.proxy);
         let client = client(options.tls, options.proxy, options.timeout)?;
         Ok(Http {
             tls: options.tls.clone(),
@@ -267,10 +317,23 @@ impl Http {
             let answer = request.send().await.map_err(|error| away(&error))?;
             read(answer).await
         };
-        let answer = once().await?;
-        match answer.status.as_u16() == 401 && self.credentials.refused() {
-            true => once().await,
-            false => Ok(answer),
+        let mut answer = once().await?;
+        if answer.status.as_u16() == 401 && self.credentials.refused() {
+            answer = once().await?;
+        }
+        if answer.status.as_u16() == 407 {
+            self.forget();
+        }
+        if !answer.status.is_success() {
+            self.hide(&mut answer);
+        }
+        Ok(answer)
+    }
+
+    fn hide(&self, answer: &mut Answer) {
+        let secrets = self.credentials.secrets().into_iter();
+        for secret in secrets.chain(self.proxy.secrets()) {
+            answer.hide(&secret);
         }
     }
 
@@ -282,7 +345,7 @@ impl Http {
         let encrypted = url.scheme() == "https";
         let (mut to, mut proxy) = (url.clone(), self.proxy.clone());
         // What is not encrypted is handed to the proxy itself.
-        if let (false, Some(Ok(at))) = (encrypted, proxy.url.as_deref().map(endpoint)) {
+        if let (false, Some(Ok(at))) = (encrypted, proxy.address()) {
             (to, proxy) = (at, Proxy::default());
         }
         let dial = Dial {
@@ -295,19 +358,35 @@ impl Http {
         dial.try_out(trial).await
     }
 
+    /// The proxy refused the password: it is read again for the next request, whatever the file's times say.
+    fn forget(&self) {
+        let mut held = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        held.1 = Stamps::default();
+    }
+
     fn client(&self) -> Client {
-        let stamp = self.tls.stamp();
+        let stamp = stamps(&self.tls, &self.proxy);
         let mut held = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if held.1 != stamp {
             match client(&self.tls, &self.proxy, self.timeout) {
                 Ok(client) => *held = (client, stamp),
                 Err(error) => {
-                    tracing::warn!(error, "the certificates that were read before stay in use");
+                    tracing::warn!(
+                        error,
+                        "the certificates and the proxy's password that were read before stay in use"
+                    );
                 }
             }
         }
         held.0.clone()
     }
+}
+
+/// Of the certificates, and of the proxy's password.
+type Stamps = (Stamp, Stamp);
+
+fn stamps(tls: &ClientTls, proxy: &Proxy) -> Stamps {
+    (tls.stamp(), proxy.stamp())
 }
 
 fn client(tls: &ClientTls, proxy: &Proxy, timeout: Duration) -> Result<Client, String> {

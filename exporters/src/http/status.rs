@@ -53,6 +53,14 @@ impl Answer {
         }
     }
 
+    /// Takes a secret out of what is told on. Servers repeat what they refuse: an echo of the request's headers, or
+    /// `Cannot POST /services/…` for an address that is a secret.
+    pub(crate) fn hide(&mut self, secret: &str) {
+        if let Some(hidden) = hidden(&String::from_utf8_lossy(&self.body), secret) {
+            self.body = hidden.into_bytes();
+        }
+    }
+
     /// The status and what the body says about it.
     pub(crate) fn words(&self) -> String {
         let said = shown(&String::from_utf8_lossy(&self.body));
@@ -73,6 +81,11 @@ impl Answer {
             _ => "",
         }
     }
+}
+
+/// The text without the secret; none if it is not in it.
+pub(crate) fn hidden(text: &str, secret: &str) -> Option<String> {
+    (!secret.is_empty() && text.contains(secret)).then(|| text.replace(secret, "***"))
 }
 
 /// What a destination said, in one line without what would command a terminal.

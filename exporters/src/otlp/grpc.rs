@@ -60,7 +60,19 @@ impl Grpc {
         }
         match answered {
             Ok(response) => Ok(answer::success(&response, count)),
-            Err(status) => answer::status(&status),
+            Err(status) => self.told(answer::status(&status)),
+        }
+    }
+
+    /// What the collector said, without what it repeats of the credentials.
+    fn told(&self, answered: Result<Answer, Unavailable>) -> Result<Answer, Unavailable> {
+        match answered {
+            Ok(Answer::Refused(why)) => Ok(Answer::Refused(self.credentials.hide(why))),
+            Err(away) => Err(Unavailable {
+                reason: self.credentials.hide(away.reason),
+                ..away
+            }),
+            answered => answered,
         }
     }
 

@@ -10,6 +10,7 @@
 //! allows it; meanwhile the journal holds what comes, and the next batch takes it together. Nothing is counted in memory
 //! alone: an event is done when the message that counts it was taken.
 
+mod address;
 mod group;
 mod rate;
 mod shapes;
@@ -22,19 +23,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use proto::FieldSet;
-use reqwest::{Method, Url};
+use reqwest::Method;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use yaml::{Node, Problem, Span};
 
 use crate::config::{BatchLimits, Defaults};
-use crate::http::{Auth, Compression, Http, Judged, Options, Proxy, Request, endpoint};
+use crate::http::{self, Auth, Compression, Http, Judged, Options, Proxy, Request, endpoint};
 use crate::lines::unreadable;
 use crate::offer::{self, Answer, Destination, Standing};
-use crate::secret::{Keys, Secret};
+use crate::secret::Keys;
 use crate::tls::ClientTls;
 use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable};
 
+use address::Address;
 use group::Group;
 use rate::Budget;
 use shapes::Writer;
@@ -246,11 +248,11 @@ impl Config {
                 "is missing; write url, or url_file where the address is a secret".to_owned(),
             ),
             (Some(_), Some(_)) => wrong("url", "leave out this or url_file".to_owned()),
-            (Some(text), None) => {
-                if let Err(why) = endpoint(text) {
-                    wrong("url", why);
-                }
-            }
+            (Some(text), None) => match endpoint(text) {
+                Err(why) => wrong("url", why),
+                Ok(url) if address::is_secret(&url) => wrong("url", address::ADVICE.to_owned()),
+                Ok(_) => {}
+            },
             (None, Some(_)) => {}
         }
         self.check_shape(&mut wrong);
@@ -309,26 +311,6 @@ pub struct Webhook {
     standing: Standing,
 }
 
-enum Address {
-    Plain(Url),
-    Secret(Secret),
-}
-
-impl Address {
-    fn url(&self) -> Result<Url, Unavailable> {
-        match self {
-            Address::Plain(url) => Ok(url.clone()),
-            Address::Secret(secret) => {
-                let place = secret.source();
-                // Why it is none would show it.
-                endpoint(secret.current().expose()).map_err(|_| {
-                    Unavailable::new(format!("{place} holds no http or https address"))
-                })
-            }
-        }
-    }
-}
-
 impl Webhook {
     /// Makes the sink; nothing is connected yet.
     ///
@@ -373,12 +355,24 @@ impl Webhook {
             content_type: self.writer.content_type(),
             body,
         };
-        let answer = self.http.send(request).await?;
+        let mut answer = self.http.send(request).await?;
+        self.hide(&mut answer);
         if let (401 | 403 | 404, Address::Secret(secret)) = (answer.status.as_u16(), &self.address)
         {
             secret.refused();
         }
         answer.judge()
+    }
+
+    /// Takes out what a refusal repeats of the address and of the key in the body, where these are secrets.
+    fn hide(&self, answer: &mut http::Answer) {
+        if answer.status.is_success() {
+            return;
+        }
+        self.address.hide(answer);
+        if let Some(key) = &self.writer.routing_key {
+            answer.hide(key.current().expose());
+        }
     }
 
     /// Every event, some hundreds a request.

@@ -181,7 +181,7 @@ async fn a_host_that_is_busy_is_passed_over_for_one_that_is_not() {
     let busy = || Act::Say(503, "", String::new());
     let (first, second) = (Fake::start([busy(), busy()]).await, Fake::start([]).await);
     let text = format!(
-        "{{type: elasticsearch, proxy: none, endpoints: ['{}', '{}'], {MANUAL}}}",
+        "{{type: elasticsearch, endpoints: ['{}', '{}'], {MANUAL}}}",
         first.url(),
         second.url()
     );

@@ -103,14 +103,27 @@ async fn bodies_are_compressed_when_asked_for() {
 #[tokio::test]
 async fn a_path_and_a_proxy_are_gone_through() {
     let proxy = Fake::start([]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("proxy.pw");
+    std::fs::write(&password, "hush\n").unwrap();
     let text = format!(
-        "{{type: elasticsearch, proxy: '{}', endpoints: ['http://es.invalid:9200/behind'], {MANUAL}}}",
-        proxy.url()
+        "{{type: elasticsearch, proxy: {{url: '{}', username: me, password_file: '{}'}}, \
+         endpoints: ['http://es.invalid:9200/behind'], {MANUAL}}}",
+        proxy.url(),
+        password.display()
     );
-    send_all_done(&*sink(&text), &alerts(1..=2)).await;
-    let line = &proxy.bulks()[0].line;
-    assert!(
-        line.starts_with("POST http://es.invalid:9200/behind/_bulk?"),
-        "{line}"
-    );
+    let sink = sink(&text);
+    send_all_done(&*sink, &alerts(1..=2)).await;
+    // The password that its file holds by now.
+    std::fs::write(&password, "other\n").unwrap();
+    send_all_done(&*sink, &alerts(3..=4)).await;
+    for (bulk, pair) in proxy.bulks().iter().zip(["bWU6aHVzaA==", "bWU6b3RoZXI="]) {
+        assert!(
+            bulk.line
+                .starts_with("POST http://es.invalid:9200/behind/_bulk?"),
+            "{}",
+            bulk.line
+        );
+        assert_eq!(bulk.headers["proxy-authorization"], format!("Basic {pair}"));
+    }
 }

@@ -179,7 +179,7 @@ async fn a_host_that_is_away_is_passed_over() {
     // Nobody listens there.
     let closed = format!("http://127.0.0.1:{}", crate::servers::free_ports(1));
     let both = format!(
-        "{{type: elasticsearch, proxy: none, endpoints: ['{closed}', '{}'], {}}}",
+        "{{type: elasticsearch, endpoints: ['{closed}', '{}'], {}}}",
         server.url(),
         names("failover", "")
     );

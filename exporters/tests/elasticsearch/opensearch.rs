@@ -13,10 +13,7 @@ async fn opensearch_takes_every_kind_once_and_finds_them() {
     let Some(server) = Elasticsearch::start(SUITE, Product::OpenSearch, &[]) else {
         return;
     };
-    let settings = format!(
-        "{{type: opensearch, proxy: none, endpoints: ['{}']}}",
-        server.url()
-    );
+    let settings = format!("{{type: opensearch, endpoints: ['{}']}}", server.url());
     let sink = sink(&settings);
     // There is no lifecycle to be made here: the sink says so, makes the templates and goes on.
     send_all_done(&*sink, &[alert(1)]).await;

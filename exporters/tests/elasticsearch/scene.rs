@@ -107,7 +107,7 @@ pub(crate) fn sink_to(url: &str, more: &str) -> Box<dyn Sink> {
 
 pub(crate) fn settings(url: &str, more: &str) -> String {
     format!(
-        "{{type: elasticsearch, proxy: none, endpoints: ['{url}']{}{more}}}",
+        "{{type: elasticsearch, endpoints: ['{url}']{}{more}}}",
         if more.is_empty() { "" } else { ", " }
     )
 }

@@ -51,7 +51,7 @@ async fn kill_or_freeze_either_relay_or_the_broker_and_every_acknowledged_event_
         return;
     };
     let sinks = format!(
-        "sinks:\n  siem: {{type: elasticsearch, proxy: none, endpoints: ['{}'], start: beginning, batch: {{max_delay: 50ms}}, retry: {{initial: 50ms, max: 1s}}, filter: {{kinds: [alert]}}}}\n  counts: {{type: prometheus, start: beginning}}\n",
+        "sinks:\n  siem: {{type: elasticsearch, endpoints: ['{}'], start: beginning, batch: {{max_delay: 50ms}}, retry: {{initial: 50ms, max: 1s}}, filter: {{kinds: [alert]}}}}\n  counts: {{type: prometheus, start: beginning}}\n",
         elastic.url()
     );
     let mut relays = [

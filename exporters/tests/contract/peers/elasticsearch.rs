@@ -33,7 +33,7 @@ impl Peer for Elasticsearch {
     fn settings(at: &str) -> String {
         // Its events are of a day that the usual retention may be past.
         format!(
-            "{{type: elasticsearch, proxy: none, endpoints: ['http://{at}'], index: {{setup: manual, retention: 3650d}}}}"
+            "{{type: elasticsearch, endpoints: ['http://{at}'], index: {{setup: manual, retention: 3650d}}}}"
         )
     }
 

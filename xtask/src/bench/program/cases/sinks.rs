@@ -57,7 +57,6 @@ const SINKS: &[Kind] = &[
         name: "elasticsearch",
         lines: &[
             "type: elasticsearch",
-            "proxy: none",
             "endpoints: ['http://AT']",
             "index: {setup: manual}",
         ],

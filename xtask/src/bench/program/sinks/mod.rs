@@ -58,15 +58,15 @@ fn plans(case: SinkCase) -> Vec<Plan> {
                 &[
                     (
                         "fields: all",
-                        "type: elasticsearch, proxy: none, endpoints: ['http://AT'], index: {setup: manual}",
+                        "type: elasticsearch, endpoints: ['http://AT'], index: {setup: manual}",
                     ),
                     (
                         "fields: kubearmor",
-                        "type: elasticsearch, proxy: none, endpoints: ['http://AT'], index: {setup: manual}, fields: kubearmor",
+                        "type: elasticsearch, endpoints: ['http://AT'], index: {setup: manual}, fields: kubearmor",
                     ),
                     (
                         "fields: all, gzip",
-                        "type: elasticsearch, proxy: none, endpoints: ['http://AT'], index: {setup: manual}, compression: gzip",
+                        "type: elasticsearch, endpoints: ['http://AT'], index: {setup: manual}, compression: gzip",
                     ),
                 ],
             ),
@@ -74,7 +74,7 @@ fn plans(case: SinkCase) -> Vec<Plan> {
                 To::Real("elasticsearch"),
                 &[(
                     "fields: all",
-                    "type: elasticsearch, proxy: none, endpoints: ['http://AT']",
+                    "type: elasticsearch, endpoints: ['http://AT']",
                 )],
             ),
         ],
