@@ -110,18 +110,24 @@ pub(super) fn add_sinks(
         let Some(settings) = (row.settings)(environment) else {
             continue;
         };
+        if config.sinks.contains_key(row.name) {
+            continue;
+        }
         // JSON is YAML, and what a variable holds stands in it as a string, whatever it is.
         let (documents, _) = yaml::parse("environment", &settings.to_string());
         let mut found = Vec::new();
-        let sink = documents
-            .first()
-            .and_then(|node| node.read(Severity::Error, &mut found));
+        let sink = documents.first().and_then(|node| {
+            let sink: exporters::SinkConfig = node.read(Severity::Error, &mut found)?;
+            sink.check(node, &mut found);
+            Some(sink)
+        });
         for problem in &mut found {
             (problem.line, problem.column) = (0, 0);
+            problem.path = format!("sinks.{}.{}", row.name, problem.path);
         }
         problems.append(&mut found);
-        if let Some(sink) = sink {
-            config.sinks.entry(row.name.to_owned()).or_insert(sink);
-        }
+        config
+            .sinks
+            .extend(sink.map(|sink| (row.name.to_owned(), sink)));
     }
 }

@@ -317,6 +317,23 @@ fn a_sink_of_the_file_wins_over_the_environments() {
 }
 
 #[test]
+fn what_the_environment_says_of_a_sink_is_checked_as_what_the_file_says() {
+    let environment = [
+        ("ENABLE_DASHBOARDS", "true"),
+        ("ES_URL", "nonsense"),
+        ("ES_ALERTS_INDEX", "Alerts*"),
+    ];
+    let told = read("", &environment).unwrap_err();
+    for wrong in ["endpoints[0]: `nonsense`", "index.alert: `Alerts*`"] {
+        let begins = format!("environment: sinks.kubearmor-elasticsearch.{wrong}");
+        assert!(
+            told.iter().any(|told| told.starts_with(&begins)),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
 fn kubearmors_elasticsearch_names_write_to_exactly_its_index() {
     let environment = [
         ("ENABLE_DASHBOARDS", "true"),
