@@ -332,6 +332,20 @@ async fn a_resume_token_goes_on_after_its_event() {
     };
     assert!(gap.reason.contains("does not have"), "{}", gap.reason);
     assert_eq!(watch.rest().await, (1..=10).collect::<Vec<_>>());
+
+    // What a restored journal gives out again: the number of the token, for another event.
+    let mut again = token.to_vec();
+    again[7] -= 1;
+    let again = WatchRequest {
+        resume: again.into(),
+        ..history()
+    };
+    let mut watch = Watch::open(&feed, again).await;
+    let Some(Is::Gap(gap)) = watch.next().await else {
+        panic!("not told that the number is another event's")
+    };
+    assert!(gap.reason.contains("does not have"), "{}", gap.reason);
+    assert_eq!(watch.rest().await, (1..=10).collect::<Vec<_>>());
     let nonsense = WatchRequest {
         resume: Bytes::from_static(b"?"),
         ..history()

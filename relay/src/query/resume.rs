@@ -3,11 +3,12 @@
 //! ```text
 //! sees all      sequence 8 ‖ id ‖ mark
 //! limited       nonce 8 ‖ tag 8 ‖ id ‖ (sequence 8 ‖ mark) XOR k         k, tag: SHA-256 over secret, nonce (and what is hidden)
-//! id            of the relay, 16 digits: a journal is its own            mark: empty
+//! id            of the relay, 16 digits: a journal is its own            mark: the event's id, 16 bytes
 //!               of this life of it and of the log, 16 digits each: a log that relays share    mark: a place that all of them know
 //! ```
 //! A sequence means something in one journal only. A relay whose data folder was made anew numbers from 1 again under
-//! another id, and a token of the old one must not hide the new one's first events. With a log that relays share, the sequence is
+//! another id, and a token of the old one must not hide the new one's first events. One that was restored from a snapshot gives
+//! numbers out a second time under its id: there the event's own id says that its number is another event's now. With a log that relays share, the sequence is
 //! good in this life of this relay, while it knows its own order; to every other relay of the log, and later, the mark says
 //! which records were read, by partition and offset. To a reader who may see some namespaces only, both would say how much
 //! happens in the others. The secret is the log's, so what one relay hid another finds.
@@ -30,7 +31,12 @@ pub(super) struct Tokens {
 #[derive(Debug, PartialEq)]
 pub(super) enum Resume {
     /// Go on after this event of this journal.
-    After(Seq),
+    After {
+        /// Its number.
+        seq: Seq,
+        /// Its id, as the journal has it; empty in tokens of old.
+        event: Vec<u8>,
+    },
     /// The same in a log that relays share: by the number, if it is of this life of this relay, or else by the mark.
     Shared {
         /// The number.
@@ -108,7 +114,10 @@ impl Tokens {
         let seq = Seq(u64::from_be_bytes(sequence));
         match self.knows(id) {
             false => Resume::Elsewhere,
-            true if self.log.is_empty() => Resume::After(seq),
+            true if self.log.is_empty() => Resume::After {
+                seq,
+                event: mark.to_vec(),
+            },
             true => Resume::Shared {
                 seq: (id == self.id.as_bytes()).then_some(seq),
                 mark: mark.to_vec(),
@@ -143,8 +152,12 @@ mod tests {
     fn a_token_is_good_for_the_journal_it_came_from_only() {
         let (here, there) = (Tokens::new("a1b2", [1; 32]), Tokens::new("ffff", [2; 32]));
         for limited in [false, true] {
-            let token = here.token(Seq(77), b"", limited);
-            assert_eq!(here.read(&token, limited), Some(Resume::After(Seq(77))));
+            let token = here.token(Seq(77), b"an event", limited);
+            let (seq, event) = (Seq(77), b"an event".to_vec());
+            assert_eq!(
+                here.read(&token, limited),
+                Some(Resume::After { seq, event })
+            );
             assert_eq!(there.read(&token, limited), Some(Resume::Elsewhere));
             assert_eq!(here.read(b"short", limited), None);
         }

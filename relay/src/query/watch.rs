@@ -18,7 +18,7 @@ use futures::{Stream, StreamExt};
 use journal::{Entry, Seq};
 use proto::query::watch_reply::Is;
 use proto::query::{Gap, WatchReply, WatchRequest, WatchedEvent};
-use proto::{Event, Kind, link};
+use proto::{Event, EventId, Kind, link};
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -118,10 +118,12 @@ impl Watch {
         let log = self.tail.log();
         if !token.is_empty() {
             match self.tokens.read(token, self.filter.is_limited()) {
-                Some(Resume::After(seq)) if seq >= self.end => self.begin_anew(
-                    "the resume token is of an event that this journal does not have (any more): everything in it follows",
+                Some(Resume::After { seq, event }) if self.may_have(seq, &event)? => {
+                    self.begin_at(Seq(seq.0.saturating_add(1)));
+                }
+                Some(Resume::After { .. }) => self.begin_anew(
+                    "the resume token is of an event that this journal does not have, as after a restore: everything in it follows",
                 ),
-                Some(Resume::After(seq)) => self.begin_at(Seq(seq.0.saturating_add(1))),
                 Some(Resume::Shared { seq, mark }) => self.begin_after(seq, &mark)?,
                 Some(Resume::Elsewhere) => self.begin_anew(
                     "the resume token is of another journal: everything in this one follows",
@@ -138,6 +140,17 @@ impl Watch {
             self.begin = self.end;
         }
         Ok(())
+    }
+
+    /// Whether this event has, or once had, this number. A journal that was restored gives numbers out again.
+    fn may_have(&self, seq: Seq, event: &[u8]) -> Result<bool, Status> {
+        let log = self.tail.log();
+        if seq >= self.end || seq < log.first() {
+            return Ok(seq < self.end);
+        }
+        let block = log.reader(seq).next(1).map_err(unreadable)?;
+        let record = block.entries.first().filter(|entry| entry.seq == seq);
+        Ok(record.is_none_or(|entry| entry.payload.starts_with(event)))
     }
 
     /// Goes on in a log that relays share: after this record while its number is known, or else at the mark.
@@ -178,7 +191,8 @@ impl Watch {
     fn token(&mut self, entry: &Entry) -> Bytes {
         let limited = self.filter.is_limited();
         let Some(marks) = &self.marks else {
-            return self.tokens.token(entry.seq, b"", limited).into();
+            let event = entry.payload.get(..EventId::LEN).unwrap_or_default();
+            return self.tokens.token(entry.seq, event, limited).into();
         };
         let known = |(from, mark): &(Seq, Mark)| (*from..mark.until).contains(&entry.seq);
         if !self.mark.as_ref().is_some_and(known) {
