@@ -23,8 +23,9 @@
 //!    (at least once), so hand [`Encoded::id`] on where the destination can use it.
 //!    - the destination has it, and keeps it → [`Outcome::Done`]; before that the cursor does not move, so never say it early
 //!    - it would take it later → [`Outcome::Retry`]
-//!    - it says no to *this event* → [`Outcome::Refuse`] with the reason: the event becomes a dead letter, unless the destination
-//!      says no to every other, too; then the settings are wrong, and the fan-out waits and says so
+//!    - it says no to *this event* → [`Outcome::Refuse`] with the reason: the event is sent again (after [`Sink::elsewhere`]) and
+//!      becomes a dead letter, unless the destination says no to every other, too; then the settings are wrong, and the fan-out
+//!      waits and says so
 //!    - the event cannot even be offered (unreadable, too large for the protocol) → [`Outcome::Reject`]: a dead letter at once
 //!    - it takes nothing at all (away, wrong password, no such index) → [`Unavailable`]: everything waits, nothing is rejected
 //! 5. **`test`** where the destination has steps worth telling apart (resolve, connect, TLS, authenticate, read back): `cresset sink
@@ -126,6 +127,10 @@ pub trait Sink: Send + Sync {
     async fn flush(&self) -> Result<(), Unavailable> {
         Ok(())
     }
+
+    /// The destination refused what it may take elsewhere: what is sent from now on goes over new connections, if the sink has
+    /// any. Behind one address there may be a server that is set up wrongly among others that are not.
+    fn elsewhere(&self) {}
 
     /// Closes and opens what has a name (SIGUSR1, after somebody moved a log file away). Takes effect before the next batch.
     fn reopen(&self) {}

@@ -15,8 +15,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use exporters::{Outcome, Sink};
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
+    LogsService, LogsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
 use serde_json::Value;
 use tokio::time::timeout;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
 
 use events::{alert, alerts, batch, letters, sink};
 use fake_http::{Answer, FakeHttp};
@@ -92,6 +101,98 @@ async fn a_secret_that_was_changed_is_used_without_a_restart() {
     assert!(!away.reason.contains("old"), "{away}");
     std::fs::write(&path, "new\n").unwrap();
     assert_eq!(sink.send(alerts(1)).await, Ok(vec![Outcome::Done]));
+}
+
+/// A collector that lets in whoever shows this key, and what it was shown.
+struct Collector {
+    key: &'static str,
+    shown: Arc<Mutex<Vec<MetadataMap>>>,
+}
+
+#[tonic::async_trait]
+impl LogsService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        let metadata = request.metadata();
+        self.shown.lock().unwrap().push(metadata.clone());
+        match metadata.get("dd-api-key") {
+            Some(key) if key == self.key => Ok(Response::new(ExportLogsServiceResponse::default())),
+            _ => Err(Status::unauthenticated("no such key")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_has_a_header_of_its_own_over_grpc_and_is_read_again_when_it_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    std::fs::write(&path, "old-key\n").unwrap();
+    let shown = Arc::<Mutex<Vec<MetadataMap>>>::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let door = LogsServiceServer::new(Collector {
+        key: "new-key",
+        shown: Arc::clone(&shown),
+    });
+    let served = tonic::transport::Server::builder()
+        .add_service(door)
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    let server = tokio::spawn(served);
+    let sink = sink(&format!(
+        "{{type: otlp, endpoint: 'http://{at}', auth: {{token_file: '{}', header: DD-API-KEY}}}}",
+        path.display()
+    ));
+    let away = sink.send(alerts(1)).await.unwrap_err();
+    assert!(away.reason.contains("no such key"), "{away}");
+    assert!(away.reason.contains("check auth"), "{away}");
+    assert!(!away.reason.contains("old-key"), "{away}");
+    std::fs::write(&path, "new-key\n").unwrap();
+    assert_eq!(sink.send(alerts(1)).await, Ok(vec![Outcome::Done]));
+    {
+        let shown = shown.lock().unwrap();
+        let keys: Vec<_> = shown
+            .iter()
+            .filter_map(|seen| seen.get("dd-api-key"))
+            .collect();
+        assert!(
+            keys.len() == shown.len()
+                && *keys[0] == "old-key"
+                && *keys[keys.len() - 1] == "new-key",
+            "{keys:?}"
+        );
+        let bearer = |seen: &MetadataMap| seen.contains_key("authorization");
+        assert!(
+            !shown.iter().any(bearer),
+            "it stands in its own header only"
+        );
+    }
+    // What cannot stand there is told and not left out.
+    std::fs::write(&path, "new\u{7f}\n").unwrap();
+    let away = sink.send(alerts(1)).await.unwrap_err();
+    assert!(
+        away.reason
+            .contains("cannot stand in the header dd-api-key"),
+        "{away}"
+    );
+    server.abort();
+}
+
+#[test]
+fn a_header_for_bytes_is_no_header_for_a_token_over_grpc() {
+    let (nodes, mut problems) = yaml::parse(
+        "c.yaml",
+        "type: otlp\nendpoint: 'http://x'\nauth:\n  token_file: /k\n  header: key-bin\nheaders: {Other-Bin: x}\n",
+    );
+    exporters::SinkConfig::read(&nodes[0], yaml::Severity::Error, &mut problems);
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[0].starts_with("c.yaml:6: headers.Other-Bin: "),
+        "{told:?}"
+    );
+    assert!(told[1].starts_with("c.yaml:5: auth.header: "), "{told:?}");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ mod auth;
 mod status;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -264,7 +264,7 @@ pub(crate) struct Http {
     headers: HeaderMap,
     compression: Compression,
     timeout: Duration,
-    /// Made anew when a certificate file or that of the proxy's password has changed.
+    /// Made anew when a certificate file or that of the proxy's password has changed, or to come to another server.
     client: Mutex<(Client, Stamps)>,
 }
 
@@ -358,27 +358,39 @@ impl Http {
         dial.try_out(trial).await
     }
 
+    /// Lets go of the connections that are kept open: the next request makes one of its own.
+    pub(crate) fn elsewhere(&self) {
+        self.renew(&mut self.held(), stamps(&self.tls, &self.proxy));
+    }
+
     /// The proxy refused the password: it is read again for the next request, whatever the file's times say.
     fn forget(&self) {
-        let mut held = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        held.1 = Stamps::default();
+        self.held().1 = Stamps::default();
     }
 
     fn client(&self) -> Client {
         let stamp = stamps(&self.tls, &self.proxy);
-        let mut held = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held();
         if held.1 != stamp {
-            match client(&self.tls, &self.proxy, self.timeout) {
-                Ok(client) => *held = (client, stamp),
-                Err(error) => {
-                    tracing::warn!(
-                        error,
-                        "the certificates and the proxy's password that were read before stay in use"
-                    );
-                }
-            }
+            self.renew(&mut held, stamp);
         }
         held.0.clone()
+    }
+
+    fn held(&self) -> MutexGuard<'_, (Client, Stamps)> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn renew(&self, held: &mut (Client, Stamps), stamp: Stamps) {
+        match client(&self.tls, &self.proxy, self.timeout) {
+            Ok(client) => *held = (client, stamp),
+            Err(error) => {
+                tracing::warn!(
+                    error,
+                    "the certificates and the proxy's password that were read before stay in use"
+                );
+            }
+        }
     }
 }
 

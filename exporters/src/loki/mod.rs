@@ -318,6 +318,10 @@ impl Sink for Loki {
         offer::deliver(self, &batch).await
     }
 
+    fn elsewhere(&self) {
+        self.http.elsewhere();
+    }
+
     async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
         trial::run(self, event, trial).await
     }

@@ -2,6 +2,7 @@
 //!
 //! The generated client takes a message and encodes it; this one hands on bytes, which cost nothing to send a second time.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
@@ -24,14 +25,17 @@ use crate::offer::Answer;
 const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
 pub(super) struct Grpc {
-    client: Client<Channel>,
+    dial: Dial,
+    url: Url,
+    /// Made anew to come to another server.
+    client: Mutex<Client<Channel>>,
     credentials: Credentials,
     headers: MetadataMap,
     timeout: Duration,
 }
 
 impl Grpc {
-    pub(super) fn build(config: &Config, dial: &Dial, url: &Url) -> Result<Self, String> {
+    pub(super) fn build(config: &Config, dial: &Dial, url: Url) -> Result<Self, String> {
         let mut headers = MetadataMap::new();
         for (name, value) in &config.headers {
             let name = MetadataKey::from_bytes(name.to_ascii_lowercase().as_bytes());
@@ -42,11 +46,25 @@ impl Grpc {
             );
         }
         Ok(Grpc {
-            client: Client::new(dial.clone().channel(url)?),
+            client: Mutex::new(Client::new(dial.clone().channel(&url)?)),
+            dial: dial.clone(),
+            url,
             credentials: Credentials::open(&config.auth)?,
             headers,
             timeout: config.options().timeout,
         })
+    }
+
+    /// Lets go of the connection: the next request makes one of its own.
+    pub(super) fn elsewhere(&self) {
+        match self.dial.clone().channel(&self.url) {
+            Ok(channel) => *self.held() = Client::new(channel),
+            Err(why) => tracing::warn!(why, "the connection stays the same"),
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Client<Channel>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends `count` records. Where the credentials are refused and their file holds others by now, it is done once more.
@@ -80,12 +98,13 @@ impl Grpc {
         let mut request = tonic::Request::new(body);
         *request.metadata_mut() = self.headers.clone();
         request.set_timeout(self.timeout);
-        if let Some((name, text)) = self.credentials.carried()
-            && let Ok(name) = MetadataKey::from_bytes(name.as_str().as_bytes())
-            && let Ok(mut value) = MetadataValue::try_from(text)
-        {
+        if let Some((name, text)) = self.credentials.carried() {
+            let bad =
+                || Status::unauthenticated(format!("the secret cannot stand in the header {name}"));
+            let key = MetadataKey::from_bytes(name.as_str().as_bytes()).map_err(|_| bad())?;
+            let mut value = MetadataValue::try_from(text).map_err(|_| bad())?;
             value.set_sensitive(true);
-            request.metadata_mut().insert(name, value);
+            request.metadata_mut().insert(key, value);
         }
         match tokio::time::timeout(self.timeout, self.call(request)).await {
             Ok(answered) => answered,
@@ -94,7 +113,7 @@ impl Grpc {
     }
 
     async fn call(&self, request: tonic::Request<Bytes>) -> Result<Response, Status> {
-        let mut client = self.client.clone();
+        let mut client = self.held().clone();
         let ready = client.ready().await;
         ready.map_err(|error| Status::unknown(format!("not ready: {error}")))?;
         let path = PathAndQuery::from_static(EXPORT);

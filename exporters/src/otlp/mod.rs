@@ -119,6 +119,9 @@ impl Config {
         if let Err(why) = address(&self.endpoint) {
             wrong("endpoint", why);
         }
+        if self.protocol == Protocol::Grpc {
+            self.check_metadata(&mut wrong);
+        }
         if self.protocol == Protocol::Grpc && self.compression.is_some() {
             wrong("compression", "belongs to `protocol: http`".to_owned());
         }
@@ -128,6 +131,26 @@ impl Config {
                 "fields",
                 "an OTLP record has all fields; leave this key out".to_owned(),
             );
+        }
+    }
+}
+
+impl Config {
+    /// Values of keys that end in `-bin` are bytes in gRPC, and these are texts ("gRPC over HTTP2", "Custom-Metadata").
+    fn check_metadata(&self, wrong: &mut dyn FnMut(&str, String)) {
+        let is_binary = |name: &&String| name.to_ascii_lowercase().ends_with("-bin");
+        let message =
+            "names that end in -bin are for bytes in gRPC; take another, or `protocol: http`";
+        for name in self.headers.keys().filter(is_binary) {
+            wrong(&format!("headers.{name}"), message.to_owned());
+        }
+        if self
+            .auth
+            .header
+            .as_ref()
+            .is_some_and(|name| is_binary(&name))
+        {
+            wrong("auth.header", message.to_owned());
         }
     }
 }
@@ -162,7 +185,7 @@ impl Otlp {
         let way = match config.protocol {
             Protocol::Grpc => {
                 let dial = Box::new(dial(config, &url).map_err(bad)?);
-                let grpc = Box::new(Grpc::build(config, &dial, &url).map_err(bad)?);
+                let grpc = Box::new(Grpc::build(config, &dial, url).map_err(bad)?);
                 Way::Grpc { dial, grpc }
             }
             Protocol::Http => {
@@ -203,6 +226,13 @@ fn dial(config: &Config, url: &Url) -> Result<Dial, String> {
 impl Sink for Otlp {
     async fn send(&self, batch: Arc<Batch>) -> Result<Vec<Outcome>, Unavailable> {
         offer::deliver(self, &batch).await
+    }
+
+    fn elsewhere(&self) {
+        match &self.way {
+            Way::Grpc { grpc, .. } => grpc.elsewhere(),
+            Way::Http { http, .. } => http.elsewhere(),
+        }
     }
 
     async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {

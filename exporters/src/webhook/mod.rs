@@ -475,6 +475,10 @@ impl Sink for Webhook {
         }
     }
 
+    fn elsewhere(&self) {
+        self.http.elsewhere();
+    }
+
     async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
         let url = match self.address.url() {
             Ok(url) => url,

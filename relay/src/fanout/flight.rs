@@ -1,5 +1,6 @@
 //! One batch on its way: sent, judged, and what was refused for good written down.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,7 +16,7 @@ use super::health::Health;
 use super::progress::Fate;
 use super::slots::Slots;
 use super::taps::Taps;
-use super::trust::{self, Doubt, Trust};
+use super::trust::{self, Doubt, Trust, Verdict};
 use crate::traces::{self, Traces};
 
 /// Events that are sent together, with their places in the journal, in order.
@@ -24,8 +25,10 @@ pub(super) struct Parcel {
     /// How often the destination asked for another try.
     pub(super) attempts: u32,
     pub(super) not_before: Option<Instant>,
-    /// It was refused as a whole before.
+    /// What the destination had taken when it refused all of these before.
     doubted: Option<Doubt>,
+    /// How often it refused single ones that may be at fault.
+    asks: BTreeMap<u64, u32>,
 }
 
 impl Parcel {
@@ -35,7 +38,13 @@ impl Parcel {
             attempts: 0,
             not_before: None,
             doubted: None,
+            asks: BTreeMap::new(),
         }
+    }
+
+    /// It was refused before, by a destination that takes others or should.
+    fn is_asked_again(&self) -> bool {
+        self.doubted.is_some() || !self.asks.is_empty()
     }
 
     /// Its lowest event.
@@ -61,6 +70,8 @@ pub(super) struct Trouble {
     pub(super) away: bool,
     /// It took nothing because it refuses everything.
     pub(super) refuses: bool,
+    /// It is asked once more, which need not wait.
+    pub(super) at_once: bool,
 }
 
 impl Trouble {
@@ -70,6 +81,7 @@ impl Trouble {
             after,
             away: true,
             refuses: false,
+            at_once: false,
         }
     }
 }
@@ -144,6 +156,10 @@ pub(super) async fn fly(runway: Runway, parcel: Parcel) -> Flown {
 }
 
 async fn carry(runway: Runway, parcel: Parcel) -> Flown {
+    if parcel.is_asked_again() {
+        runway.sink.elsewhere();
+    }
+    let before = runway.trust.now();
     let events = parcel.events.iter();
     let outcomes = match runway
         .send(events.map(|(_, event)| Arc::clone(event)).collect())
@@ -159,9 +175,14 @@ async fn carry(runway: Runway, parcel: Parcel) -> Flown {
     };
     let (mut dead, mut refused) = (Vec::new(), Vec::new());
     let mut events = std::mem::take(&mut flown.again.events).into_iter();
+    let asks = std::mem::take(&mut flown.again.asks);
+    let mut contradicts = false;
     for (outcome, (number, event)) in outcomes.into_iter().zip(&mut events) {
         match outcome {
-            Outcome::Done => flown.settled.push((number, Fate::Delivered)),
+            Outcome::Done => {
+                contradicts |= asks.contains_key(&number);
+                flown.settled.push((number, Fate::Delivered));
+            }
             Outcome::Retry { after, reason } => {
                 flown.again.events.push((number, event));
                 flown.blame(reason, after);
@@ -175,13 +196,26 @@ async fn carry(runway: Runway, parcel: Parcel) -> Flown {
     if taken > 0 {
         runway.budget.took();
     }
-    if taken == 0 && !refused.is_empty() {
-        match runway.trust.judge(refused.len(), flown.again.doubted) {
-            Ok(()) => dead.append(&mut refused),
-            Err(doubt) => flown.doubt(std::mem::take(&mut refused), doubt),
+    if contradicts && runway.trust.contradicts() {
+        tracing::warn!("{}", trust::CONTRADICTS);
+    }
+    if !refused.is_empty() {
+        let doubted = match taken {
+            0 => flown.again.doubted,
+            _ => Some(before),
+        };
+        let first = refused
+            .iter()
+            .filter(|(number, ..)| !asks.contains_key(number));
+        match runway.trust.judge(first.count(), doubted) {
+            Ok(()) => {
+                dead.append(&mut flown.ask_again(refused, asks, &runway.trust));
+                // As long as some of them are asked again.
+                flown.again.doubted = doubted.filter(|_| !flown.again.asks.is_empty());
+            }
+            Err(doubt) => flown.doubt(refused, doubt),
         }
     }
-    dead.append(&mut refused);
     dead.sort_unstable_by_key(|(number, ..)| *number);
     if !dead.is_empty() {
         bury(&runway.dead_letters, dead, &mut flown).await;
@@ -211,9 +245,42 @@ impl Flown {
                     after,
                     away: false,
                     refuses: false,
+                    at_once: false,
                 })
             }
         }
+    }
+
+    /// Asks again for those whose refusal is not believed yet; the others are dead.
+    fn ask_again(&mut self, refused: Refused, asks: BTreeMap<u64, u32>, trust: &Trust) -> Refused {
+        let (mut dead, mut again) = (Refused::new(), Refused::new());
+        let mut at_once = self.trouble.is_none();
+        for one in refused {
+            let asked = 1 + asks.get(&one.0).copied().unwrap_or_default();
+            match trust.verdict(asked) {
+                Verdict::Dead => {
+                    dead.push(one);
+                    continue;
+                }
+                Verdict::Again => {}
+                Verdict::Later => at_once = false,
+            }
+            self.again.asks.insert(one.0, asked);
+            again.push(one);
+        }
+        if let Some((.., reason)) = again.first() {
+            let why = if at_once {
+                "once more"
+            } else {
+                trust::CONTRADICTS
+            };
+            self.blame(format!("refused, and asked again ({why}): {reason}"), None);
+            if let Some(trouble) = &mut self.trouble {
+                trouble.at_once = at_once;
+            }
+        }
+        self.put_back(again);
+        dead
     }
 
     /// The destination refused these and took nothing else, which may be its own fault.
@@ -226,6 +293,7 @@ impl Flown {
             after: None,
             away: true,
             refuses: true,
+            at_once: false,
         });
     }
 

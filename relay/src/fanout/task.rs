@@ -484,11 +484,14 @@ impl Task {
             after,
             away,
             refuses,
+            at_once,
         } = trouble;
         let oldest = (self.waiting.front()).is_none_or(|other| parcel.first() < other.first());
         if !away {
-            parcel.attempts += 1;
-            parcel.not_before = Some(now + backoff::wait(retry, parcel.attempts, after));
+            if !at_once {
+                parcel.attempts += 1;
+                parcel.not_before = Some(now + backoff::wait(retry, parcel.attempts, after));
+            }
             self.try_now();
         } else {
             let another = refuses && oldest && self.has_another();
@@ -575,10 +578,16 @@ impl Task {
         if self.handing_over {
             return true;
         }
-        let left =
-            !self.open.events.is_empty() || self.piece.is_some() || self.source.next() <= until;
-        // A destination that is away is not waited for, nor is an administrator.
-        self.health.is_paused() || !self.waiting.is_empty() || self.since().attempts > 0 || !left
+        let left = !self.open.events.is_empty()
+            || !self.waiting.is_empty()
+            || self.piece.is_some()
+            || self.source.next() <= until;
+        // A destination that is away or busy is not waited for, nor is an administrator. What is asked once more goes at once.
+        let busy = self
+            .waiting
+            .iter()
+            .any(|parcel| parcel.not_before.is_some());
+        self.health.is_paused() || busy || self.since().attempts > 0 || !left
     }
 
     async fn close(&mut self) {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use exporters::Outcome;
 use journal::{Journal, RealDisk, Seq};
@@ -178,6 +179,60 @@ async fn a_batch_of_nothing_but_bad_events_does_not_hold_up_a_destination_that_t
         let status = status_of(&fanout, "siem");
         let dead = bad.count() as u64;
         assert_eq!((status.dead_lettered, status.delivered), (dead, 30 - dead));
+        life.end(fanout).await;
+    }
+}
+
+#[tokio::test]
+async fn one_bad_event_is_asked_twice_more_and_is_a_dead_letter_also_in_a_drain() {
+    let scene = Scene::new();
+    let life = scene.life();
+    let fake = Fake::that(|event, _| match number(event) {
+        3 | 13 => refuse(),
+        _ => Outcome::Done,
+    });
+    let fanout = life.feed([("siem", "batch: {max_events: 5}", fake.clone())]);
+    life.append(1..=5).await;
+    soon(|| status_of(&fanout, "siem").dead_lettered == 1).await;
+    assert_eq!(fake.batches(), [vec![1, 2, 3, 4, 5], vec![3], vec![3]]);
+    let fake = fake.holding(13);
+    life.append(6..=20).await;
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        fake.lets_go();
+    };
+    tokio::join!(fanout.drain(Duration::from_secs(20)), meanwhile);
+    let status = status_of(&fanout, "siem");
+    assert_eq!((status.delivered, status.dead_lettered), (18, 2));
+    life.close().await;
+}
+
+#[tokio::test]
+async fn a_destination_that_refuses_what_it_takes_a_moment_later_costs_no_dead_letters() {
+    for unlucky in [1, 2, 5] {
+        let scene = Scene::new();
+        let life = scene.life();
+        // Every third event comes to a server that refuses everything, so often; event 8 is bad wherever it comes to.
+        let fake = Fake::that(move |event, attempt| match number(event) {
+            8 => refuse(),
+            n if n.is_multiple_of(3) && attempt < if n == 3 { 1 } else { unlucky } => refuse(),
+            _ => Outcome::Done,
+        });
+        life.append(1..=60).await;
+        let fanout = life.feed([("siem", "batch: {max_events: 4}", fake.clone())]);
+        soon(|| status_of(&fanout, "siem").pending == 0).await;
+        let status = status_of(&fanout, "siem");
+        assert_eq!(
+            (status.delivered, status.dead_lettered),
+            (59, 1),
+            "{unlucky}"
+        );
+        let asked = fake.taken().iter().filter(|n| **n == 8).count();
+        assert_eq!(asked, 8, "it contradicts itself, so it is asked often");
+        // Who is asked so often hears why.
+        let said = "more than one server behind its address";
+        let told = status.last_error.contains(said);
+        assert_eq!(told, unlucky == 5, "{}", status.last_error);
         life.end(fanout).await;
     }
 }
