@@ -42,7 +42,7 @@ use bytes::Bytes;
 use elasticsearch::http::Method;
 use flate2::write::GzEncoder;
 use proto::FieldSet;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 use self::client::{Body, Client};
 use self::day::Day;
@@ -51,7 +51,6 @@ use self::outcomes::Outcomes;
 use self::pace::{Pace, Turn};
 use self::request::{Bodies, Bulk, Places, Refused};
 use self::response::{Verdict, Whole};
-use self::setup::Prepared;
 use crate::aside::aside;
 use crate::config::{BatchLimits, Defaults};
 use crate::{
@@ -84,7 +83,9 @@ pub struct Elasticsearch {
     pace: Pace,
     setup: Setup,
     flavour: Flavour,
-    prepared: OnceCell<Prepared>,
+    /// The day on which it was seen that the server holds what it needs. None: not yet, or it was away since, and may have
+    /// come back without.
+    prepared: Mutex<Option<Day>>,
 }
 
 /// What makes bodies, on another thread.
@@ -141,14 +142,20 @@ impl Elasticsearch {
             pace: Pace::new(MAX_BODY, common.concurrency),
             setup: config.index.setup,
             flavour,
-            prepared: OnceCell::new(),
+            prepared: Mutex::default(),
         })
     }
 
+    /// Before an index is made of which nobody knows what its fields are: before the first event, again each day, and after
+    /// the server was away.
     async fn prepare(&self) -> Result<(), Unavailable> {
-        if self.setup == Setup::Auto {
-            let make = || setup::make_missing(&self.client, &self.bodies.indices, self.flavour);
-            self.prepared.get_or_try_init(make).await?;
+        if self.setup == Setup::Manual {
+            return Ok(());
+        }
+        let (today, mut prepared) = (Day::today(), self.prepared.lock().await);
+        if *prepared != Some(today) {
+            setup::make_missing(&self.client, &self.bodies.indices, self.flavour).await?;
+            *prepared = Some(today);
         }
         Ok(())
     }
@@ -169,6 +176,7 @@ impl Elasticsearch {
         {
             Ok(answer) => answer,
             Err(unreached) => {
+                *self.prepared.lock().await = None;
                 if unreached.slow {
                     turn.refused(size);
                 }

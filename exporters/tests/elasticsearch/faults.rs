@@ -234,3 +234,17 @@ async fn a_send_that_is_given_up_leaves_the_sink_usable() {
     send_all_done(&*sink, &events).await;
     assert!(fake.kept().values().all(|times| *times == 1));
 }
+
+#[tokio::test]
+async fn a_server_that_was_away_may_be_another_one_and_is_looked_at_again() {
+    let fake = Fake::start([Act::TakeAndReset]).await;
+    let sink = sink_to(&fake.url(), "request_timeout: 1s");
+    send(&*sink, &alerts(1..=2)).await.unwrap_err();
+    let looked = fake.heads();
+    send_all_done(&*sink, &alerts(1..=2)).await;
+    let again = fake.heads();
+    // Lifecycles, templates and aliases of three kinds, besides the sign of life.
+    assert!(looked > 9 && again >= 2 * looked - 1, "{looked}, {again}");
+    send_all_done(&*sink, &alerts(3..=4)).await;
+    assert_eq!(fake.heads(), again);
+}

@@ -2,7 +2,7 @@
 //!
 //! | who asks | [`Mode`] | what is missing | what differs |
 //! |---|---|---|---|
-//! | the sink, before its first event (`index.setup: auto`) | `Fill` | is made | stays as it is |
+//! | the sink, before its first event, each day, and after the server was away (`index.setup: auto`) | `Fill` | is made | stays as it is |
 //! | `cresset sink setup NAME` | `Make` | is made | is put right |
 //! | `cresset sink setup NAME --check` | `Look` | is told | is told |
 //!
@@ -22,9 +22,6 @@ use super::settings::Config;
 use super::template::Flavour;
 use crate::Unavailable;
 use crate::setup::{Mode, Report, SetupError, State, Step};
-
-/// The sink has looked after what it needs.
-pub(super) struct Prepared;
 
 /// Why a step, or all of them, did not come about.
 pub(super) enum Trouble {
@@ -56,7 +53,7 @@ pub(super) async fn make_missing(
     client: &Client,
     indices: &Indices,
     flavour: Flavour,
-) -> Result<Prepared, Unavailable> {
+) -> Result<(), Unavailable> {
     let report = steps(client, indices, flavour, Mode::Fill).await;
     let report = report.map_err(|trouble| Unavailable::new(trouble.reason()))?;
     for Step { what, name, state } in report.steps {
@@ -73,7 +70,7 @@ pub(super) async fn make_missing(
             _ => {}
         }
     }
-    Ok(Prepared)
+    Ok(())
 }
 
 /// Sets up the server of a sink, or looks whether it is.
