@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use crate::connect::{Trouble, say};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
-use yaml::Problem;
+use yaml::{Node, Problem};
 
 /// The configuration file.
 #[derive(Args)]
@@ -26,6 +26,9 @@ enum Command {
     Check {
         /// The file
         file: PathBuf,
+        /// Do not look whether the files and variables are there that it names: they are on another machine
+        #[arg(long)]
+        no_files: bool,
     },
     /// Print the whole configuration: the file, the environment over it, and every default
     Show {
@@ -53,9 +56,27 @@ pub(crate) struct Both {
 /// # Errors
 /// Every problem, in the order of the lines.
 pub(crate) fn load(file: Option<&Path>) -> Result<Both, Vec<Problem>> {
+    read(file, |_, _, _| {})
+}
+
+/// The same, and the files have to be there that the relay's settings name.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_with_files(file: Option<&Path>) -> Result<Both, Vec<Problem>> {
+    read(file, relay::Config::look)
+}
+
+fn read(
+    file: Option<&Path>,
+    look: impl FnOnce(&relay::Config, &Node, &mut Vec<Problem>),
+) -> Result<Both, Vec<Problem>> {
     let environment: Vec<(String, String)> = std::env::vars().collect();
     let (node, mut problems) = yaml::settings(file, &environment);
     let relay = relay::Config::read(&node, &environment, &mut problems);
+    if let Some(relay) = &relay {
+        look(relay, &node, &mut problems);
+    }
     let sensor = sensor_bpf::Config::read(&node, &mut problems);
     let problems = ordered(problems);
     match (relay, sensor) {
@@ -82,15 +103,19 @@ fn ordered(mut problems: Vec<Problem>) -> Vec<Problem> {
 /// The output cannot be written.
 pub(crate) async fn config(args: ConfigArgs) -> Result<ExitCode, Trouble> {
     match args.command {
-        Command::Check { file } => check(&file),
+        Command::Check { file, no_files } => check(&file, no_files),
         Command::Show { file } => show(file.as_deref()),
         Command::Reload(args) => reload::reload(&args).await,
         Command::Schema => schema(),
     }
 }
 
-fn check(file: &Path) -> Result<ExitCode, Trouble> {
-    let problems = load(Some(file)).map_or_else(|problems| problems, |both| both.warnings);
+fn check(file: &Path, no_files: bool) -> Result<ExitCode, Trouble> {
+    let loaded = match no_files {
+        true => load(Some(file)),
+        false => load_with_files(Some(file)),
+    };
+    let problems = loaded.map_or_else(|problems| problems, |both| both.warnings);
     let mut text: String = problems.iter().map(|told| format!("{told}\n")).collect();
     let broken = problems.iter().any(Problem::is_error);
     if !broken {

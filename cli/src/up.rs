@@ -20,7 +20,7 @@ use sensor_bpf::{Footprint, Sensor};
 use tokio::task::{JoinError, JoinHandle};
 use yaml::Problem;
 
-use crate::config::{Both, load};
+use crate::config::{Both, load, load_with_files};
 use crate::connect::{Relay, Trouble};
 use crate::demo;
 use settings::settle;
@@ -75,7 +75,7 @@ enum ContainArg {
 pub(crate) async fn up(args: UpArgs) -> Result<ExitCode, Trouble> {
     let logging = telemetry::init(Format::default(), args.log.as_deref(), "warn")
         .map_err(|error| Trouble::Usage(error.to_string()))?;
-    let mut both = match load(args.config.as_deref()) {
+    let mut both = match load_with_files(args.config.as_deref()) {
         Ok(both) => both,
         Err(problems) => {
             problems.iter().for_each(|problem| eprintln!("{problem}"));
@@ -99,7 +99,7 @@ fn source(args: &UpArgs) -> Option<Source> {
         // The terminal was closed: that ends it.
         hangup: false,
         read: Box::new(move || {
-            let mut settings = Settings::load(Some(&file), std::env::vars())?;
+            let mut settings = Settings::load(Some(&file), std::env::vars())?.looked()?;
             let mut both = load(Some(&file))?;
             settle(&args, &mut both).map_err(|trouble| {
                 vec![Problem::whole_file(

@@ -49,6 +49,48 @@ fn every_problem_of_a_settings_file_is_told_with_its_line() {
 }
 
 #[test]
+fn a_file_that_a_sink_names_and_that_is_not_there_is_told_with_its_line_before_anything_starts() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("files.yaml");
+    let not_pem = dir.path().join("not.pem");
+    std::fs::write(&not_pem, "hello").expect("a file");
+    // Below a file: a relay that comes so far says so, and does not run for ever.
+    let data = not_pem.join("data");
+    let text = format!(
+        "version: 1\nrelay:\n  data_dir: {}\n  access:\n    - {{token_file: /nowhere/readers, role: reader}}\nsinks:\n  chat:\n    type: webhook\n    shape: slack\n    url_file: /nowhere/slack.url\n  bus:\n    type: kafka\n    brokers: [k]\n    sasl: {{username: u, password_file: /nowhere/kafka.pw}}\n    tls:\n      ca_file: /nowhere/ca.crt\n  siem:\n    type: elasticsearch\n    endpoints: ['https://es']\n    tls:\n      ca_file: {}\n    auth: {{api_key_env: CRESSET_TEST_NO_SUCH_KEY}}\n",
+        data.display(),
+        not_pem.display()
+    );
+    std::fs::write(&path, text).expect("settings");
+    let said = |program: &mut std::process::Command| {
+        let out = program.arg(&path).output().expect("it runs");
+        let text = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+        (out.status.code(), text)
+    };
+    let check = |more: &[&str]| {
+        let mut check = program("cresset");
+        said(check.args(["config", "check"]).args(more))
+    };
+    let wanted = [
+        "files.yaml:5: relay.access[0].token_file: /nowhere/readers",
+        "files.yaml:10: sinks.chat.url_file: the secret in /nowhere/slack.url",
+        "files.yaml:14: sinks.bus.sasl.password_file: the secret in /nowhere/kafka.pw",
+        "files.yaml:16: sinks.bus.tls.ca_file: tls: /nowhere/ca.crt",
+        "files.yaml:21: sinks.siem.tls.ca_file: tls: ",
+        "files.yaml:22: sinks.siem.auth.api_key_env: the secret in $CRESSET_TEST_NO_SUCH_KEY",
+    ];
+    let mut relay = program("cresset-relay");
+    for (code, said) in [check(&[]), said(relay.arg("--config"))] {
+        assert_eq!(code, Some(1), "{said}");
+        for wanted in wanted {
+            assert!(said.contains(wanted), "{wanted} is not in:\n{said}");
+        }
+    }
+    let (code, said) = check(&["--no-files"]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
 fn output_that_cannot_be_written_is_told_and_a_reader_that_has_had_enough_is_no_error() {
     for arguments in [["config", "schema"], ["config", "show"]] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full");

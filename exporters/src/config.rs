@@ -124,6 +124,12 @@ macro_rules! sinks {
                 match self { $( $(#[cfg($on)])? SinkConfig::$sink(config) => config.check(node, problems), )+ }
             }
 
+            /// Reports files and variables that the settings name and that are not there, or are not what they should be: what
+            /// else would be found when the sink is made, without its line. `node` is where the settings stand.
+            pub fn look(&self, node: &Node, problems: &mut Vec<Problem>) {
+                match self { $( $(#[cfg($on)])? SinkConfig::$sink(config) => config.look(node, problems), )+ }
+            }
+
             fn redactions(&self) -> &[Redaction] {
                 match self { $( $(#[cfg($on)])? SinkConfig::$sink(config) => &config.redact, )+ }
             }

@@ -19,7 +19,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use yaml::{Node, Problem};
+use yaml::{Node, Problem, Severity};
 
 use crate::stamp::Stamp;
 
@@ -54,6 +54,21 @@ impl Keys<'_> {
     /// It cannot be read; the error names the file or the variable.
     pub fn open(&self) -> Result<Option<Secret>, BadSecret> {
         self.source().map(Secret::open).transpose()
+    }
+
+    /// Reports a secret that is not there. A variable may be another one where the program runs, so that is a warning.
+    pub fn look(&self, node: &Node, problems: &mut Vec<Problem>) {
+        let Some(Err(why)) = self.source().map(|source| source.read()) else {
+            return;
+        };
+        let (key, severity) = match self.file {
+            Some(_) => ("file", Severity::Error),
+            None => ("env", Severity::Warning),
+        };
+        problems.push(Problem {
+            severity,
+            ..node.problem_at(&format!("{}_{key}", self.name), why.to_string())
+        });
     }
 
     /// Reports what cannot work. `node` is where the sink's settings stand.
@@ -317,6 +332,35 @@ mod tests {
         fs::write(&path, b"third").unwrap();
         assert!(secret.refused());
         assert_eq!(secret.current().expose(), "third");
+    }
+
+    #[test]
+    fn a_secret_that_is_not_there_is_told_with_its_place() {
+        let (nodes, _) = yaml::parse(
+            "c.yaml",
+            "auth:\n  token_file: /nowhere/token\n  token_env: CRESSET_TEST_NOT_SET\n",
+        );
+        let look = |file, env| {
+            let name = "auth.token";
+            let mut problems = Vec::new();
+            Keys { name, file, env }.look(&nodes[0], &mut problems);
+            problems
+        };
+        let [file] = &look(Some(Path::new("/nowhere/token")), None)[..] else {
+            panic!("one problem");
+        };
+        let told = file.to_string();
+        assert!(told.starts_with("c.yaml:2: auth.token_file: "), "{told}");
+        assert!(file.is_error() && told.contains("/nowhere/token"), "{told}");
+        let [env] = &look(None, Some("CRESSET_TEST_NOT_SET"))[..] else {
+            panic!("one problem");
+        };
+        let told = env.to_string();
+        assert!(
+            told.contains("auth.token_env: ") && !env.is_error(),
+            "{told}"
+        );
+        assert!(look(None, None).is_empty() && look(None, Some("PATH")).is_empty());
     }
 
     #[test]

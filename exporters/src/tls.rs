@@ -103,6 +103,43 @@ impl ClientTls {
         }
     }
 
+    /// Reports files that are not there or are not what they should be; `path` as for [`ClientTls::check`].
+    pub fn look(&self, path: &str, node: &Node, problems: &mut Vec<Problem>) {
+        let before = problems.len();
+        let of = |key: &str| format!("{path}.{key}");
+        for (name, file) in [("ca_file", &self.ca_file), ("cert_file", &self.cert_file)] {
+            if let Some(Err(why)) = file.as_deref().map(certificates) {
+                problems.push(node.problem_at(&of(name), why.to_string()));
+            }
+        }
+        if let Some(Err(why)) = self.key_file.as_deref().map(key) {
+            problems.push(node.problem_at(&of("key_file"), why.to_string()));
+        }
+        let both = self.cert_file.is_some() && self.key_file.is_some();
+        if both
+            && problems.len() == before
+            && let Err(why) = self.client_config(&[])
+        {
+            problems.push(node.problem_at(&of("cert_file"), why.to_string()));
+        }
+    }
+
+    /// Reports files that cannot be read, for libraries that know more kinds of files than this program.
+    pub(crate) fn look_for_files(&self, path: &str, node: &Node, problems: &mut Vec<Problem>) {
+        for (key, file) in [
+            ("ca_file", &self.ca_file),
+            ("cert_file", &self.cert_file),
+            ("key_file", &self.key_file),
+        ] {
+            if let Some(file) = file
+                && let Err(why) = std::fs::File::open(file)
+            {
+                let message = bad(file)(why).to_string();
+                problems.push(node.problem_at(&format!("{path}.{key}"), message));
+            }
+        }
+    }
+
     /// The configuration for connections that offer these protocols (`h2`, `http/1.1`; none for a bare socket).
     ///
     /// # Errors

@@ -12,6 +12,7 @@
 mod check;
 mod environment;
 mod log;
+mod look;
 mod read;
 mod rollout;
 mod telemetry;

@@ -1,6 +1,6 @@
 //! `cresset-relay`: settings, build, run, drain.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use clap::Parser;
 use relay::telemetry::{self, Format, Logging};
 use relay::{App, Settings, Source};
 use tokio::signal::unix::{SignalKind, signal};
+use yaml::Problem;
 
 /// Takes events from sensors, keeps them, and hands them to sinks and readers.
 #[derive(Parser)]
@@ -32,7 +33,7 @@ struct Args {
 fn main() -> ExitCode {
     relay::bound_arenas();
     let args = Args::parse();
-    let settings = match Settings::load(args.config.as_deref(), std::env::vars()) {
+    let settings = match load(args.config.as_deref()) {
         Ok(settings) => settings,
         Err(problems) => {
             problems.iter().for_each(|problem| eprintln!("{problem}"));
@@ -100,11 +101,15 @@ async fn live(
     Ok(())
 }
 
+fn load(file: Option<&Path>) -> Result<Settings, Vec<Problem>> {
+    Settings::load(file, std::env::vars())?.looked()
+}
+
 /// The file, and the environment over it, read again.
 fn source(file: PathBuf) -> Source {
     Source {
         file: file.display().to_string(),
         hangup: true,
-        read: Box::new(move || Settings::load(Some(&file), std::env::vars())),
+        read: Box::new(move || load(Some(&file))),
     }
 }

@@ -110,6 +110,14 @@ impl Auth {
 }
 
 impl Config {
+    /// Reports files and variables that are not there.
+    pub(crate) fn look(&self, node: &Node, problems: &mut Vec<Problem>) {
+        self.auth.api_key().look(node, problems);
+        self.auth.password().look(node, problems);
+        self.tls.look("tls", node, problems);
+        self.proxy.keys().look(node, problems);
+    }
+
     pub(crate) fn check(&self, node: &Node, problems: &mut Vec<Problem>) {
         let mut wrong = |key: &str, message: String| problems.push(node.problem_at(key, message));
         if self.endpoints.is_empty() {

@@ -102,6 +102,9 @@ pub enum Compress {
 }
 
 impl Config {
+    /// It names none that has to be there.
+    pub(crate) fn look(&self, _node: &Node, _problems: &mut Vec<Problem>) {}
+
     pub(crate) fn check(&self, node: &Node, problems: &mut Vec<Problem>) {
         let mut wrong = |path: &str, message: &str| problems.push(node.problem_at(path, message));
         if self.path.as_os_str().is_empty() {

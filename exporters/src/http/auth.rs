@@ -54,6 +54,11 @@ impl Auth {
         }
     }
 
+    pub(crate) fn look(&self, node: &Node, problems: &mut Vec<Problem>) {
+        self.password().look(node, problems);
+        self.token().look(node, problems);
+    }
+
     pub(crate) fn check(&self, node: &Node, problems: &mut Vec<Problem>) {
         self.password().check(node, problems);
         self.token().check(node, problems);

@@ -105,6 +105,13 @@ fn is_secret(header: &str) -> bool {
 }
 
 impl Options<'_> {
+    /// Reports files and variables that are not there.
+    pub(crate) fn look(&self, node: &Node, problems: &mut Vec<Problem>) {
+        self.tls.look("tls", node, problems);
+        self.auth.look(node, problems);
+        self.proxy.keys().look(node, problems);
+    }
+
     /// Reports what cannot work.
     pub(crate) fn check(&self, node: &Node, problems: &mut Vec<Problem>) {
         self.tls.check("tls", node, problems);

@@ -83,6 +83,16 @@ impl Sasl {
 }
 
 impl Connection {
+    /// Reports files and variables that are not there. librdkafka reads the certificates, and more kinds of them than this program.
+    pub fn look(&self, node: &Node, problems: &mut Vec<Problem>) {
+        if let Some(sasl) = &self.sasl {
+            sasl.password().look(node, problems);
+        }
+        if let Some(tls) = &self.tls {
+            tls.look_for_files("tls", node, problems);
+        }
+    }
+
     /// Reports what cannot work. `node` is where `brokers`, `sasl` and `tls` stand.
     pub fn check(&self, node: &Node, problems: &mut Vec<Problem>) {
         if self.brokers.is_empty() {

@@ -188,6 +188,11 @@ impl Compression {
 }
 
 impl Config {
+    /// Reports files and variables that are not there.
+    pub(crate) fn look(&self, node: &Node, problems: &mut Vec<Problem>) {
+        self.connection().look(node, problems);
+    }
+
     pub(crate) fn check(&self, node: &Node, problems: &mut Vec<Problem>) {
         if cfg!(not(feature = "kafka")) {
             problems.push(node.problem_at("type", WITHOUT));

@@ -178,6 +178,11 @@ impl Config {
         self.headers.clone().into_iter().chain(tenant).collect()
     }
 
+    /// Reports files and variables that are not there.
+    pub(crate) fn look(&self, node: &Node, problems: &mut Vec<Problem>) {
+        self.options(&self.all_headers()).look(node, problems);
+    }
+
     pub(crate) fn check(&self, node: &Node, problems: &mut Vec<Problem>) {
         self.options(&self.all_headers()).check(node, problems);
         let mut wrong = |path: &str, message: String| problems.push(node.problem_at(path, message));

@@ -113,6 +113,11 @@ impl Config {
         }
     }
 
+    /// Reports files and variables that are not there.
+    pub(crate) fn look(&self, node: &Node, problems: &mut Vec<Problem>) {
+        self.options().look(node, problems);
+    }
+
     pub(crate) fn check(&self, node: &Node, problems: &mut Vec<Problem>) {
         self.options().check(node, problems);
         let mut wrong = |path: &str, message: String| problems.push(node.problem_at(path, message));

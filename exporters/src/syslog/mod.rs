@@ -109,6 +109,12 @@ const WITHIN: Duration = Duration::from_secs(30);
 const MAX_DATAGRAM: usize = 65_507;
 
 impl Config {
+    /// Reports files and variables that are not there.
+    pub(crate) fn look(&self, node: &Node, problems: &mut Vec<Problem>) {
+        self.tls.look("tls", node, problems);
+        self.proxy.keys().look(node, problems);
+    }
+
     pub(crate) fn check(&self, node: &Node, problems: &mut Vec<Problem>) {
         self.tls.check("tls", node, problems);
         self.proxy.check(node, problems);

@@ -71,6 +71,12 @@ impl Config {
             .map_or(Duration::from_secs(30), |Span(time)| time)
     }
 
+    /// Reports files and variables that are not there.
+    pub(crate) fn look(&self, node: &Node, problems: &mut Vec<Problem>) {
+        self.tls.look("tls", node, problems);
+        self.proxy.keys().look(node, problems);
+    }
+
     pub(crate) fn check(&self, node: &Node, problems: &mut Vec<Problem>) {
         self.tls.check("tls", node, problems);
         self.proxy.check(node, problems);

@@ -237,6 +237,13 @@ impl Config {
         }
     }
 
+    /// Reports files and variables that are not there.
+    pub(crate) fn look(&self, node: &Node, problems: &mut Vec<Problem>) {
+        self.options().look(node, problems);
+        self.url_keys().look(node, problems);
+        self.routing_keys().look(node, problems);
+    }
+
     pub(crate) fn check(&self, node: &Node, problems: &mut Vec<Problem>) {
         self.options().check(node, problems);
         self.url_keys().check(node, problems);

@@ -45,6 +45,18 @@ impl Settings {
         Self::of(&node, problems, &environment)
     }
 
+    /// The same, if the files are there that it names; problems that are none of those are told with them.
+    ///
+    /// # Errors
+    /// Every problem, warnings included, when a file is missing or not what it should be.
+    pub fn looked(mut self) -> Result<Self, Vec<Problem>> {
+        self.config.look(&self.node, &mut self.warnings);
+        match self.warnings.iter().any(Problem::is_error) {
+            true => Err(self.warnings),
+            false => Ok(self),
+        }
+    }
+
     /// A problem with what stands at `path`, as in `sinks.siem`, that only shows when the settings are used.
     #[must_use]
     pub fn problem_at(&self, path: &str, message: impl Into<String>) -> Problem {
