@@ -13,6 +13,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use proto::feeder::NonceMessage;
+use proto::feeder::log_service_client::LogServiceClient;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
@@ -21,6 +23,8 @@ use self::authorized::Credentials;
 
 /// How long a relay may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long it may take to say the first word over a connection that it accepted.
+const GREETING: Duration = Duration::from_secs(10);
 /// How often the kernel asks a silent connection whether it is there. Pings of HTTP/2 are left off: KubeArmor's
 /// servers end the connection of a client that sends them more often than every five minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -120,10 +124,25 @@ impl Relay {
                 address: address.to_string(),
                 reason: deepest(&error),
             })?;
-        Ok(Relay {
+        let relay = Relay {
             address: address.to_string(),
             channel: Authorized::new(channel, credentials.authorization()?),
-        })
+        };
+        relay.greet().await?;
+        Ok(relay)
+    }
+
+    /// Whether anybody is there: the kernel accepts connections for a process that is stopped or hangs. Every feed knows the
+    /// question, and any answer will do, a refusal too.
+    async fn greet(&self) -> Result<(), Trouble> {
+        let mut feed = LogServiceClient::new(self.channel.clone());
+        let answer = feed.health_check(NonceMessage::default());
+        match tokio::time::timeout(GREETING, answer).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Trouble::Silent {
+                address: self.address.clone(),
+            }),
+        }
     }
 
     /// Connects to the admin socket of the relay whose data are in `data`, or of the usual ones.
@@ -224,6 +243,8 @@ pub(crate) enum Trouble {
     Usage(String),
     /// Nobody answers there.
     Unreachable { address: String, reason: String },
+    /// Somebody takes connections there and says nothing.
+    Silent { address: String },
     /// The relay answered, and then no more.
     Gone { address: String, reason: String },
     /// The relay said no.
@@ -242,6 +263,7 @@ impl Trouble {
         ExitCode::from(match self {
             Trouble::Usage(_) => 2,
             Trouble::Unreachable { .. }
+            | Trouble::Silent { .. }
             | Trouble::Gone { .. }
             | Trouble::Sensor { .. }
             | Trouble::Destination { .. } => 3,
@@ -263,6 +285,11 @@ impl fmt::Display for Trouble {
                 f,
                 "cannot reach a relay at {address}: {reason}; start one with `cresset up`, or say where it is with \
                  --relay HOST:PORT or $CRESSET_RELAY"
+            ),
+            Trouble::Silent { address } => write!(
+                f,
+                "at {address} a connection is taken and nothing answered for {GREETING:?}; is it a relay, and is that \
+                 stopped, or does its disk hang?"
             ),
             Trouble::Sensor { socket, reason } => write!(
                 f,

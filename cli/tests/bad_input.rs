@@ -202,6 +202,21 @@ fn a_relay_that_is_not_there_is_told_with_its_address() {
 }
 
 #[test]
+fn a_relay_that_takes_connections_and_says_nothing_is_told() {
+    // The kernel takes connections for a process that does not run.
+    let stopped = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = stopped.local_addr().expect("bound").to_string();
+    for command in ["status", "logs"] {
+        let (code, said) = failing(program("cresset").args([command, "--relay", &address]));
+        assert_eq!(code, Some(3), "{said}");
+        assert!(
+            said.contains(&address) && said.contains("nothing answered"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn a_sensor_that_is_not_there_is_told_with_its_socket() {
     let (code, said) = failing(program("cresset").args([
         "run",
