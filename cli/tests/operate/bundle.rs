@@ -13,7 +13,7 @@ fn a_bundle_for_support_tells_much_and_no_secret() {
             "{ARCHIVE}, siem: {{type: elasticsearch, endpoints: [\"http://127.0.0.1:9\"], auth: {{api_key_file: DIR/es.key}}}}, \
              logs: {{type: loki, url: \"http://127.0.0.1:9\", auth: {{username: cresset, password_file: DIR/loki.pw}}}}, \
              otel: {{type: otlp, endpoint: \"http://127.0.0.1:9\", headers: {{x-tenant: hunter2otlp}}}}, \
-             hook: {{type: webhook, shape: json, url: \"http://127.0.0.1:9/?key=hunter2query\", auth: {{token_file: DIR/hook.token}}}}, \
+             hook: {{type: webhook, shape: json, url: \"http://127.0.0.1:9/\", auth: {{token_file: DIR/hook.token}}}}, \
              page: {{type: webhook, shape: pagerduty, url: \"http://127.0.0.1:9/\", routing_key_file: DIR/pager.key}}, \
              hidden: {{type: webhook, shape: slack, url_file: DIR/slack.url}}, \
              bus: {{type: kafka, brokers: [\"127.0.0.1:9\"], sasl: {{mechanism: PLAIN, username: cresset, password_file: DIR/kafka.pw}}}}, chat: {{type: webhook, shape: slack, url: \"http://127.0.0.1:9/services/T000/hunter2path\", headers: {{X-Team: hunter2header}}}}"
