@@ -46,9 +46,15 @@ pub(crate) async fn status(relay: &Relay) -> StatusReply {
         .into_inner()
 }
 
-/// What the relay says of the only daemon.
+/// What the relay says of the only daemon, which it begins to read right after it serves.
 pub(crate) async fn daemon_status(relay: &Relay) -> SourceStatus {
-    status(relay).await.sources.swap_remove(0)
+    let mut sources = Vec::new();
+    eventually("the source is there", async || {
+        sources = status(relay).await.sources;
+        !sources.is_empty()
+    })
+    .await;
+    sources.swap_remove(0)
 }
 
 /// One figure of the daemon's streams: alerts, logs, messages.
