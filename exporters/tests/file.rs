@@ -143,6 +143,25 @@ async fn files_rotate_at_their_size_between_events_and_the_oldest_goes() {
     assert_eq!(fs::read_dir(scene.folder.path()).unwrap().count(), 3);
 }
 
+/// Lines of a batch that is written in several pieces.
+fn many() -> (Vec<String>, String) {
+    let pods: Vec<String> = (0..4_000).map(|n| format!("{n:0100}")).collect();
+    let lines = pods.iter().map(|pod| line(pod)).collect();
+    (pods, lines)
+}
+
+#[tokio::test]
+async fn a_batch_written_in_pieces_rotates_at_the_same_lines() {
+    let (pods, lines) = many();
+    let most = 2_999 * line(&pods[0]).len();
+    let scene = Scene::new(&format!("rotate: {{max_size: {most}, keep: 2}}"));
+    scene
+        .send(&pods.iter().map(String::as_str).collect::<Vec<_>>())
+        .await;
+    assert_eq!(scene.text("events.1").len(), most);
+    assert_eq!(scene.text("events.1") + &scene.text("events"), lines);
+}
+
 #[tokio::test]
 async fn an_event_larger_than_the_bound_has_a_file_to_itself() {
     let scene = Scene::new("rotate: {max_size: 40, keep: 3}");
@@ -290,10 +309,25 @@ fn a_full_disk_leaves_no_half_line_and_the_sink_goes_on_when_there_is_room() {
     if std::env::var_os("LIMITED").is_some() {
         return full_disk();
     }
+    limited(test, 1);
+}
+
+/// The first piece fits, the second does not.
+#[test]
+fn a_disk_that_fills_up_within_a_batch_has_nothing_of_it() {
+    let test = "a_disk_that_fills_up_within_a_batch_has_nothing_of_it";
+    if std::env::var_os("LIMITED").is_some() {
+        return full_within();
+    }
+    limited(test, 500);
+}
+
+/// Runs a test again with so many blocks of 512 bytes for each file.
+fn limited(test: &str, blocks: u32) {
     let limited = std::process::Command::new("sh")
         .arg("-c")
         .arg(format!(
-            "trap '' XFSZ; ulimit -S -f 1; exec \"$0\" --exact {test} --nocapture"
+            "trap '' XFSZ; ulimit -S -f {blocks}; exec \"$0\" --exact {test} --nocapture"
         ))
         .arg(std::env::current_exe().unwrap())
         .env("LIMITED", "1")
@@ -304,6 +338,18 @@ fn a_full_disk_leaves_no_half_line_and_the_sink_goes_on_when_there_is_room() {
         limited.status.success() && told.contains("1 passed"),
         "{limited:?}"
     );
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn full_within() {
+    let scene = Scene::new("");
+    scene.send(&["a"]).await;
+    let (pods, _) = many();
+    let pods: Vec<&str> = pods.iter().map(String::as_str).collect();
+    scene.try_send(&pods).await.unwrap_err();
+    assert_eq!(scene.text("events"), line("a"));
+    scene.send(&["b"]).await;
+    assert_eq!(scene.text("events"), line("a") + &line("b"));
 }
 
 #[tokio::main(flavor = "current_thread")]
