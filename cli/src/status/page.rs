@@ -160,12 +160,13 @@ impl Page {
     fn policies(&mut self, policies: &PoliciesStatus, sensors: &[SensorStatus]) {
         let digest = short(&policies.digest);
         let count = policies.policies.len();
+        let from = match policies.source.as_str() {
+            "" => "no source is set".to_owned(),
+            source => format!("from {source}"),
+        };
         self.section(
             "policies",
-            &format!(
-                "{count} in force, digest {digest}, from {}",
-                policies.source
-            ),
+            &format!("{count} in force, digest {digest}, {from}"),
         );
         if count > 0 {
             let rows: Vec<Vec<String>> = policies.policies.iter().map(policy_row).collect();
