@@ -249,6 +249,7 @@ fn journal(journal: &JournalStatus) -> Value {
         "max_bytes": journal.max_bytes,
         "segments": journal.segments,
         "oldest_unix": journal.oldest_unix,
+        "found": journal.found,
     })
 }
 

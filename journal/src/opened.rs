@@ -88,6 +88,8 @@ pub struct Opened {
     pub committed: Seq,
     /// Segments found.
     pub segments: usize,
+    /// First record of the newest one, the only one that was walked.
+    pub newest: Seq,
     /// Bytes of a torn tail that were cut: writes that a crash interrupted.
     pub cut_bytes: u64,
     /// Records missing inside the last group commit: interrupted by a crash and never acknowledged, or else damaged.

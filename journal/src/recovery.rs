@@ -78,6 +78,7 @@ pub(crate) fn open_locked(
     let mut cursors = opening.load_cursors(&mut opened)?;
     let mut catalog = opening.list_segments()?;
     opened.segments = catalog.segments.len();
+    opened.newest = catalog.segments.back().map_or(Seq(1), |newest| newest.base);
     let active = opening.recover(&mut catalog, &mut *checkpoint, &mut opened)?;
 
     let passed = cursors

@@ -39,7 +39,7 @@ use crate::http::{self, Readiness};
 use crate::ingest::{self, Accounts, Door, Ingest, Silence};
 use crate::listen::{self, Connections, Grpc};
 use crate::log::{OpenError, Store};
-use crate::losses::Origin;
+use crate::losses::{AtStart, Origin};
 use crate::metrics::Registry;
 use crate::operate::{Heads, Operate, Tracer};
 use crate::policies::{self, Policies};
@@ -136,6 +136,7 @@ pub struct App {
     serving: Arc<AtomicBool>,
     conditions: Conditions,
     heads: Heads,
+    at_start: AtStart,
     log: Store,
     ingest: Ingest,
     sources: Sources,
@@ -229,9 +230,12 @@ impl App {
             addresses: addresses.clone(),
             readiness: readiness.clone(),
         };
+        let at_start = AtStart::of(log.opened(), log.folder().as_deref());
+        at_start.log();
         let parts = Parts::new()
             .with(move |reply| about.fill(reply))
             .with_log(&log)
+            .with(at_start.status())
             .with_policies(policies.current())
             .with(policy::trial(&rollout))
             .with_feeds(tail.clone())
@@ -300,6 +304,7 @@ impl App {
             serving,
             conditions,
             heads,
+            at_start,
             log,
             ingest,
             sources,
@@ -375,6 +380,7 @@ impl App {
             readiness,
             serving,
             heads,
+            at_start,
             log,
             ingest,
             sources,
@@ -396,6 +402,7 @@ impl App {
         background.spawn(trust.watch());
         background.spawn(silence.run());
         background.spawn(telling.run());
+        background.spawn(at_start.tell(ingest.importer(Door::Relay), origin.clone()));
         let own = ingest.importer(Door::Relay);
         background.spawn(log.standing().clone().watch(log.clone(), own, origin));
         background.spawn(log.standing().clone().probe(log.clone()));

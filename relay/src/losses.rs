@@ -2,6 +2,8 @@
 //!
 //! Sinks and feeds tell their own losses; this is the rest of the list in status and metrics.
 
+mod at_start;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use proto::{Kind, feeder, updated_time};
 
 use crate::ingest::{Accounts, Door, Importer};
 use crate::log::unix_nanoseconds;
+
+pub(crate) use self::at_start::AtStart;
 
 /// Events that left the journal before a sink came to them. Here and below the class is the sink's name.
 const JOURNAL: &str = "journal";

@@ -6,6 +6,7 @@ mod registry;
 use std::sync::Arc;
 use std::time::Duration;
 
+use journal::CheckpointFrom;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Error, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
@@ -202,6 +203,9 @@ struct JournalFigures {
     in_flight: IntGauge,
     groups: IntCounter,
     written: IntCounter,
+    cut: IntGauge,
+    unknown: IntGauge,
+    positions_lost: IntGauge,
     suspects: IntCounter,
     removed: IntCounter,
     cursor_failures: IntCounter,
@@ -239,6 +243,18 @@ impl JournalFigures {
             in_flight: gauge("in_flight_events", "Those on their way to the disk.")?,
             groups: counter("groups", "Groups of events made durable together.")?,
             written: counter("written_bytes", "Bytes made durable.")?,
+            cut: gauge(
+                "cut_bytes",
+                "Bytes at its end that a crash left unfinished and that were cut at the start.",
+            )?,
+            unknown: gauge(
+                "received_unknown",
+                "1 while what was received is known only as far as its records go.",
+            )?,
+            positions_lost: gauge(
+                "positions_lost",
+                "Sinks whose position could not be read at the start: they began with the oldest event.",
+            )?,
             suspects: counter("suspect_segments", "Files given up after the disk failed.")?,
             removed: counter("removed_segments", "Files removed by retention.")?,
             cursor_failures: counter(
@@ -255,7 +271,7 @@ impl JournalFigures {
         })
     }
 
-    fn collectors(&self) -> [&dyn Collector; 23] {
+    fn collectors(&self) -> [&dyn Collector; 26] {
         let Self {
             first,
             next,
@@ -276,6 +292,9 @@ impl JournalFigures {
             in_flight,
             groups,
             written,
+            cut,
+            unknown,
+            positions_lost,
             suspects,
             removed,
             cursor_failures,
@@ -302,6 +321,9 @@ impl JournalFigures {
             in_flight,
             groups,
             written,
+            cut,
+            unknown,
+            positions_lost,
             suspects,
             removed,
             cursor_failures,
@@ -333,6 +355,12 @@ impl JournalFigures {
         self.in_flight.set(signed(stats.ledger.in_flight));
         self.groups.inc_by(stats.groups);
         self.written.inc_by(stats.written);
+        let opened = store.opened();
+        self.cut.set(signed(opened.cut_bytes));
+        let unknown = opened.checkpoint == CheckpointFrom::Lost;
+        self.unknown.set(i64::from(unknown));
+        self.positions_lost
+            .set(signed(opened.cursors_lost.len() as u64));
         self.suspects.inc_by(stats.suspects);
         self.removed.inc_by(stats.removed_segments);
         self.cursor_failures.inc_by(stats.cursor_failures);

@@ -98,6 +98,7 @@ fn journal_status(log: &dyn Log, oldest: &Mutex<(Seq, u64)>) -> JournalStatus {
         oldest_unix: oldest.1,
         state: state(stats.refusing.is_some()).to_owned(),
         place: log.place(),
+        found: Vec::new(),
     }
 }
 

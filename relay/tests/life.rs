@@ -442,6 +442,66 @@ async fn what_a_sink_loses_is_counted_and_told_as_an_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_journal_lost_is_told_once_and_stands_in_status_and_metrics() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = Relay::start(folder.path()).await;
+    let (mut sensor, _) = relay.welcomed("a").await;
+    // A group each, so that the damage lies before the last one.
+    for first in [1, 4, 7] {
+        sensor.batch(first, 3).await;
+        assert_eq!(sensor.ack().await.up_to, first + 2);
+    }
+    drop(sensor);
+    relay.stop().await;
+    let segment = folder.path().join("data/journal/00000000000000000001.seg");
+    let mut bytes = std::fs::read(&segment).expect("a segment");
+    let at = bytes.windows(5).position(|found| found == b"pod-2");
+    bytes[at.expect("the second event")] ^= 1;
+    // What a crash leaves of a group that was being written.
+    bytes.extend([7; 100]);
+    std::fs::write(&segment, bytes).expect("written");
+
+    let damaged = r#"cresset_lost_events_total{class="damaged",where="journal at start"}"#;
+    let archive = format!(
+        "sinks: {{archive: {{type: file, path: {}/events, start: beginning, filter: {{kinds: [message]}}}}}}",
+        folder.path().display()
+    );
+    let relay = Relay::with(settings(folder.path(), &archive)).await;
+    relay.metric_is(damaged, 1.0).await;
+    relay.metric_is("cresset_journal_cut_bytes", 100.0).await;
+    relay.metric_is("cresset_journal_next_sequence", 13.0).await;
+    let status = QueryClient::new(channel(relay.at.feed).await)
+        .status(StatusRequest::default())
+        .await
+        .expect("a status")
+        .into_inner();
+    let found = status.journal.unwrap_or_default().found;
+    assert!(
+        found.len() == 2
+            && found[0].starts_with("1 event of the journal lost: they are damaged")
+            && found[1].starts_with("100 bytes at the end of the journal were cut"),
+        "{found:?}"
+    );
+    relay.stop().await;
+
+    // It is there at every start, and told by the first.
+    let relay = Relay::with(settings(folder.path(), &archive)).await;
+    relay.metric_is(damaged, 1.0).await;
+    relay.metric_is("cresset_journal_cut_bytes", 0.0).await;
+    let (mut sensor, _) = relay.welcomed("a").await;
+    sensor.batch(10, 1).await;
+    sensor.ack().await;
+    relay
+        .metric_is(r#"cresset_sink_pending{sink="archive",type="file"}"#, 0.0)
+        .await;
+    let text = std::fs::read_to_string(folder.path().join("events")).expect("read");
+    let told = |what: &str| text.matches(what).count();
+    assert_eq!(told("1 event of the journal lost"), 1, "{text}");
+    assert_eq!(told("100 bytes at the end of the journal"), 1, "{text}");
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_is_damaged_on_disk_costs_itself_and_is_counted_where_a_sink_passes_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let relay = Relay::start(folder.path()).await;
@@ -463,17 +523,17 @@ async fn an_event_that_is_damaged_on_disk_costs_itself_and_is_counted_where_a_si
     let relay = Relay::with(settings(folder.path(), &sinks)).await;
     let told = r#"cresset_lost_events_total{class="archive",where="journal damage"}"#;
     relay.metric_is(told, 1.0).await;
-    // The message that tells of it is the eleventh event.
-    relay.metric_is("cresset_journal_next_sequence", 12.0).await;
+    // The messages that tell of it, at the start and of the sink, are the eleventh and the twelfth event.
+    relay.metric_is("cresset_journal_next_sequence", 13.0).await;
     relay
         .metric_is(
             r#"cresset_sink_delivered_total{sink="archive",type="file"}"#,
-            10.0,
+            11.0,
         )
         .await;
     let page = relay.page().await;
     let of = |what| page.sink("archive", what);
-    assert_eq!((of("corrupt_total"), of("journaled_total")), (1, 11));
+    assert_eq!((of("corrupt_total"), of("journaled_total")), (1, 12));
     let text = std::fs::read_to_string(folder.path().join("events")).expect("read");
     assert!(!text.contains("pod-5") && text.contains("pod-4") && text.contains("pod-6"));
     assert!(

@@ -155,6 +155,9 @@ impl Page {
                 journal.segments
             ),
         );
+        for found in &journal.found {
+            self.line(1, &format!("! found at the start: {found}"));
+        }
     }
 
     fn policies(&mut self, policies: &PoliciesStatus, sensors: &[SensorStatus]) {

@@ -1,6 +1,6 @@
 //! From the one configuration file to what each part wants.
 
-use journal::{CheckpointFrom, Opened};
+use journal::Opened;
 use proto::rules;
 
 use super::StartError;
@@ -68,33 +68,10 @@ fn tell_opened(opened: &Opened) {
         committed,
         segments,
         cut_bytes,
-        corrupt,
-        burned,
-        checkpoint,
         cursors,
         ..
     } = opened;
     tracing::info!(created, %committed, segments, cut_bytes, cursors, "journal open");
-    if *corrupt > 0 {
-        tracing::error!(
-            corrupt,
-            "records of the journal are damaged; sinks that had not passed them count them as lost"
-        );
-    }
-    if *burned > 0 {
-        tracing::error!(
-            missing = burned,
-            "the journal ends before what a sink has passed: that many of its newest records are gone, from history and for every other sink; was it restored, or did the disk lose what it had synced? `cresset journal verify` names them"
-        );
-    }
-    if *checkpoint == CheckpointFrom::Lost {
-        tracing::error!(
-            "what was received from sensors is known only as far as the journal's records go: older events that come again are taken as new"
-        );
-    }
-    for name in &opened.cursors_lost {
-        tracing::error!(sink = %name, "the position of a sink could not be read; it goes on from the oldest event, so events come twice");
-    }
 }
 
 /// Where policies come from, and what holds where no rule does.

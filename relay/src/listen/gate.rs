@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -74,18 +74,27 @@ impl Gate {
     }
 }
 
-/// The calls of a connection that have not ended.
+/// The calls of a connection.
 #[derive(Debug)]
 pub(super) struct Calls {
+    /// Those that have not ended.
     open: AtomicUsize,
+    /// There was one.
+    any: AtomicBool,
     last: Mutex<Instant>,
 }
 
 impl Calls {
     pub(super) fn new() -> Self {
+        Self::since(Instant::now())
+    }
+
+    /// Of a connection that has been there since then.
+    pub(super) fn since(last: Instant) -> Self {
         Self {
             open: AtomicUsize::new(0),
-            last: Mutex::new(Instant::now()),
+            any: AtomicBool::new(false),
+            last: Mutex::new(last),
         }
     }
 
@@ -95,20 +104,30 @@ impl Calls {
         none.then(|| self.last().elapsed())
     }
 
+    /// Whether a call was ever admitted.
+    pub(super) fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// A call, until the answer is dropped.
+    pub(super) fn begin(calls: &Arc<Calls>) -> Open {
+        calls.any.store(true, Ordering::Relaxed);
+        calls.open.fetch_add(1, Ordering::AcqRel);
+        Open(calls.clone())
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_last(&self, last: Instant) {
+        *self.last() = last;
+    }
+
     fn last(&self) -> std::sync::MutexGuard<'_, Instant> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Counts a call while it lasts.
-struct Open(Arc<Calls>);
-
-impl Open {
-    fn begin(calls: &Arc<Calls>) -> Self {
-        calls.open.fetch_add(1, Ordering::AcqRel);
-        Self(calls.clone())
-    }
-}
+pub(super) struct Open(Arc<Calls>);
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -163,7 +182,7 @@ where
         if let Some(lent) = &self.lent {
             extensions.insert(lent.clone());
         }
-        let open = Open::begin(&self.gate.calls);
+        let open = Calls::begin(&self.gate.calls);
         let answer = self.routes.call(request);
         Either::Right(Box::pin(async move {
             let answer = answer.await?;

@@ -17,7 +17,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tonic::transport::server::{Connected as _, TcpConnectInfo, UdsConnectInfo};
@@ -25,7 +25,7 @@ use tracing::Instrument;
 
 use super::complaints::Complaints;
 use super::gate::{Calls, Gate, Gated};
-use super::peers::{Entered, Peers};
+use super::places::{Full, Place, Places};
 use super::{Bound, Certificates};
 use crate::access::{Access, Denied, Door, Presented};
 use crate::enrolment::Enrolment;
@@ -41,10 +41,13 @@ const GREETING: Duration = Duration::from_secs(10);
 /// Bytes of the HTTP/2 connection preface (RFC 9113, 3.4).
 const PREFACE: usize = 24;
 
+/// How often who waits for room looks whether somebody asks nothing by now.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// What one listener admits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Connections at one time; more wait.
+    /// Connections at one time; the next one takes the place of one on which nothing is asked, or waits.
     pub(crate) connections: usize,
     /// Calls at one time in a connection.
     pub(crate) streams: u32,
@@ -54,9 +57,10 @@ pub(crate) struct Limits {
     pub(crate) ping: Duration,
     /// and has this long to answer.
     pub(crate) pong: Duration,
-    /// Connections of one address at one time; more are closed.
+    /// Connections of one address at one time; the next one takes the place of one of them on which nothing is asked, or is
+    /// closed.
     pub(crate) per_peer: usize,
-    /// Those of them that have not finished TLS and the first words of HTTP/2; more are closed unread.
+    /// Those of them that have not finished TLS and the first words of HTTP/2; likewise.
     pub(crate) handshakes: usize,
     /// A connection without a call is closed after this time.
     pub(crate) idle: Duration,
@@ -88,7 +92,7 @@ impl Connections {
         let failed = IntCounterVec::new(
             Opts::new(
                 "cresset_connection_failures_total",
-                "Connections that were closed: tls (no handshake), silent (said nothing), protocol (no HTTP/2), crowded (their address has as many as it may), handshakes (their address has as many unfinished ones as it may), idle (no call for a long time), revoked (its certificate was revoked or replaced).",
+                "Connections that were closed: tls (no handshake), silent (said nothing), protocol (no HTTP/2), crowded (their address has as many as it may), handshakes (their address has as many unfinished ones as it may), idle (no call for a long time), room (no call for a moment, and its place was needed), revoked (its certificate was revoked or replaced).",
             ),
             &["listener", "reason"],
         )?;
@@ -149,6 +153,8 @@ enum Failure {
     Handshakes(usize),
     #[error("no call for {0:?}")]
     Idle(Duration),
+    #[error("no call, and its place was needed")]
+    Room,
     #[error("its certificate was revoked or replaced")]
     Revoked,
 }
@@ -162,6 +168,7 @@ impl Failure {
             Self::Crowded(_) => "crowded",
             Self::Handshakes(_) => "handshakes",
             Self::Idle(_) => "idle",
+            Self::Room => "room",
             Self::Revoked => "revoked",
         }
     }
@@ -198,7 +205,7 @@ impl Grpc {
             routes,
             connections,
         } = self;
-        let (peers, greeting) = (Peers::new(limits.per_peer), Peers::new(limits.handshakes));
+        let places = Places::new(limits.per_peer, limits.handshakes);
         let server = Arc::new(Server {
             name,
             door,
@@ -221,10 +228,10 @@ impl Grpc {
             let accepted = tokio::select! {
                 biased;
                 () = told(&mut stop) => break,
-                accepted = accept(name, &room, &bound) => accepted,
+                accepted = accept(&bound) => accepted,
             };
             while open.try_join_next().is_some() {}
-            let Some((stream, peer, permit)) = accepted else {
+            let Some((stream, peer)) = accepted else {
                 continue;
             };
             let span =
@@ -233,27 +240,26 @@ impl Grpc {
                 span.record("peer", tracing::field::display(peer));
             }
             let address = peer.tcp.remote_addr.map(|peer| peer.ip());
-            let entered = peers
-                .enter(address)
-                .ok_or(Failure::Crowded(limits.per_peer))
-                .and_then(|entered| {
-                    let greeting = greeting.enter(address);
-                    let greeting = greeting.ok_or(Failure::Handshakes(limits.handshakes))?;
-                    Ok((entered, greeting))
-                });
-            let (entered, greeting) = match entered {
-                Ok(entered) => entered,
-                Err(failure) => {
+            let calls = Arc::new(Calls::new());
+            let place = match places.enter(address, calls.clone()) {
+                Ok(place) => Arc::new(place),
+                Err(full) => {
+                    let failure = server.full(full);
                     span.in_scope(|| server.connections.fail(name, &failure));
                     continue;
                 }
             };
+            let permit = tokio::select! {
+                biased;
+                () = told(&mut stop) => break,
+                permit = admit(name, &room, &places) => permit,
+            };
             let stop = stop.clone();
-            let connection = server.clone().connection(stream, peer, greeting, stop);
+            let connection = server.clone().connection(stream, peer, calls, place, stop);
             open.spawn(
                 async move {
                     connection.await;
-                    drop((permit, entered));
+                    drop(permit);
                 }
                 .instrument(span),
             );
@@ -277,20 +283,31 @@ pub(super) struct Peer {
     pub(super) unix: Option<UdsConnectInfo>,
 }
 
-type Accepted = (Box<dyn Stream>, Peer, tokio::sync::OwnedSemaphorePermit);
+type Accepted = (Box<dyn Stream>, Peer);
 
-/// The next connection, once there is room for one. None after an error that concerns only that connection.
-async fn accept(name: &str, room: &Arc<Semaphore>, bound: &Bound) -> Option<Accepted> {
-    let permit = match room.clone().try_acquire_owned() {
-        Ok(permit) => permit,
-        Err(_) => {
+/// Room for a connection: what somebody leaves who asks nothing, or else what is free first.
+async fn admit(name: &str, room: &Arc<Semaphore>, places: &Places) -> Option<OwnedSemaphorePermit> {
+    let mut waiting = false;
+    loop {
+        if let Ok(permit) = room.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        places.make_room();
+        let freed = tokio::time::timeout(LOOK, room.clone().acquire_owned()).await;
+        if let Ok(permit) = freed {
+            return permit.ok();
+        }
+        if !std::mem::replace(&mut waiting, true) {
             tracing::warn!(
                 listener = name,
-                "as many connections as there may be; the next ones wait until one ends"
+                "as many connections as there may be, and all of them are busy; the next ones wait until one ends"
             );
-            room.clone().acquire_owned().await.ok()?
         }
-    };
+    }
+}
+
+/// The next connection. None after an error that concerns only that connection.
+async fn accept(bound: &Bound) -> Option<Accepted> {
     let accepted: io::Result<(Box<dyn Stream>, Peer)> = match bound {
         Bound::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
             // Acks and events are small and must not wait for more; without the option they are only later.
@@ -314,7 +331,7 @@ async fn accept(name: &str, room: &Arc<Semaphore>, bound: &Bound) -> Option<Acce
         }),
     };
     match accepted {
-        Ok((stream, peer)) => Some((stream, peer, permit)),
+        Ok(accepted) => Some(accepted),
         Err(error) => {
             tracing::warn!(%error, "cannot accept a connection");
             // Out of file descriptors, say: trying again at once would only burn time.
@@ -355,7 +372,8 @@ impl Server {
         self: Arc<Self>,
         stream: Box<dyn Stream>,
         peer: Peer,
-        greeting: Entered,
+        calls: Arc<Calls>,
+        place: Arc<Place>,
         stop: watch::Receiver<bool>,
     ) {
         self.connections
@@ -364,29 +382,45 @@ impl Server {
             .inc();
         let open = self.connections.open.with_label_values(&[self.name]);
         open.inc();
-        let ended = match &self.tls {
-            None => {
-                self.http(Heard::new(stream, greeting), peer, None, stop)
-                    .await
-            }
-            Some(tls) => {
-                match tokio::time::timeout(GREETING, tls.acceptor().accept(stream)).await {
-                    Ok(Ok(stream)) => {
-                        let shown = stream.get_ref().1.peer_certificates();
-                        let certificate = shown
-                            .and_then(<[_]>::first)
-                            .map(|leaf| Presented::read(leaf));
-                        let heard = Heard::new(Box::new(stream), greeting);
-                        self.http(heard, peer, certificate, stop).await
-                    }
-                    Ok(Err(error)) => Err(Failure::Tls(error)),
-                    Err(_) => Err(Failure::Silent),
-                }
-            }
+        let ended = tokio::select! {
+            ended = self.converse(stream, peer, calls, &place, stop) => ended,
+            () = place.taken() => Err(Failure::Room),
         };
         open.dec();
         if let Err(failure) = ended {
             self.connections.fail(self.name, &failure);
+        }
+    }
+
+    async fn converse(
+        &self,
+        stream: Box<dyn Stream>,
+        peer: Peer,
+        calls: Arc<Calls>,
+        place: &Arc<Place>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<(), Failure> {
+        let Some(tls) = &self.tls else {
+            let heard = Heard::new(stream, place.clone());
+            return self.http(heard, peer, None, calls, stop).await;
+        };
+        let accepting = tls.acceptor().accept(stream);
+        let stream = tokio::time::timeout(GREETING, accepting)
+            .await
+            .map_err(|_| Failure::Silent)?
+            .map_err(Failure::Tls)?;
+        let shown = stream.get_ref().1.peer_certificates();
+        let certificate = shown
+            .and_then(<[_]>::first)
+            .map(|leaf| Presented::read(leaf));
+        let heard = Heard::new(Box::new(stream), place.clone());
+        self.http(heard, peer, certificate, calls, stop).await
+    }
+
+    fn full(&self, full: Full) -> Failure {
+        match full {
+            Full::Peer => Failure::Crowded(self.limits.per_peer),
+            Full::Handshakes => Failure::Handshakes(self.limits.handshakes),
         }
     }
 
@@ -395,6 +429,7 @@ impl Server {
         stream: Heard,
         peer: Peer,
         certificate: Option<Presented>,
+        calls: Arc<Calls>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), Failure> {
         let heard = stream.bytes.clone();
@@ -403,7 +438,6 @@ impl Server {
         let window = lent
             .as_ref()
             .map_or(self.limits.window, |lent| lent.window());
-        let calls = Arc::new(Calls::new());
         let mut void = pin!(voided(self.enrolment.clone(), certificate.clone()));
         let gate = Gate {
             listener: self.name,
@@ -486,16 +520,16 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 struct Heard {
     stream: Box<dyn Stream>,
     bytes: Arc<AtomicUsize>,
-    /// Held until it has said them.
-    greeting: Option<Entered>,
+    /// Told when it has said them.
+    greeting: Option<Arc<Place>>,
 }
 
 impl Heard {
-    fn new(stream: Box<dyn Stream>, greeting: Entered) -> Self {
+    fn new(stream: Box<dyn Stream>, place: Arc<Place>) -> Self {
         Self {
             stream,
             bytes: Arc::default(),
-            greeting: Some(greeting),
+            greeting: Some(place),
         }
     }
 }
@@ -508,9 +542,10 @@ impl AsyncRead for Heard {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if self.greeting.is_some() {
+        if let Some(place) = &self.greeting {
             let read = buffer.filled().len() - before;
             if self.bytes.fetch_add(read, Ordering::Relaxed) + read >= PREFACE {
+                place.greeted();
                 self.greeting = None;
             }
         }

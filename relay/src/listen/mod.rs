@@ -4,7 +4,7 @@
 //! accept ─ room? ─▶ TLS ─▶ HTTP/2 ─▶ gRPC routes
 //!             │       │        └─ no HTTP/2, or none in time ─┐
 //!             │       └─ no handshake ────────────────────────┴▶ counted, this connection closed, nobody else notices
-//!             └─ too many: wait in the kernel's backlog
+//!             └─ too many: who asks nothing goes (`places`); if all are busy, wait in the kernel's backlog
 //! ```
 //! The loop is written here and not left to tonic's server because that one says nothing of connections that fail:
 //! garbage on a port has to move a counter.
@@ -15,7 +15,7 @@ mod complaints;
 mod files;
 mod gate;
 mod grpc;
-mod peers;
+mod places;
 mod tls;
 
 pub(crate) use bind::{Bound, bind};

@@ -371,6 +371,8 @@ pub struct Store {
     log: Arc<dyn Log>,
     /// The log, if it is one.
     journal: Option<Journal>,
+    /// What was found when it was opened.
+    opened: Arc<Opened>,
     received: Received,
     standing: Standing,
     folder: Option<Arc<Folder>>,
@@ -402,6 +404,7 @@ impl Store {
         let (journal, opened) = Journal::open(disk, config, received.checkpoint())?;
         let mut store = Self::over(Arc::new(journal.clone()), received, None);
         store.journal = Some(journal);
+        store.opened = Arc::new(opened.clone());
         Ok((store, opened))
     }
 
@@ -423,6 +426,7 @@ impl Store {
         Self {
             log,
             journal: None,
+            opened: Arc::default(),
             received,
             standing: Standing::default(),
             folder,
@@ -477,6 +481,11 @@ impl Store {
     #[must_use]
     pub fn journal(&self) -> Option<&Journal> {
         self.journal.as_ref()
+    }
+
+    /// What was found when it was opened; nothing of a log that is no journal.
+    pub(crate) fn opened(&self) -> &Opened {
+        &self.opened
     }
 
     /// All of the log in one order.

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use bytes::Bytes;
 use proto::feeder::log_service_client::LogServiceClient;
@@ -12,10 +11,10 @@ use relay::App;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tonic::codegen::http::{HeaderMap, Request};
 
-use crate::roles::{SIEM, with_certificates, with_tokens};
+use crate::roles::{SIEM, failures, with_certificates, with_tokens};
 use crate::support::authority::{Authority, connect};
 use crate::support::{Relay, SOON, Sensor, channel, settings};
 
@@ -312,24 +311,46 @@ async fn ten_thousand_idle_connections_take_a_bounded_room_and_are_let_go() {
     };
     relay.metric_becomes(open, |open| open <= 10.0).await;
     // The last of them are counted a moment later.
-    let counted = async {
-        loop {
-            let crowded = relay.metric(&failed("crowded")).await;
-            let silent = relay.metric(&failed("silent")).await;
-            if crowded + silent >= held.len() as f64 {
-                return (crowded, silent);
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let (crowded, silent) = timeout(SOON, counted).await.expect("all are counted");
-    assert_eq!(crowded + silent, held.len() as f64);
-    assert!(
-        crowded > f64::from(ROOM) && silent >= most - 10.0,
-        "{crowded} {silent}"
-    );
+    let all = ["crowded", "silent", "room"];
+    failures(&relay, "feed", &all, held.len() as f64).await;
+    assert!(relay.metric(&failed("silent")).await > 0.0);
     bystander.notices_nothing().await;
     drop((held, bystander));
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sensor_comes_in_though_strangers_hold_every_place() {
+    const ADDRESSES: u8 = 3;
+    const EACH: usize = 250;
+    let folder = tempfile::tempdir().expect("a folder");
+    // Windows for 597 connections.
+    let mut config = settings(folder.path(), "");
+    config.relay.ingest.budget = yaml::Size(64 << 20);
+    let relay = Relay::with(config).await;
+    let mut held = Vec::new();
+    for number in 1..=ADDRESSES {
+        for _ in 0..EACH {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            let own = SocketAddr::from(([127, 0, 1, number], 0));
+            socket.bind(own).expect("an address");
+            held.push(socket.connect(relay.at.link).await.expect("connected"));
+        }
+    }
+    let (mut sensor, _) = relay.welcomed("a").await;
+    sensor.batch(1, 1).await;
+    assert_eq!(sensor.ack().await.up_to, 1);
+    let of = |reason| {
+        format!(r#"cresset_connection_failures_total{{listener="link",reason="{reason}"}}"#)
+    };
+    // Those before the sensor in the queue, and it, have the places of those that came first.
+    let beyond = (usize::from(ADDRESSES) * EACH - 597) as f64;
+    let room = relay.metric(&of("room")).await;
+    let silent = relay.metric(&of("silent")).await.max(0.0);
+    assert!(room > 0.0 && room + silent >= beyond, "{room} {silent}");
+    drop(held);
+    sensor.batch(2, 1).await;
+    assert_eq!(sensor.ack().await.up_to, 2);
     relay.stop().await;
 }
 
