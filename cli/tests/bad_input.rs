@@ -21,11 +21,7 @@ fn relay_settings(dir: &std::path::Path, feed: u16, link: u16, http: u16) -> std
 fn failing(command: &mut std::process::Command) -> (Option<i32>, String) {
     let mut program = Running::start(command);
     let status = program.wait(Duration::from_secs(60));
-    std::thread::sleep(Duration::from_millis(50));
-    (
-        status.code(),
-        format!("{}\n{}", program.stderr.text(), program.stdout.text()),
-    )
+    (status.code(), program.whole_text())
 }
 
 #[test]

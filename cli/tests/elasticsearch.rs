@@ -16,8 +16,8 @@ use proto::EventId;
 use serde_json::json;
 use server::{Elasticsearch, Product};
 use support::oracle::{Dice, Pace, Sensor};
-use support::program;
 use support::program::{Place, Relay};
+use support::{eventually, program};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -65,6 +65,14 @@ impl Senders {
             over,
             sending,
         }
+    }
+
+    /// Waits until each had that much acknowledged.
+    fn acknowledged_each(&self, least: usize) {
+        eventually("events are acknowledged", Duration::from_secs(60), || {
+            let has = |sensor: &Arc<Sensor>| sensor.acknowledged().len() >= least;
+            self.sensors.iter().all(has).then_some(())
+        });
     }
 
     /// Ends when all that was sent is acknowledged; what was.
@@ -156,7 +164,7 @@ fn events_that_do_not_fit_become_dead_letters_and_the_others_arrive() {
     let relay = place.start();
     let senders = Senders::start(1, &runtime);
     senders.at.send_replace(Some(relay.link));
-    sleep(400);
+    senders.acknowledged_each(100);
     let acknowledged = senders.finish(&runtime);
     let page = relay.page_when("the sink has everything", |page| {
         page.sink("siem", "pending") == 0
@@ -289,7 +297,7 @@ fn an_event_is_traced_to_its_document_and_to_its_offset_in_kafka() {
     let relay = place.start();
     let senders = Senders::start(2, &runtime);
     senders.at.send_replace(Some(relay.link));
-    sleep(200);
+    senders.acknowledged_each(1);
     let acknowledged = senders.finish(&runtime);
     relay.page_when("both have everything", |page| {
         page.sink("siem", "pending") == 0 && page.sink("bus", "pending") == 0

@@ -206,7 +206,7 @@ fn a_relay_that_goes_away_is_exit_3_and_a_bad_expression_exit_2() {
     relay.program.signal(libc::SIGTERM);
     assert_eq!(relay.program.wait(Duration::from_secs(20)).code(), Some(0));
     assert_eq!(live.wait(Duration::from_secs(10)).code(), Some(3));
-    let said = live.stderr.text();
+    let said = live.whole_text();
     assert!(
         said.contains(&relay.feed) && said.contains("stopping"),
         "{said}"

@@ -283,6 +283,6 @@ fn the_demo_blocks_and_audits_by_policies_of_its_own_and_says_what_to_type_next(
     }
     up.signal(libc::SIGINT);
     assert_eq!(up.wait(Duration::from_secs(60)).code(), Some(0));
-    let said = up.stderr.text();
+    let said = up.whole_text();
     assert!(said.contains("nothing is left attached"), "{said}");
 }

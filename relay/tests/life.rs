@@ -10,7 +10,6 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use proto::feeder::RequestMessage;
@@ -375,17 +374,13 @@ async fn a_drain_lets_go_of_readers() {
         .await
         .expect("a stream")
         .into_inner();
-    let started = Instant::now();
     relay.stop().await;
-    assert!(
-        started.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        started.elapsed()
-    );
-    // The stream ends, in whatever way.
-    let _ = timeout(SOON, alerts.message())
+    // Let go, and not cut off when the time for last calls was over.
+    let ended = timeout(SOON, alerts.message())
         .await
-        .expect("ended in time");
+        .expect("ended in time")
+        .expect_err("no alert");
+    assert_eq!(ended.message(), "the relay is stopping");
 }
 
 #[tokio::test(flavor = "multi_thread")]

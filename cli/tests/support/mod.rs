@@ -13,7 +13,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -91,7 +91,11 @@ pub fn program(name: &str) -> Command {
 
 /// Lines that a program has printed so far.
 #[derive(Clone, Default)]
-pub struct Lines(Arc<Mutex<Vec<String>>>);
+pub struct Lines {
+    lines: Arc<Mutex<Vec<String>>>,
+    /// Whoever wrote them has closed the pipe.
+    whole: Arc<AtomicBool>,
+}
 
 impl Lines {
     fn gather(from: impl Read + Send + 'static) -> Self {
@@ -100,18 +104,27 @@ impl Lines {
         std::thread::spawn(move || {
             for line in BufReader::new(from).lines() {
                 let Ok(line) = line else { break };
-                into.0.lock().expect("lines").push(line);
+                into.push(line);
             }
+            into.whole.store(true, Ordering::Release);
         });
         lines
     }
 
     pub fn push(&self, line: String) {
-        self.0.lock().expect("lines").push(line);
+        self.lines.lock().expect("lines").push(line);
     }
 
     pub fn all(&self) -> Vec<String> {
-        self.0.lock().expect("lines").clone()
+        self.lines.lock().expect("lines").clone()
+    }
+
+    /// Waits until nothing more comes; a child of the program may hold the pipe longer than it lives, so not for ever.
+    fn until_whole(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.whole.load(Ordering::Acquire) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub fn text(&self) -> String {
@@ -178,6 +191,13 @@ impl Running {
             );
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// All that a program said that has ended: its standard error, then its standard output.
+    pub fn whole_text(&self) -> String {
+        self.stderr.until_whole();
+        self.stdout.until_whole();
+        format!("{}\n{}", self.stderr.text(), self.stdout.text())
     }
 
     pub fn kill(&mut self) {

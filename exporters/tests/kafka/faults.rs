@@ -33,33 +33,48 @@ async fn a_broker_that_is_killed_in_mid_stream_loses_nothing_and_keeps_the_order
     .into();
     let feeding = Arc::clone(&sink);
     let (told, mut tells) = tokio::sync::mpsc::unbounded_channel();
+    let (trouble, mut troubles) = tokio::sync::mpsc::unbounded_channel();
     let feeder = tokio::spawn(async move {
-        let mut troubles = Vec::new();
         for first in (1..=10_000).step_by(100) {
             let batch = (first..first + 100).map(|n| alert(&format!("pod-{}", n % 7), "x", n));
-            troubles.extend(send_until_settled(feeding.as_ref(), batch.collect()).await);
+            let mut left: Vec<_> = batch.collect();
+            while !left.is_empty() {
+                let mut outcomes = match send(feeding.as_ref(), left.clone()).await {
+                    Ok(outcomes) => outcomes.into_iter(),
+                    Err(away) => {
+                        let _ = trouble.send(away.reason);
+                        continue;
+                    }
+                };
+                left.retain(|_| match outcomes.next() {
+                    Some(Outcome::Done) => false,
+                    Some(Outcome::Retry { reason, .. }) => {
+                        let _ = trouble.send(reason);
+                        true
+                    }
+                    other => panic!("{other:?}"),
+                });
+            }
             let _ = told.send(first);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        troubles
     });
     for _ in 0..10 {
         tells.recv().await.unwrap();
     }
     tokio::task::spawn_blocking(move || {
         kafka.kill();
-        // Long enough that the sink must say something.
-        std::thread::sleep(Duration::from_secs(8));
+        let missed = troubles.blocking_recv();
+        assert!(missed.is_some(), "the broker was never missed");
         kafka.restart();
         kafka
     })
     .await
     .map(|kafka| async move {
-        let troubles = tokio::time::timeout(5 * LONG, feeder)
+        tokio::time::timeout(5 * LONG, feeder)
             .await
             .unwrap()
             .unwrap();
-        assert!(!troubles.is_empty(), "the broker was never missed");
         let stored = read_back(&kafka.brokers(), "t");
         let ids: std::collections::BTreeSet<u64> = stored.iter().map(|r| r.sequence()).collect();
         assert_eq!(ids, (1..=10_000).collect());

@@ -319,17 +319,26 @@ async fn a_full_disk_refuses_with_a_pause_and_a_reason_and_heals() {
     assert_eq!(relay.accounts.sessions_ended(EndReason::Refused), 1);
 
     relay.disk.set(Mood::Works);
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    let (mut sensor, first) = relay.sensor("a").await;
-    let Some(Reply::Welcome(welcome)) = first.unwrap().is else {
-        panic!("no Welcome")
-    };
-    let Some(Known::Received(ranges)) = &welcome.streams[0].is else {
-        panic!("{welcome:?}")
-    };
-    assert_eq!(ranges.ranges, [link::Range { first: 1, end: 2 }]);
-    sensor.batch(2, 2).await;
-    assert_eq!(sensor.ack().await.up_to, 3);
+    // It looks again a second after it found no room.
+    let deadline = tokio::time::Instant::now() + SOON;
+    loop {
+        let (mut sensor, first) = relay.sensor("a").await;
+        let Some(Reply::Welcome(welcome)) = first.unwrap().is else {
+            panic!("no Welcome")
+        };
+        let Some(Known::Received(ranges)) = &welcome.streams[0].is else {
+            panic!("{welcome:?}")
+        };
+        assert_eq!(ranges.ranges, [link::Range { first: 1, end: 2 }]);
+        sensor.batch(2, 2).await;
+        match sensor.hear().await.unwrap().is {
+            Some(Reply::Ack(ack)) => break assert_eq!(ack.up_to, 3),
+            Some(Reply::Pause(_)) => drop(sensor.end().await),
+            other => panic!("an Ack or a Pause was expected, not {other:?}"),
+        }
+        assert!(tokio::time::Instant::now() < deadline, "it does not heal");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     assert_eq!(relay.log.view().committed().0, 3);
 }
 

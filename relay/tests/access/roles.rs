@@ -459,7 +459,7 @@ async fn one_address_cannot_begin_many_handshakes_at_once_and_may_when_they_are_
 async fn a_connection_that_asks_nothing_is_closed_and_one_that_listens_is_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut config = settings(folder.path(), "");
-    config.relay.limits.idle = yaml::Span(Duration::from_millis(300));
+    config.relay.limits.idle = yaml::Span(Duration::from_secs(1));
     let relay = Relay::with(config).await;
     let mut listener = LogServiceClient::new(channel(relay.at.feed).await);
     let live = tokio::spawn(async move {

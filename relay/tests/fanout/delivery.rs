@@ -103,22 +103,28 @@ async fn batches_keep_to_their_bounds() {
 
 #[tokio::test]
 async fn a_batch_that_is_not_full_goes_after_its_delay() {
-    let scene = Scene::new();
-    let life = scene.life();
-    let fake = Fake::takes_all();
-    let fanout = life.feed([(
-        "slow",
-        "batch: {max_events: 100, max_delay: 300ms}",
-        fake.clone(),
-    )]);
-    let start = Instant::now();
-    life.append([1]).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    life.append([2]).await;
-    soon(|| !fake.batches().is_empty()).await;
-    assert!(start.elapsed() >= Duration::from_millis(290));
-    assert_eq!(fake.batches(), [[1, 2]]);
-    life.end(fanout).await;
+    // A machine that holds the second event up for longer than the delay is asked again.
+    for _ in 0..10 {
+        let scene = Scene::new();
+        let life = scene.life();
+        let fake = Fake::takes_all();
+        let settings = "batch: {max_events: 100, max_delay: 300ms}";
+        let fanout = life.feed([("slow", settings, fake.clone())]);
+        let start = Instant::now();
+        life.append([1]).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        life.append([2]).await;
+        let both_in = start.elapsed();
+        soon(|| status_of(&fanout, "slow").delivered == 2).await;
+        let (took, batches) = (start.elapsed(), fake.batches());
+        life.end(fanout).await;
+        assert!(took >= Duration::from_millis(290), "{took:?}");
+        if both_in < Duration::from_millis(200) {
+            assert_eq!(batches, [[1, 2]]);
+            return;
+        }
+    }
+    panic!("no two events came within the delay");
 }
 
 #[tokio::test]

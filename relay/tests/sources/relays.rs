@@ -18,7 +18,7 @@ async fn a_relay_of_a_relay_keeps_the_same_events_under_ids_of_its_own() {
     );
     let upper = Relay::start(there.path()).await;
     let lower = pulling(here.path(), &[upper.at.feed]).await;
-    watched(&lower).await;
+    watched(&lower, &upper).await;
     let (mut sensor, _) = upper.welcomed("a").await;
     sensor.batch(1, 3000).await;
     assert_eq!(sensor.ack().await.up_to, 3000);
@@ -55,7 +55,7 @@ async fn a_relay_that_was_away_is_read_again() {
         let mut config = settings(there.path(), "");
         config.relay.listen.feed.address = relay::Address::Tcp(feed);
         let upper = Relay::with(config).await;
-        watched(&lower).await;
+        watched(&lower, &upper).await;
         let (mut sensor, _) = upper.welcomed("a").await;
         sensor.batch(10 * round + 1, 10).await;
         assert_eq!(sensor.ack().await.up_to, 10 * round + 10);
@@ -74,15 +74,17 @@ async fn a_relay_that_was_away_is_read_again() {
     lower.stop().await;
 }
 
-/// Waits until the relay reads all three kinds.
-async fn watched(relay: &Relay) {
+/// Waits until the lower relay reads all three kinds of the upper one.
+async fn watched(lower: &Relay, upper: &Relay) {
     eventually("it is watched", async || {
-        let status = daemon_status(relay).await;
+        let status = daemon_status(lower).await;
         status.connected && status.streams.iter().all(|stream| stream.open)
     })
     .await;
     // Opened is asked for: the far side's feed has the streams a moment later.
-    tokio::time::sleep(crate::daemon::A_WHILE).await;
+    upper
+        .metric_becomes("cresset_feed_clients", |streams| streams >= 3.0)
+        .await;
 }
 
 /// An authority, and where it puts what it signs.
