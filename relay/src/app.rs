@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use futures::future::BoxFuture;
 use proto::query::LossStatus;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -155,32 +156,38 @@ pub struct App {
 
 // === impl App ===
 
+/// A relay is a large machine of futures. They are boxed where they leave this crate, so that they are compiled in it,
+/// once, and not in each program and each test that runs a relay.
 impl App {
     /// Opens the data folder, takes the addresses and puts all parts in place.
     ///
     /// # Errors
     /// What is missing or taken, by name. Nothing is overwritten and nothing stays bound.
-    pub async fn build(config: Config) -> Result<Self, StartError> {
-        // First what can be wrong without a trace. What the relay keeps itself is opened, or made, once the folder is its own.
-        trust::look(&config)?;
-        let log = open_log(&config).await?;
-        Self::build_over(config, log).await
+    pub fn build(config: Config) -> BoxFuture<'static, Result<Self, StartError>> {
+        Box::pin(async {
+            // First what can be wrong without a trace. What the relay keeps itself is opened, or made, once the folder is its own.
+            trust::look(&config)?;
+            let log = open_log(&config).await?;
+            Self::build_over(config, log).await
+        })
     }
 
     /// The same over a log that is open already, whatever disk it lies on. The log is closed if this fails.
     ///
     /// # Errors
     /// As [`App::build`].
-    pub async fn build_over(config: Config, log: Store) -> Result<Self, StartError> {
-        let held = log.clone();
-        match Self::wire(config, log).await {
-            Ok(app) => Ok(app),
-            Err(why) => {
-                // Whatever part has a handle by now: the folder is free for the next start.
-                tokio::task::spawn_blocking(move || held.close()).await?;
-                Err(why)
+    pub fn build_over(config: Config, log: Store) -> BoxFuture<'static, Result<Self, StartError>> {
+        Box::pin(async {
+            let held = log.clone();
+            match Self::wire(config, log).await {
+                Ok(app) => Ok(app),
+                Err(why) => {
+                    // Whatever part has a handle by now: the folder is free for the next start.
+                    tokio::task::spawn_blocking(move || held.close()).await?;
+                    Err(why)
+                }
             }
-        }
+        })
     }
 
     async fn wire(config: Config, log: Store) -> Result<Self, StartError> {
@@ -369,7 +376,18 @@ impl App {
     ///
     /// # Errors
     /// A part ended by itself. The others were drained all the same.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    pub fn run<'a>(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'a,
+    ) -> BoxFuture<'a, Result<(), RunError>> {
+        self.run_until(Box::pin(shutdown))
+    }
+
+    fn run_until(self, shutdown: BoxFuture<'_, ()>) -> BoxFuture<'_, Result<(), RunError>> {
+        Box::pin(self.live(shutdown))
+    }
+
+    async fn live(self, shutdown: BoxFuture<'_, ()>) -> Result<(), RunError> {
         let reopening = signal(SignalKind::user_defined1())?;
         let hangups = signal(SignalKind::hangup())?;
         let telling = self.teller();

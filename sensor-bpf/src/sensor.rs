@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::future::BoxFuture;
 use prost::Message;
 use proto::Kind;
 use tokio::sync::{mpsc, watch};
@@ -251,7 +252,17 @@ impl Sensor {
     }
 
     /// Works until `shutdown` resolves, then ends workloads, flushes and returns.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+    ///
+    /// Boxed, so that what a sensor does is compiled here, once, and not in each program and each test that runs one.
+    pub fn run<'a>(self, shutdown: impl Future<Output = ()> + Send + 'a) -> BoxFuture<'a, ()> {
+        self.run_until(Box::pin(shutdown))
+    }
+
+    fn run_until(self, shutdown: BoxFuture<'_, ()>) -> BoxFuture<'_, ()> {
+        Box::pin(self.live(shutdown))
+    }
+
+    async fn live(self, shutdown: BoxFuture<'_, ()>) {
         let Self {
             node,
             engine,
