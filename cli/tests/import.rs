@@ -14,7 +14,7 @@ use support::{eventually, program};
 const LINES: usize = 7000;
 
 /// `cresset import` of its standard input, which has so many lines and stays open.
-fn importing(place: &Place) -> Child {
+fn importing(place: &Place, relay: &Relay) -> Child {
     let mut import = program("cresset");
     import.args(["import", "-", "--data"]).arg(place.path("."));
     let mut child = import
@@ -25,9 +25,12 @@ fn importing(place: &Place) -> Child {
         .expect("cresset import");
     let line = r#"{"PPID":0,"UID":0,"Type":"ContainerLog","PodName":"recorded"}"#;
     let stdin = child.stdin.as_mut().expect("piped");
-    stdin
-        .write_all(format!("{line}\n").repeat(LINES).as_bytes())
-        .expect("read");
+    let text = format!("{line}\n").repeat(LINES);
+    if let Err(why) = stdin.write_all(text.as_bytes()) {
+        drop(child.stdin.take());
+        let log = relay.running.stderr.text();
+        panic!("it does not read: {why}; {:?}\n{log}", end(child));
+    }
     child
 }
 
@@ -69,7 +72,7 @@ fn told(text: &str) {
 fn an_import_that_is_interrupted_says_how_many_events_went_in() {
     let place = Place::new("", "");
     let relay = place.start();
-    let child = importing(&place);
+    let child = importing(&place, &relay);
     sent(&relay);
     // SAFETY: the pid is of a child that was not waited for.
     unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
@@ -83,7 +86,7 @@ fn an_import_that_is_interrupted_says_how_many_events_went_in() {
 fn an_import_whose_relay_goes_away_says_how_many_events_went_in() {
     let place = Place::new("", "");
     let mut relay = place.start();
-    let child = importing(&place);
+    let child = importing(&place, &relay);
     sent(&relay);
     relay.running.kill();
     let (code, text) = end(child);
@@ -99,7 +102,7 @@ fn an_import_whose_relay_goes_away_says_how_many_events_went_in() {
 fn an_import_of_more_than_one_call_counts_all_of_them() {
     let place = Place::new("", "");
     let relay = place.start();
-    let mut child = importing(&place);
+    let mut child = importing(&place, &relay);
     drop(child.stdin.take());
     let (code, text) = end(child);
     assert_eq!((code, text.as_str()), (Some(0), "imported 7000 events\n"));

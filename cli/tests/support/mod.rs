@@ -274,11 +274,12 @@ pub fn in_force(feed: &str) {
 }
 
 /// A port that was free a moment ago. Not one of those that connections take theirs from (`ip_local_port_range`): the
-/// tests' own would take it while its server is being started again.
+/// tests' own would take it while its server is being started again. Nor, for a hundred of them, one that a test program with
+/// the next process id takes, which may run at the same time.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = std::process::id() as u16;
-    let port = || 10_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+    let start = (std::process::id() % 200 * 100) as u16;
+    let port = || 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     (0..20_000).map(|_| port()).find(free).expect("a free port")
 }
