@@ -17,11 +17,19 @@ pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// The cargo that runs this program.
+/// The cargo that runs this program. It is not told what `cargo run` said of this package: build scripts look at it (that of
+/// `ring` does), and what was built in a shell would be built once more, and again in the shell.
 pub(crate) fn cargo() -> Command {
     let mut command =
         Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsStr::new("cargo").into()));
     command.current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        let text = name.to_string_lossy();
+        if of_package.iter().any(|start| text.starts_with(start)) {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 

@@ -1,5 +1,8 @@
 //! The arguments of `cargo xtask bench`, and those of the program that it builds.
-#![allow(dead_code, reason = "xtask and cresset-bench each use their part")]
+#![allow(
+    dead_code,
+    reason = "xtask and the programs that it builds each use their part"
+)]
 
 use std::path::PathBuf;
 
@@ -172,15 +175,6 @@ pub(crate) struct MicroArgs {
 }
 
 impl MicroArgs {
-    /// Every loop, held to the baseline.
-    pub(crate) fn check() -> Self {
-        Self {
-            cases: Vec::new(),
-            check: true,
-            update: false,
-        }
-    }
-
     /// Those named, else all.
     pub(crate) fn cases(&self) -> Vec<MicroCase> {
         if self.cases.is_empty() {

@@ -1,6 +1,6 @@
 //! `cargo xtask bench micro`: instructions an event, counted by callgrind.
 //!
-//! Each loop of `cresset-bench micro` runs for N and for 2N events; the difference belongs to N events, whatever starting
+//! Each loop of `cresset-count` runs for N and for 2N events; the difference belongs to N events, whatever starting
 //! the program costs. Instructions are the same on a busy machine, so a test can hold code to them: `--check` fails when
 //! one grew by more than a tenth against `bench/baseline.json`, and `--update` writes that file, in the commit that says why.
 
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &MicroArgs) -> Result<()> {
     if let Some(missing) = missing() {
         bail!("{missing}");
     }
-    let program = super::bench_program()?;
+    let program = super::measured("cresset-count", "count")?;
     let folder = workspace::target().join(format!("micro-{}", std::process::id()));
     let counted = count(&program, &folder, &args.cases());
     let _ = fs::remove_dir_all(&folder);
@@ -77,7 +77,7 @@ fn callgrind(program: &Path, folder: &Path, case: &str, events: u64) -> Result<u
         .args(["--tool=callgrind", "--quiet"])
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(program)
-        .args(["micro", case, &events.to_string()])
+        .args([case, &events.to_string()])
         .arg(&files)
         .output()
         .context("cannot start valgrind")?;

@@ -3,12 +3,12 @@
 //! ```text
 //! bench relay   real relay (release) ◀═ link, feed, /metrics ═▶ cresset-bench   a table of rates, latencies, CPU, memory
 //! bench sinks   each sink alone ─▶ a fast fake in a process of its own           events a second, CPU an event, memory
-//! bench micro   cresset-bench under callgrind, N and 2N events  ─▶ instructions an event ─▶ bench/baseline.json
+//! bench micro   cresset-count under callgrind, N and 2N events  ─▶ instructions an event ─▶ bench/baseline.json
 //! bench policy  policies in a loop, no relay and no kernel      ─▶ a table of times
 //! ```
 //! The first says what a machine can do, and is noise on a busy one. The second is the same on every machine, so a test
-//! can hold code to it. What both drive is a program of its own, so that other commands of xtask need not be built with
-//! gRPC and the journal.
+//! can hold code to it. What they drive are programs of their own, so that other commands of xtask need not be built with
+//! gRPC and the journal, and what counts not with the destinations.
 
 mod args;
 mod micro;
@@ -43,11 +43,6 @@ enum Command {
 
 pub(crate) use micro::missing;
 
-/// The instructions of all parts, held to the baseline.
-pub(crate) fn check_micro() -> Result<()> {
-    micro::run(&args::MicroArgs::check())
-}
-
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.command {
         Command::Relay(args) => relay(args),
@@ -78,7 +73,7 @@ fn relay(args: &args::RelayArgs) -> Result<()> {
     };
     let folder = args.folder.clone();
     let folder = folder.unwrap_or_else(|| workspace::target().join("bench"));
-    let mut bench = std::process::Command::new(bench_program()?);
+    let mut bench = std::process::Command::new(measured("cresset-bench", "bench")?);
     bench.arg("relay");
     for case in args.cases() {
         bench.arg(case.to_string());
@@ -106,7 +101,7 @@ fn relay(args: &args::RelayArgs) -> Result<()> {
 fn sinks(args: &args::SinksArgs) -> Result<()> {
     let folder = args.folder.clone();
     let folder = folder.unwrap_or_else(|| workspace::target().join("bench"));
-    let mut bench = std::process::Command::new(bench_program()?);
+    let mut bench = std::process::Command::new(measured("cresset-bench", "bench")?);
     bench.arg("sinks");
     for case in args.cases() {
         bench.arg(case.to_string());
@@ -128,18 +123,11 @@ fn release_relay() -> Result<PathBuf> {
     Ok(workspace::target().join("release/cresset-relay"))
 }
 
-/// The program that measures.
-fn bench_program() -> Result<PathBuf> {
-    workspace::check(workspace::cargo().args([
-        "build",
-        "--profile",
-        "measure",
-        "--package",
-        "xtask",
-        "--features",
-        "bench",
-        "--bin",
-        "cresset-bench",
-    ]))?;
-    Ok(workspace::target().join("measure/cresset-bench"))
+/// A program that measures, and the feature that it needs.
+fn measured(name: &str, feature: &str) -> Result<PathBuf> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--profile", "measure", "--package", "xtask"]);
+    cargo.args(["--features", feature, "--bin", name]);
+    workspace::check(&mut cargo)?;
+    Ok(workspace::target().join("measure").join(name))
 }

@@ -38,10 +38,7 @@ poweroff -f
 
 /// Builds the programs and packs them with `suite`, a test target of the crate `cli`.
 pub(crate) fn build(suite: &str) -> Result<PathBuf> {
-    let built = workspace::target().join("debug");
-    let mut cargo = workspace::cargo();
-    check(cargo.args(["build", "--workspace", "--features", BENCH, "--bins"]))?;
-    let suite_program = build_suite(suite)?;
+    let programs = build_programs(suite)?;
     let root = workspace::target().join("vm/root");
     if root.exists() {
         fs::remove_dir_all(&root)?;
@@ -54,10 +51,10 @@ pub(crate) fn build(suite: &str) -> Result<PathBuf> {
     for applet in APPLETS {
         symlink("busybox", root.join("bin").join(applet))?;
     }
-    for program in PROGRAMS {
-        install_program(&built.join(program), &root, program)?;
+    for (name, program) in &programs {
+        let name = if name == suite { "suite" } else { name };
+        install_program(program, &root, name)?;
     }
-    install_program(&suite_program, &root, "suite")?;
     fs::write(root.join("init"), INIT)?;
     fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
     fs::write(
@@ -67,18 +64,35 @@ pub(crate) fn build(suite: &str) -> Result<PathBuf> {
     pack(&root)
 }
 
-fn build_suite(suite: &str) -> Result<PathBuf> {
+/// The programs and the suite by name, and where they are. One command builds them: asked for without a test, cargo would
+/// leave out what only tests need of a dependency, and build half of them once more.
+fn build_programs(suite: &str) -> Result<Vec<(String, PathBuf)>> {
     let mut command = workspace::cargo();
     command
-        .args(["test", "--no-run", "--workspace", "--features", BENCH])
-        .args(["--test", suite])
-        .args(["--message-format", "json-render-diagnostics"]);
+        .args(["build", "--workspace", "--features", BENCH])
+        .args(["--message-format", "json-render-diagnostics"])
+        .args(["--test", suite]);
+    for program in PROGRAMS {
+        command.args(["--bin", program]);
+    }
     let out = workspace::output(&mut command)?;
-    out.lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == suite)
-        .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
-        .with_context(|| format!("cargo built no test program {suite}"))
+    let messages = out
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let built: Vec<(String, PathBuf)> = messages
+        .filter_map(|message| {
+            let name = message["target"]["name"].as_str()?;
+            let wanted = name == suite || PROGRAMS.contains(&name);
+            let path = message["executable"].as_str().filter(|_| wanted)?;
+            Some((name.to_owned(), path.into()))
+        })
+        .collect();
+    for name in PROGRAMS.iter().chain([&suite]) {
+        if !built.iter().any(|(built, _)| built == name) {
+            bail!("cargo built no program {name}");
+        }
+    }
+    Ok(built)
 }
 
 /// A program without its debug information, and the libraries that it loads where it looks for them.

@@ -1,5 +1,5 @@
-//! `cresset-bench`: what `cargo xtask bench` builds and runs. It drives the real relay over its real protocols, or one
-//! piece of code in a loop under callgrind.
+//! `cresset-bench`: what `cargo xtask bench` builds and runs. It drives the real relay over its real protocols, or sinks
+//! alone.
 
 mod cases;
 mod clock;
@@ -7,7 +7,6 @@ mod disk;
 mod events;
 mod header;
 mod measure;
-mod micro;
 mod readers;
 mod relay;
 mod scene;
@@ -26,7 +25,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
-use args::{MicroCase, RelayArgs, SinksArgs};
+use args::{RelayArgs, SinksArgs};
 use scene::Bench;
 use table::Row;
 
@@ -49,15 +48,6 @@ enum Command {
         /// Which
         kind: args::FakeKind,
     },
-    /// Go over so many events, to be counted by callgrind
-    Micro {
-        /// What to do with them
-        case: MicroCase,
-        /// A multiple of 1000
-        events: usize,
-        /// An empty folder
-        folder: PathBuf,
-    },
 }
 
 /// 0: measured, and all was right. 1: something was wrong or could not be measured.
@@ -66,11 +56,6 @@ fn main() -> ExitCode {
         Command::Relay(args) => relay_cases(&args),
         Command::Sinks(args) => sink_cases(&args),
         Command::Fake { kind } => sinks::be_fake(kind).map(|()| true),
-        Command::Micro {
-            case,
-            events,
-            folder,
-        } => micro::run(case, events, &folder).map(|()| true),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! One piece of code in a loop, to be counted by callgrind: `cresset-bench micro CASE EVENTS`.
+//! One piece of code in a loop, to be counted by callgrind: `cresset-count CASE EVENTS FOLDER`.
 //!
 //! Everything before the loop is the same for every number of events, so the difference between two numbers is the loop
 //! alone. Nothing depends on time, threads or the machine.
@@ -12,7 +12,6 @@ use std::task::{Context, Poll, Waker};
 
 use anyhow::{Result, bail, ensure};
 use bytes::{Bytes, BytesMut};
-use exporters::{Filter, FilterConfig};
 use journal::{Config, Journal, RealDisk, Record, Seq};
 use prost::Message as _;
 use proto::link::{FromSensor, from_sensor};
@@ -20,6 +19,7 @@ use proto::{Event, EventId, FieldSet, Kind, StreamId, View};
 
 use super::args::MicroCase;
 use super::events::{Class, Maker};
+use super::filter::{Filter, FilterConfig};
 
 /// Different events that the loops go over.
 const POOL: usize = 500;
