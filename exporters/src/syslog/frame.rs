@@ -73,16 +73,25 @@ fn name(text: &str, most: usize) -> String {
     }
 }
 
-/// A value of structured data: `"`, `\` and `]` are escaped (section 6.3.3); control characters are written out, because
-/// many receivers end a line at them.
+/// A value of structured data: `"`, `\` and `]` are escaped (section 6.3.3). Many receivers end a line at a control
+/// character, so it is written as rsyslog writes one that it receives (`$EscapeControlCharactersOnReceive`): `#` and three
+/// octal digits. Unlike there nothing is lost: a `#` that three octal digits follow is written as `#043` itself.
 fn quoted(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
-    for c in value.chars() {
+    for (at, c) in value.char_indices() {
         match c {
             '"' | '\\' | ']' => out.extend(['\\', c]),
-            c if c.is_control() => out.push_str(&format!("#{:03o}", u32::from(c))),
+            c if c.is_control() || c == '#' && is_octal(&value[at + 1..]) => {
+                out.push_str(&format!("#{:03o}", u32::from(c)));
+            }
             c => out.push(c),
         }
     }
     out
+}
+
+/// Whether the text begins with three octal digits.
+fn is_octal(text: &str) -> bool {
+    let digits = text.as_bytes().get(..3);
+    digits.is_some_and(|digits| digits.iter().all(|digit| matches!(digit, b'0'..=b'7')))
 }
