@@ -8,6 +8,8 @@ mod trace;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use proto::operate::operate_server::{Operate as Service, OperateServer};
 use proto::operate::{
     ForgetSensorReply, ForgetSensorRequest, LogsReply, LogsRequest, ReloadReply, ReloadRequest,
@@ -15,7 +17,6 @@ use proto::operate::{
 };
 use proto::{EventId, operate};
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use self::trace::Answer;
@@ -92,7 +93,7 @@ impl From<NotForgotten> for Status {
 
 #[async_trait]
 impl Service for Operate {
-    type TraceManyStream = ReceiverStream<Answer>;
+    type TraceManyStream = BoxStream<'static, Answer>;
 
     async fn reload(
         &self,
@@ -115,7 +116,7 @@ impl Service for Operate {
         let ids = request.into_inner().ids;
         let ids: Result<Vec<EventId>, Status> = ids.iter().map(|id| event_id(id)).collect();
         let answers = self.tracer.trace_many(ids?)?;
-        Ok(Response::new(ReceiverStream::new(answers)))
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn forget_sensor(

@@ -3,12 +3,15 @@
 use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use futures::Stream;
 use journal::{Entry, Journal};
 use proto::operate::{AtSink, InTopic, Journaled, Loss, Spooled, TraceReply};
 use proto::{Event, EventId, StreamId, link};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 use tonic::Status;
 
@@ -20,8 +23,8 @@ use crate::log::{Shared, Store};
 
 /// Ids that one call may ask for.
 pub(super) const MOST: usize = 10_000;
-/// Answers that wait for whoever asked.
-const WAITING: usize = 16;
+/// Calls for many events at one time. Their answers, some kilobytes each at most, are in memory until they are read.
+const CALLS: usize = 4;
 
 /// An answer, or why there are no more.
 pub(super) type Answer = Result<TraceReply, Status>;
@@ -33,6 +36,21 @@ pub(crate) struct Tracer {
     fanout: Fanout,
     sensors: Sensors,
     heads: Heads,
+    calls: Arc<Semaphore>,
+}
+
+/// Answers as they are found. No thread waits for whoever reads them.
+pub(super) struct Answers {
+    told: mpsc::UnboundedReceiver<Answer>,
+    _call: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+impl Stream for Answers {
+    type Item = Answer;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Answer>> {
+        self.told.poll_recv(context)
+    }
 }
 
 /// What is looked at once for all events of a call.
@@ -48,33 +66,45 @@ impl Tracer {
             log,
             fanout,
             sensors,
+            calls: Arc::new(Semaphore::new(CALLS)),
         }
     }
 
     /// All that is known of an event; destinations are asked for their part.
     pub(super) async fn trace(&self, id: EventId) -> Answer {
-        let mut answers = self.begin(vec![id], true)?;
-        let answer = answers.recv().await;
+        let mut answers = self.begin(vec![id], true, None)?;
+        let answer = answers.told.recv().await;
         answer.unwrap_or_else(|| Err(Status::internal("the search ended without an answer")))
     }
 
     /// All that this relay knows of many events but for the events themselves, in the order in which they are found.
-    pub(super) fn trace_many(&self, ids: Vec<EventId>) -> Result<mpsc::Receiver<Answer>, Status> {
+    pub(super) fn trace_many(&self, ids: Vec<EventId>) -> Result<Answers, Status> {
         if ids.len() > MOST {
             return Err(Status::invalid_argument(format!(
                 "{} ids are too many for one call; ask for {MOST} at a time",
                 ids.len()
             )));
         }
+        let call = self.calls.clone().try_acquire_owned();
+        let call = call.map_err(|_| {
+            Status::resource_exhausted(format!(
+                "{CALLS} calls for many events are under way, or their answers are not read yet; ask again when one of them is over"
+            ))
+        })?;
         let mut seen = HashSet::new();
         let once = ids.into_iter().filter(|id| seen.insert(*id)).collect();
-        self.begin(once, false)
+        self.begin(once, false, Some(Arc::new(call)))
     }
 
-    fn begin(&self, ids: Vec<EventId>, ask: bool) -> Result<mpsc::Receiver<Answer>, Status> {
+    fn begin(
+        &self,
+        ids: Vec<EventId>,
+        ask: bool,
+        call: Option<Arc<OwnedSemaphorePermit>>,
+    ) -> Result<Answers, Status> {
         let log = self.searched()?;
-        let (tell, told) = mpsc::channel(WAITING);
-        let tracer = self.clone();
+        let (tell, told) = mpsc::unbounded_channel();
+        let (tracer, searching) = (self.clone(), call.clone());
         // It reads the disk, and asks destinations. It ends early once nobody takes answers any more.
         spawn_blocking(move || {
             let seen = Seen {
@@ -89,7 +119,7 @@ impl Tracer {
             let wanted: Vec<Wanted> = wanted.collect();
             let answer = |n: usize, found| {
                 let answer = tracer.answer(&seen, wanted[n], found, ask);
-                tell.blocking_send(Ok(answer)).is_ok()
+                tell.send(Ok(answer)).is_ok()
             };
             let searched = match log {
                 Searched::Journal(journal) => search(&journal, &wanted, answer),
@@ -101,10 +131,11 @@ impl Tracer {
             };
             if let Err(why) = searched {
                 // Whoever asked may have left.
-                let _ = tell.blocking_send(Err(Status::unavailable(why)));
+                let _ = tell.send(Err(Status::unavailable(why)));
             }
+            drop(searching);
         });
-        Ok(told)
+        Ok(Answers { told, _call: call })
     }
 
     fn searched(&self) -> Result<Searched, Status> {
