@@ -174,6 +174,11 @@ impl Filter {
         Filter { namespaces, ..self }
     }
 
+    /// Whether to look at an event may cost more than to hand it on.
+    pub(crate) fn takes_time(&self) -> bool {
+        !self.fields.is_empty()
+    }
+
     /// Is there something that this reader must not hear of?
     pub(crate) fn is_limited(&self) -> bool {
         !self.namespaces.is_all()

@@ -17,6 +17,7 @@ mod past;
 mod reader;
 mod ring;
 mod services;
+mod sieve;
 mod tail;
 mod threads;
 

@@ -29,6 +29,7 @@ use super::figures::Figures;
 use super::frames::Frames;
 use super::past::Past;
 use super::ring::{Counts, Found, Ring};
+use super::sieve::Sieve;
 use super::threads::Threads;
 use crate::filter::Budget;
 use crate::log::{Reader, View};
@@ -124,6 +125,7 @@ struct Inner {
     past_frames: Past<[Frames; 3]>,
     past_records: Past<Block>,
     threads: Threads,
+    sieve: Sieve,
     /// Readers that are there.
     behind: AtomicUsize,
     filters: Budget,
@@ -210,6 +212,7 @@ impl Tail {
             past_frames: Past::new(FRAMES_BEHIND * ring, &threads),
             past_records: Past::new(ring, &threads),
             threads,
+            sieve: Sieve::default(),
             behind: AtomicUsize::new(0),
             filters: Budget::new(FILTERS),
             ends: std::array::from_fn(|_| watch::Sender::new(Seq(0))),
@@ -328,6 +331,11 @@ impl Tail {
     /// Where readers of the past read, and wait for a disk or a broker.
     pub(crate) fn threads(&self) -> &Threads {
         &self.inner.threads
+    }
+
+    /// Where readers are whose filters take time.
+    pub(crate) fn sieve(&self) -> &Sieve {
+        &self.inner.sieve
     }
 
     /// Says that a reader is behind the rings.

@@ -1,10 +1,12 @@
 //! Threads for readers of the past: what they read may wait for a disk, or for a broker that does not answer for half a minute.
 //!
 //! The pool is everybody's: dead letters, cursors and the log's own end need threads of it, too. So readers have a share of it
-//! and wait for each other there, however many they are.
+//! and wait for each other there, however many they are. It is the pool of the runtime that made the share: readers run on
+//! others, too ([`super::sieve`]), and what one reads there is shared with those who must not wait for it.
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 /// Readers that read at one time; the pool has 512 threads.
@@ -12,7 +14,10 @@ const READERS: usize = 64;
 
 /// The share; a cheap handle.
 #[derive(Clone, Debug)]
-pub(crate) struct Threads(Arc<Semaphore>);
+pub(crate) struct Threads {
+    places: Arc<Semaphore>,
+    pool: Option<Handle>,
+}
 
 impl Default for Threads {
     fn default() -> Self {
@@ -23,7 +28,10 @@ impl Default for Threads {
 impl Threads {
     /// A share of so many.
     pub(crate) fn new(most: usize) -> Self {
-        Threads(Arc::new(Semaphore::new(most)))
+        Threads {
+            places: Arc::new(Semaphore::new(most)),
+            pool: Handle::try_current().ok(),
+        }
     }
 
     /// Does what blocks. Whoever stops waiting for it leaves the thread to it until it ends.
@@ -31,12 +39,16 @@ impl Threads {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
-        let place = Arc::clone(&self.0).acquire_owned().await;
-        let done = tokio::task::spawn_blocking(move || {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let work = move || {
             let done = work();
             drop(place);
             done
-        });
+        };
+        let done = match &self.pool {
+            Some(pool) => pool.spawn_blocking(work),
+            None => tokio::task::spawn_blocking(work),
+        };
         match done.await {
             Ok(done) => done,
             // The task only ends early when the runtime does, and this one with it; or else it panicked.

@@ -204,6 +204,7 @@ impl Watch {
 
     /// The answer: history, the mark where it ends, then what happens.
     pub(super) fn replies(self) -> impl Stream<Item = Result<WatchReply, Status>> + Send {
+        let (tail, slow) = (self.tail.clone(), self.filter.takes_time());
         let replies = Replies {
             stopped: self.tail.stopped(),
             watch: self,
@@ -218,6 +219,10 @@ impl Watch {
                 Err(status) => Some((Err(status), None)),
             }
         });
+        let batches = match slow {
+            true => tail.sieve().strain(batches).left_stream(),
+            false => batches.right_stream(),
+        };
         batches.flat_map(|batch| {
             let replies = match batch {
                 Ok(replies) => replies.into_iter().map(Ok).collect(),

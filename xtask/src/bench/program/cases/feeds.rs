@@ -8,7 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use proto::query::query_client::QueryClient;
+use proto::query::{Filter, WatchRequest};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tonic::transport::Endpoint;
 
 use crate::clock::Clock;
 use crate::readers::Readers;
@@ -35,6 +39,12 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Row>> {
     live(bench, &mut rows, "flat out", &flat_out, &[0, 1, 4, 16, 64]).await?;
     let steady = bench.load(4, Some(50_000.0));
     live(bench, &mut rows, "50 k/s", &steady, &[0, 4, 16]).await?;
+    for filters in [4, 64] {
+        let what = format!("{filters} slow filters, flat out");
+        if bench.wants(&what) {
+            rows.push(filtered(bench, Row::new("feeds", what), filters, &flat_out).await?);
+        }
+    }
     for clients in [1, 4, 16] {
         let what = format!("{}, held", counted(clients));
         if bench.wants(&what) {
@@ -105,6 +115,38 @@ async fn beside_ingest(
     spent.put_cpu(&mut row);
     scene::put_memory(&mut row, &relay)?;
     end(row, relay, readers, &folder, &sent).await
+}
+
+/// Readers of the query service whose filters cost much more than an event and let none pass: what they leave to sensors.
+async fn filtered(bench: &Bench, mut row: Row, filters: usize, load: &Load) -> Result<Row> {
+    let folder = Folder::make(bench, LIMIT)?;
+    let relay = Relay::start(&bench.program, folder.path(), LIMIT, "").await?;
+    let mut watching = JoinSet::new();
+    for number in 0..filters {
+        let feed = Endpoint::from_shared(format!("http://{}", relay.feed))?;
+        let request = WatchRequest {
+            filter: Some(Filter {
+                source: format!(r"(a|b|c|ab|bc)*[\pL]{{9}}.*#{number}"),
+                ..Filter::default()
+            }),
+            follow: true,
+            ..WatchRequest::default()
+        };
+        let mut client = QueryClient::new(feed.connect().await?);
+        let mut replies = client.watch(request).await?.into_inner();
+        watching.spawn(async move { while let Ok(Some(_)) = replies.message().await {} });
+    }
+    let fleet = Fleet::start(relay.link, load).await?;
+    scene::warm_up().await;
+    let spent = scene::window(bench, &relay, &fleet, load).await?;
+    let sent = fleet.finish().await?;
+    row.put("acked/s", spent.rate(spent.acknowledged), 0);
+    spent.put_cpu(&mut row);
+    scene::put_memory(&mut row, &relay)?;
+    scene::check_metrics(&mut row, &relay, &sent).await?;
+    watching.shutdown().await;
+    scene::stop(&mut row, relay, &folder, &sent).await?;
+    Ok(row)
 }
 
 /// Clients that subscribe, and read when all is journaled.
