@@ -127,10 +127,11 @@ fn examples(args: &UpArgs, both: &mut Both) -> Result<Option<demo::Policies>, Tr
 async fn live(args: &UpArgs, both: Both, logging: Logging) -> Result<ExitCode, Trouble> {
     let data = both.relay.relay.data_dir.clone();
     let stop = stop_signal()?;
-    let mut app = App::build(both.relay)
-        .await
-        .map_err(local)?
-        .logging_to(logging);
+    let app = tokio::select! {
+        app = App::build(both.relay) => app.map_err(local)?,
+        () = stopped(stop.clone(), Stage::Sensor) => return Ok(ExitCode::SUCCESS),
+    };
+    let mut app = app.logging_to(logging);
     if let Some(source) = source(args) {
         app = app.reloading_from(source);
     }

@@ -1,12 +1,13 @@
 //! `cresset-relay`: settings, build, run, drain.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use relay::telemetry::{self, Format, Logging};
-use relay::{App, Settings, Source};
+use relay::{App, OpenError, Settings, Source, StartError};
 use tokio::signal::unix::{SignalKind, signal};
 use yaml::Problem;
 
@@ -29,7 +30,7 @@ struct Args {
     log_format: Option<Format>,
 }
 
-/// 0: fine. 1: problems found. 2: wrong usage.
+/// 0: fine. 1: problems found. 2: wrong usage. 3: the brokers of its log cannot be reached.
 fn main() -> ExitCode {
     relay::bound_arenas();
     let args = Args::parse();
@@ -57,7 +58,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cresset-relay: {error}");
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                Some(StartError::Data(OpenError::Unreached(_))) => ExitCode::from(3),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -85,19 +89,26 @@ async fn live(
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
-    let app = App::build(settings.config).await?;
+    let mut stop = pin!(async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    });
+    // A start may wait for brokers or for a long recovery; what it has written by then a crash could have left.
+    let app = tokio::select! {
+        app = App::build(settings.config) => app?,
+        () = &mut stop => {
+            eprintln!("stopped before it was ready");
+            return Ok(());
+        }
+    };
     let mut app = app.logging_to(logging);
     if let Some(file) = file {
         app = app.reloading_from(source(file));
     }
     eprintln!("ready {}", app.addresses());
-    app.run(async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-    .await?;
+    app.run(stop).await?;
     Ok(())
 }
 

@@ -14,13 +14,16 @@ use std::process::{Command, Stdio};
 use prost::Message as _;
 use proto::feeder::RequestMessage;
 use proto::feeder::log_service_client::LogServiceClient;
+use proto::operate::operate_client::OperateClient;
+use proto::operate::{TraceManyRequest, TraceRequest};
 use proto::query::query_client::QueryClient;
 use proto::query::{ImportRequest, StatusRequest};
+use proto::{EventId, StreamId};
 use relay::{App, StartError};
 use support::{Relay, SOON, channel, settings};
 use tokio::time::timeout;
 use tonic::Code;
-use tonic::transport::{Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 async fn refused(config: relay::Config) -> StartError {
@@ -277,6 +280,78 @@ async fn health_readiness_and_metrics_are_there_and_other_pages_say_what_is() {
     relay.stop().await;
 }
 
+/// The administrator's door.
+async fn admin(relay: &Relay) -> Channel {
+    let socket = relay.at.admin.clone();
+    let connect = service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move {
+            tokio::net::UnixStream::connect(socket)
+                .await
+                .map(hyper_util::rt::TokioIo::new)
+        }
+    });
+    Endpoint::from_static("http://admin")
+        .connect_with_connector(connect)
+        .await
+        .expect("connected")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_hold_no_thread_and_are_bounded() {
+    const MANY: u64 = 10_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = Relay::start(folder.path()).await;
+    let id = |sequence| EventId {
+        stream: StreamId([7; 8]),
+        sequence,
+    };
+    let ids: Vec<_> = (1..=MANY)
+        .map(|n| id(n).to_bytes().to_vec().into())
+        .collect();
+    let ask = async || {
+        let mut client = OperateClient::new(admin(&relay).await);
+        client
+            .trace_many(TraceManyRequest { ids: ids.clone() })
+            .await
+    };
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        unread.push(ask().await.expect("answers").into_inner());
+    }
+    let refused = ask().await.expect_err("four are under way");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    // One event is found all the same.
+    let mut client = OperateClient::new(admin(&relay).await);
+    let one = client
+        .trace(TraceRequest {
+            id: id(1).to_bytes().to_vec().into(),
+        })
+        .await;
+    assert!(!one.expect("an answer").into_inner().received);
+    // Whoever reads late has all of them, and makes room.
+    let mut late = unread.pop().expect("a stream");
+    let mut read = 0;
+    while timeout(SOON, late.message())
+        .await
+        .expect("in time")
+        .expect("answers")
+        .is_some()
+    {
+        read += 1;
+    }
+    assert_eq!(read, MANY);
+    drop(late);
+    let room = async {
+        while ask().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, room).await.expect("there is room");
+    drop(unread);
+    relay.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_administrator_imports_through_a_private_socket_and_nobody_else() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -311,20 +386,7 @@ async fn the_administrator_imports_through_a_private_socket_and_nobody_else() {
         .expect_err("refused");
     assert_eq!(outside.code(), Code::PermissionDenied);
 
-    let socket = relay.at.admin.clone();
-    let connect = service_fn(move |_: Uri| {
-        let socket = socket.clone();
-        async move {
-            tokio::net::UnixStream::connect(socket)
-                .await
-                .map(hyper_util::rt::TokioIo::new)
-        }
-    });
-    let channel = Endpoint::from_static("http://admin")
-        .connect_with_connector(connect)
-        .await
-        .expect("connected");
-    let reply = QueryClient::new(channel)
+    let reply = QueryClient::new(admin(&relay).await)
         .import(events())
         .await
         .expect("imported")

@@ -1,6 +1,7 @@
 //! The same from outside where the log is in Kafka: one real broker and one real Elasticsearch for all scenes.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 
 use prost::Message as _;
 use proto::link::from_sensor::Is as Say;
@@ -399,5 +400,70 @@ fn an_event_that_the_broker_finds_too_large_is_rejected_in_the_ack_alone() {
     assert!(rejected.reason.contains("4096"), "{rejected:?}");
     let ids = ids(&scene, "shop", 2);
     assert_eq!(ids.keys().collect::<Vec<_>>(), ["after", "before"]);
+    relay.stop();
+}
+
+#[test]
+fn dead_brokers_hold_up_neither_the_end_nor_a_start_and_nothing_acknowledged_is_lost() {
+    const EVENTS: usize = 500;
+    let Some(mut kafka) = Kafka::start(SUITE) else {
+        return;
+    };
+    let brokers = kafka.brokers();
+    let to_kafka = format!("events: {{type: kafka, brokers: ['{brokers}'], start: beginning}}");
+    let scene = on(&kafka, "dead-log", &format!("{ARCHIVE}, {to_kafka}"));
+    let mut relay = scene.place.start();
+    scene.import("shop", EVENTS);
+    kafka.kill();
+    // Somebody waits for an answer that does not come.
+    let mut import = crate::support::program("cresset");
+    let recorded = scene.place.path("late.jsonl");
+    std::fs::write(
+        &recorded,
+        "{\"Type\":\"MatchedPolicy\",\"NamespaceName\":\"late\"}\n",
+    )
+    .expect("written");
+    import
+        .arg("import")
+        .arg(&recorded)
+        .arg("--socket")
+        .arg(scene.place.path("admin.sock"));
+    let mut unanswered = crate::support::Running::start(&mut import);
+    relay.page_when("an event is on its way", |page| {
+        page.get("cresset_journal_in_flight_events") >= 1
+    });
+    relay.running.signal(libc::SIGTERM);
+    let ended = relay.running.wait(SOON);
+    assert_eq!(ended.code(), Some(0), "{}", relay.running.stderr.text());
+    assert_ne!(
+        unanswered.wait(SOON).code(),
+        Some(0),
+        "nobody said that it is safe"
+    );
+
+    // Nobody answers at the start either; another one waits for them to the end.
+    let other = on(&kafka, "dead-log", ARCHIVE);
+    let (mut patient, _) = other.place.spawn(Stdio::null());
+    let (mut starting, _) = scene.place.spawn(Stdio::null());
+    let pid = starting.pid().to_string();
+    let lock = scene.place.path("data/lock");
+    eventually("it holds its folder", SOON, || {
+        let holder = std::fs::read_to_string(&lock).unwrap_or_default();
+        (holder == pid).then_some(())
+    });
+    starting.signal(libc::SIGTERM);
+    let ended = starting.wait(SOON);
+    assert_eq!(ended.code(), Some(0), "{}", starting.stderr.text());
+    let ended = patient.wait(SOON);
+    let said = patient.stderr.text();
+    assert!(said.contains("cannot be reached"), "{said}");
+    assert_eq!(ended.code(), Some(3), "{said}");
+
+    kafka.restart();
+    let relay = scene.place.start();
+    scene.alerts("shop", EVENTS);
+    relay.page_when("all is delivered", |page| {
+        page.sink("events", "pending") == 0
+    });
     relay.stop();
 }

@@ -111,6 +111,9 @@ pub enum OpenError {
     /// The log in Kafka cannot be used.
     #[error("relay.log: {0}")]
     Kafka(String),
+    /// Its brokers do not answer.
+    #[error("relay.log: {0}")]
+    Unreached(String),
 }
 
 /// A data folder that this process holds.

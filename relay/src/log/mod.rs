@@ -417,8 +417,7 @@ impl Store {
     pub fn open_kafka(data_dir: &Path, config: kafka::Config) -> Result<Self, OpenError> {
         let folder = Folder::take(data_dir)?;
         let received = Received::default();
-        let log = kafka::KafkaLog::open(config, &folder.relay_id, data_dir, received.clone())
-            .map_err(|error| OpenError::Kafka(error.to_string()))?;
+        let log = kafka::KafkaLog::open(config, &folder.relay_id, data_dir, received.clone())?;
         Ok(Self::over(Arc::new(log), received, Some(Arc::new(folder))))
     }
 

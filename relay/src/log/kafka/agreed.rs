@@ -82,7 +82,7 @@ impl Agreed {
     /// Makes the topic if there is none and reads all of it. Blocks.
     pub(super) fn open(topic: &Topic) -> Result<Agreed, BadLog> {
         let name = format!("{}.relays", topic.name());
-        let bad = |error: &dyn fmt::Display| BadLog(format!("topic {name}: {error}"));
+        let bad = |error: &dyn fmt::Display| BadLog::new(format!("topic {name}: {error}"));
         topic.make_compacted(&name)?;
         let mut config = topic.config();
         let within = WITHIN.as_millis().to_string();

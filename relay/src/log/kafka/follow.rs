@@ -46,7 +46,7 @@ pub(super) fn follow(
     lacks: &'static str,
     mut take: impl FnMut(Vec<Read>) + Send + 'static,
 ) -> Result<(), BadLog> {
-    let bad = |error: &dyn std::fmt::Display| BadLog(error.to_string());
+    let bad = |error: &dyn std::fmt::Display| BadLog::new(error.to_string());
     let consumer = topic.reader(from).map_err(|e| bad(&e))?;
     let life = move || {
         let (mut looked, mut told) = (Instant::now(), None);

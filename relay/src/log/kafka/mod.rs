@@ -54,7 +54,7 @@ use self::producer::Producer;
 use self::timeline::Timeline;
 use self::topic::Topic;
 use self::whole::{Owns, Whole};
-use super::{Agreement, Appended, Lane, Log, Numbering, Shared, Supply, View, Want};
+use super::{Agreement, Appended, Lane, Log, Numbering, OpenError, Shared, Supply, View, Want};
 use crate::received::Received;
 
 /// A cursor is a commit at the broker, so it moves at most so often.
@@ -77,8 +77,37 @@ pub struct Config {
 
 /// A log that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct BadLog(String);
+#[error("{text}")]
+pub struct BadLog {
+    text: String,
+    /// Nobody answers: it may be another time.
+    unreached: bool,
+}
+
+impl BadLog {
+    fn new(text: String) -> Self {
+        Self {
+            text,
+            unreached: false,
+        }
+    }
+
+    fn unreached(text: String) -> Self {
+        Self {
+            text,
+            unreached: true,
+        }
+    }
+}
+
+impl From<BadLog> for OpenError {
+    fn from(bad: BadLog) -> Self {
+        match bad.unreached {
+            true => Self::Unreached(bad.text),
+            false => Self::Kafka(bad.text),
+        }
+    }
+}
 
 /// The log.
 pub struct KafkaLog {
@@ -109,9 +138,9 @@ impl KafkaLog {
         let topic = Arc::new(Topic::open(config)?);
         let (_, high) = topic
             .first_watermarks()
-            .map_err(|error| BadLog(error.to_string()))?;
+            .map_err(|error| BadLog::new(error.to_string()))?;
         let agreed = Agreed::open(&topic)?;
-        let secret = secret(&agreed).map_err(|error| BadLog(error.to_string()))?;
+        let secret = secret(&agreed).map_err(|error| BadLog::new(error.to_string()))?;
         Ok(KafkaLog {
             agreed,
             secret,

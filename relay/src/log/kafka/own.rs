@@ -81,7 +81,7 @@ impl Own {
         folder: &Path,
         start: Start,
     ) -> Result<Own, BadLog> {
-        let bad = |error: &dyn std::fmt::Display| BadLog(error.to_string());
+        let bad = |error: &dyn std::fmt::Display| BadLog::new(error.to_string());
         let file = PositionFile::new(folder, sink, topic.id()).map_err(|e| bad(&e))?;
         let (low, high) = topic.watermarks().map_err(|e| bad(&e))?;
         let saved = file.load().map_err(|e| bad(&e))?;

@@ -63,7 +63,7 @@ enum Fate {
 
 impl Producer {
     pub(super) fn open(topic: Arc<Topic>, relay: &str, received: Received) -> Result<Self, BadLog> {
-        let client = connect(&topic).map_err(|error| BadLog(error.to_string()))?;
+        let client = connect(&topic).map_err(|error| BadLog::new(error.to_string()))?;
         Ok(Producer {
             topic,
             client: Mutex::new(Some(client)),

@@ -116,7 +116,7 @@ impl Timeline {
         std::thread::Builder::new()
             .name("kafka-low".to_owned())
             .spawn(move || looker.look_back_again())
-            .map_err(|e| BadLog(e.to_string()))?;
+            .map_err(|e| BadLog::new(e.to_string()))?;
         Ok(Timeline { inner })
     }
 

@@ -56,7 +56,7 @@ impl Topic {
             replication,
             max_age,
         } = config;
-        let bad = |error: &dyn std::fmt::Display| BadLog(error.to_string());
+        let bad = |error: &dyn std::fmt::Display| BadLog::new(error.to_string());
         let client = connection.open().map_err(|e| bad(&e))?;
         let asking: BaseConsumer<Quiet> =
             BaseConsumer::from_config_and_context(&client.config(), Quiet::default())
@@ -66,7 +66,7 @@ impl Topic {
                 .context()
                 .trouble()
                 .unwrap_or_else(|| "no answer".to_owned());
-            BadLog(format!(
+            BadLog::unreached(format!(
                 "the brokers {} cannot be reached: {why}",
                 client.brokers()
             ))
@@ -86,7 +86,7 @@ impl Topic {
             cleanup,
         } = made.make(&client.config(), &topic)?;
         if cleanup.contains("compact") {
-            return Err(BadLog(format!(
+            return Err(BadLog::new(format!(
                 "topic {topic} is compacted (cleanup.policy={cleanup}), which leaves one event of each sensor; set cleanup.policy=delete"
             )));
         }
@@ -149,7 +149,7 @@ impl Topic {
                 let why = metadata
                     .err()
                     .map_or("it is not there".to_owned(), |e| e.to_string());
-                return Err(BadLog(format!("topic {}: {why}", self.name)));
+                return Err(BadLog::new(format!("topic {}: {why}", self.name)));
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -358,11 +358,11 @@ impl Made {
     /// Makes it where there is none; its bounds.
     fn make(&self, config: &ClientConfig, topic: &str) -> Result<Bounds, BadLog> {
         let admin = AdminClient::from_config_and_context(config, Quiet::default())
-            .map_err(|e| BadLog(e.to_string()))?;
+            .map_err(|e| BadLog::new(e.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|e| BadLog(e.to_string()))?;
+            .map_err(|e| BadLog::new(e.to_string()))?;
         runtime.block_on(async {
             self.create(&admin, topic).await?;
             Ok(Bounds::of(&admin, topic).await)
@@ -390,7 +390,7 @@ impl Made {
                 Ok(())
             }
             Ok(_) => Ok(()),
-            Err(error) => Err(BadLog(format!("topic {topic}: {error}"))),
+            Err(error) => Err(BadLog::new(format!("topic {topic}: {error}"))),
         }
     }
 }

@@ -52,7 +52,7 @@ impl Group {
     /// Joins the group of a sink.
     pub(super) fn join(timeline: &Timeline, sink: &str, start: Start) -> Result<Share, BadLog> {
         let topic = timeline.topic();
-        let bad = |error: &dyn std::fmt::Display| BadLog(error.to_string());
+        let bad = |error: &dyn std::fmt::Display| BadLog::new(error.to_string());
         let mut config = topic.reading(&format!("{}.{sink}", topic.name()));
         config
             .set("session.timeout.ms", SESSION)
