@@ -13,7 +13,7 @@ use std::{io, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    disk::{DiskFile, read_full},
+    disk::{DiskFile, read_full, read_new},
     packed::Packed,
     segment::{self, Extent, Head, IndexEntry, PLAIN},
 };
@@ -119,17 +119,22 @@ pub(crate) fn read(
     len: usize,
     tolerant: bool,
 ) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; len];
-    match read_full(file, &mut bytes, offset) {
-        Ok(_) => {}
+    let mut bytes = match read_new(file, len, offset) {
+        Ok(bytes) => bytes,
         Err(e) if !tolerant => return Err(e),
-        Err(_) => {
-            for (n, sector) in bytes.chunks_mut(SECTOR).enumerate() {
-                if read_full(file, sector, offset + (n * SECTOR) as u64).is_err() {
-                    sector.fill(0);
-                }
-            }
+        Err(_) => read_around(file, len, offset),
+    };
+    bytes.resize(len, 0);
+    Ok(bytes)
+}
+
+/// Sector by sector; zeros where one cannot be read.
+fn read_around(file: &dyn DiskFile, len: usize, offset: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    for (n, sector) in bytes.chunks_mut(SECTOR).enumerate() {
+        if read_full(file, sector, offset + (n * SECTOR) as u64).is_err() {
+            sector.fill(0);
         }
     }
-    Ok(bytes)
+    bytes
 }

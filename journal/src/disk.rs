@@ -65,6 +65,14 @@ pub trait Disk: Send + Sync {
 pub trait DiskFile: Send + Sync {
     /// Reads up to `buf.len()` bytes; 0 is the end of the file.
     fn pread(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Reads up to `len` bytes behind what is in `out`; 0 is the end of the file.
+    fn pread_behind(&self, out: &mut Vec<u8>, len: usize, offset: u64) -> io::Result<usize> {
+        let start = out.len();
+        out.resize(start + len, 0);
+        let read = self.pread(&mut out[start..], offset);
+        out.truncate(start + read.as_ref().map_or(0, |read| *read));
+        read
+    }
     /// Writes up to `buf.len()` bytes; fewer is no error.
     fn pwrite(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
     /// Makes the file's bytes and length durable. Never call it again after it failed.
@@ -110,9 +118,25 @@ pub(crate) fn write_all(file: &dyn DiskFile, mut buf: &[u8], mut offset: u64) ->
 
 /// Fills `buf` from `offset`; answers how many bytes there were before the end of the file.
 pub(crate) fn read_full(file: &dyn DiskFile, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    until(buf.len(), |done| {
+        file.pread(&mut buf[done..], offset + done as u64)
+    })
+}
+
+/// The first `len` bytes from `offset`, or as many as there are before the end of the file.
+pub(crate) fn read_new(file: &dyn DiskFile, len: usize, offset: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(len);
+    until(len, |done| {
+        file.pread_behind(&mut bytes, len - done, offset + done as u64)
+    })?;
+    Ok(bytes)
+}
+
+/// Reads on until so many bytes are there or the file ends.
+fn until(len: usize, mut read: impl FnMut(usize) -> io::Result<usize>) -> io::Result<usize> {
     let mut done = 0;
-    while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match file.pread(rest, offset + done as u64) {
+    while done < len {
+        match read(done) {
             Ok(0) => break,
             Ok(n) => done += n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -314,6 +338,17 @@ struct RealFile(fs::File);
 impl DiskFile for RealFile {
     fn pread(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.0.read_at(buf, offset)
+    }
+
+    /// Into memory as it comes, which is not made zero before.
+    fn pread_behind(&self, out: &mut Vec<u8>, len: usize, offset: u64) -> io::Result<usize> {
+        out.reserve_exact(len);
+        let start = out.len();
+        let room = rustix::buffer::spare_capacity(out);
+        let read = rustix::io::pread(&self.0, room, offset)?;
+        // There may be room for more than was asked for.
+        out.truncate(start + len);
+        Ok(read.min(len))
     }
 
     fn pwrite(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
