@@ -36,6 +36,8 @@ pub(super) struct Progress {
     /// In order and without gaps; open events stand alone.
     runs: VecDeque<Run>,
     end: u64,
+    /// Where the next event to be settled most likely is: outcomes come batch by batch, in order.
+    likely: usize,
     /// What was taken and is neither delivered nor filtered, until somebody asks.
     lost: Vec<(Range<u64>, Fate)>,
 }
@@ -46,6 +48,7 @@ impl Progress {
         Progress {
             runs: VecDeque::new(),
             end: next,
+            likely: 0,
             lost: Vec::new(),
         }
     }
@@ -81,7 +84,11 @@ impl Progress {
 
     /// An open event is finished.
     pub(super) fn settle(&mut self, event: u64, fate: Fate) {
-        let at = self.runs.partition_point(|run| run.first < event);
+        let at = match self.runs.get(self.likely) {
+            Some(run) if run.first == event => self.likely,
+            _ => self.runs.partition_point(|run| run.first < event),
+        };
+        self.likely = at + 1;
         if let Some(run) = self.runs.get_mut(at)
             && run.first == event
             && run.fate == Fate::Open
