@@ -1,13 +1,14 @@
 //! Events on their way to a sink, and the JSON of each, made at most once.
 //!
 //! Several sinks want the same JSON. It is made by the first that asks and kept beside the event, which all sinks at the
-//! journal's tail share: `Arc<Encoded>`. Two forms exist, one a field set, and the second that is asked for is made of the
-//! first; a sink that wants protobuf or text pays for none.
+//! journal's tail share. Two forms exist, one a field set, and the second that is asked for is made of the
+//! first; a sink that wants protobuf or text pays for none. So is where its fields are: found by the first that looks.
 
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use proto::{Event, EventId, FieldSet, Kind, Malformed, Texts, View, json};
+use proto::{Event, EventId, FieldSet, Found, Kind, Malformed, Marks, Texts, View, json};
 
 use crate::pen;
 
@@ -15,6 +16,7 @@ use crate::pen;
 #[derive(Debug)]
 pub struct Encoded {
     event: Event,
+    marks: OnceLock<Result<Marks, Malformed>>,
     kubearmor: OnceLock<Result<Bytes, Malformed>>,
     all: OnceLock<Result<All, Malformed>>,
 }
@@ -32,6 +34,7 @@ impl Encoded {
     pub fn new(event: Event) -> Self {
         Encoded {
             event,
+            marks: OnceLock::new(),
             kubearmor: OnceLock::new(),
             all: OnceLock::new(),
         }
@@ -64,16 +67,30 @@ impl Encoded {
         self.event.id
     }
 
+    /// Its fields, found once for all who look.
+    ///
+    /// # Errors
+    /// The payload is no event of its kind.
+    pub fn found(&self) -> Result<Found<'_>, &Malformed> {
+        let Event { kind, payload, .. } = &self.event;
+        let find = || Found::read(*kind, payload).map(|found| found.marks());
+        let marks = self.marks.get_or_init(find).as_ref();
+        marks.map(|marks| marks.found(payload))
+    }
+
     /// The fields that filters and metrics look at.
     #[must_use]
     pub fn view(&self) -> View<'_> {
-        self.event.view()
+        self.view_of(Texts::ALL)
     }
 
-    /// Some of them; others are empty.
+    /// Some of them; others are empty, and all are where the payload is no event.
     #[must_use]
     pub fn view_of(&self, texts: Texts) -> View<'_> {
-        View::read_only(self.event.kind, &self.event.payload, texts)
+        match self.found() {
+            Ok(found) => found.view_of(texts),
+            Err(_) => View::empty(self.event.kind),
+        }
     }
 
     /// One line of JSON without the newline.
@@ -91,50 +108,87 @@ impl Encoded {
     }
 
     fn theirs(&self) -> Result<Bytes, Malformed> {
-        let Event { kind, payload, .. } = &self.event;
         if let Some(Ok(All { line, theirs })) = self.all.get() {
             return pen::write(|out| {
-                json::theirs(&line[..*theirs], out);
+                json::cut(&line[..*theirs], out);
                 Ok(())
             })
             .map(|(line, ())| line);
         }
-        let written = pen::write(|out| json::write(*kind, payload, None, FieldSet::KubeArmor, out));
+        let found = self.found().map_err(Clone::clone)?;
+        let written = pen::write(|out| json::write_theirs(&found, out));
         written.map(|(line, ())| line)
     }
 
     fn whole(&self) -> Result<All, Malformed> {
-        let Event { kind, id, payload } = &self.event;
+        let (id, found) = (self.event.id, self.found().map_err(Clone::clone)?);
         let written = match self.kubearmor.get() {
             // What is behind KubeArmor's form is not asked for any more.
-            Some(Ok(line)) => pen::write(|out| {
-                json::extend(*kind, payload, *id, line, out)?;
-                Ok(0)
-            }),
-            _ => pen::write(|out| json::write_all(*kind, payload, *id, out)),
+            Some(Ok(line)) => pen::write(|out| json::extend(&found, id, line, out).map(|()| 0)),
+            _ => pen::write(|out| json::write_all(&found, id, out)),
         };
         written.map(|(line, theirs)| All { line, theirs })
+    }
+}
+
+/// An event of a block that was read together, as the sinks hand it on. Cheap to clone; the block stays as long as any of its
+/// events is held.
+#[derive(Debug, Clone)]
+pub struct Carried {
+    block: Arc<Vec<Encoded>>,
+    at: u32,
+}
+
+impl Carried {
+    /// The events of a block from one of them on.
+    pub fn from_block(
+        block: &Arc<Vec<Encoded>>,
+        first: usize,
+    ) -> impl Iterator<Item = Carried> + use<> {
+        let block = Arc::clone(block);
+        let places = (0..=u32::MAX).take(block.len()).skip(first);
+        places.map(move |at| Carried {
+            block: Arc::clone(&block),
+            at,
+        })
+    }
+}
+
+impl From<Encoded> for Carried {
+    fn from(event: Encoded) -> Self {
+        Carried {
+            block: Arc::new(vec![event]),
+            at: 0,
+        }
+    }
+}
+
+impl Deref for Carried {
+    type Target = Encoded;
+
+    fn deref(&self) -> &Encoded {
+        &self.block[self.at as usize]
     }
 }
 
 /// Events that go to a sink together, in the journal's order.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
-    events: Vec<Arc<Encoded>>,
+    events: Vec<Carried>,
     bytes: usize,
 }
 
 impl Batch {
     /// A batch of these events.
     #[must_use]
-    pub fn new(events: Vec<Arc<Encoded>>) -> Self {
+    pub fn new(events: Vec<Carried>) -> Self {
         let bytes = events.iter().map(|e| e.event.payload.len()).sum();
         Batch { events, bytes }
     }
 
     /// The events.
     #[must_use]
-    pub fn events(&self) -> &[Arc<Encoded>] {
+    pub fn events(&self) -> &[Carried] {
         &self.events
     }
 

@@ -20,7 +20,6 @@
 //! `config!` macro repeats the common keys in every sink's struct instead of flattening one struct into the others,
 //! because serde buffers what it flattens and a problem would lose its line.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use proto::FieldSet;
@@ -28,7 +27,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use yaml::{Node, Problem, Severity, Size, Span};
 
-use crate::Encoded;
+use crate::Carried;
 use crate::filter::{Filter, FilterConfig};
 use crate::redact::{self, Redact, Redaction};
 use crate::sample::{Sample, SampleConfig};
@@ -244,7 +243,7 @@ pub struct Common {
 impl Common {
     /// The event as the sink gets it, or none if it is not for this sink.
     #[must_use]
-    pub fn outgoing(&self, event: &Arc<Encoded>) -> Option<Arc<Encoded>> {
+    pub fn outgoing(&self, event: Carried) -> Option<Carried> {
         let wanted = self.filter.wants(event.event()) && self.sample.keeps(event.event());
         wanted.then(|| self.redact.event(event))
     }

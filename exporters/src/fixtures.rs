@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prost::Message as _;
 use proto::{Event, EventId, Kind, StreamId, feeder};
 
-use crate::{Batch, Encoded};
+use crate::{Batch, Carried, Encoded};
 
 /// A message of the feed and the kind that it is.
 pub(crate) trait Payload {
@@ -64,7 +64,7 @@ impl Payload for Box<dyn Payload> {
 pub(crate) fn batch_of<P: Payload>(payloads: impl IntoIterator<Item = P>) -> Arc<Batch> {
     let stream = StreamId(*b"fixtures");
     let events = payloads.into_iter().zip(1..).map(|(payload, sequence)| {
-        Arc::new(Encoded::new(Event {
+        Carried::from(Encoded::new(Event {
             kind: payload.kind(),
             id: EventId { stream, sequence },
             payload: payload.bytes().into(),

@@ -81,7 +81,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use batch::{Batch, Encoded};
+pub use batch::{Batch, Carried, Encoded};
 pub use config::{
     BatchConfig, BatchLimits, Common, DeadLettersConfig, Defaults, Fields, Retry, RetryConfig,
     SinkConfig, Start, WhenFull, build, name_problem,
@@ -157,7 +157,7 @@ pub trait Sink: Send + Sync {
     ///
     /// # Errors
     /// A step failed; it has been told.
-    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+    async fn test(&self, event: Carried, trial: &Trial) -> Result<(), Failed> {
         trial
             .write(self.send(Arc::new(Batch::new(vec![event]))))
             .await

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use exporters::{Batch, Context, Encoded, Outcome, Sink, SinkConfig, Trial, Unavailable};
+use exporters::{Batch, Carried, Context, Encoded, Outcome, Sink, SinkConfig, Trial, Unavailable};
 use flate2::read::GzDecoder;
 use prost::Message;
 use proto::{Event, EventId, Kind, StreamId, feeder};
 use tempfile::TempDir;
 
-fn alert(pod: &str) -> Arc<Encoded> {
+fn alert(pod: &str) -> Carried {
     let alert = feeder::Alert {
         pod_name: pod.into(),
         ..Default::default()
@@ -22,7 +22,7 @@ fn alert(pod: &str) -> Arc<Encoded> {
         stream: StreamId([1; 8]),
         sequence: 1,
     };
-    Arc::new(Encoded::new(Event {
+    Carried::from(Encoded::new(Event {
         kind: Kind::Alert,
         id,
         payload: alert.encode_to_vec().into(),

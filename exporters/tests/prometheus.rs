@@ -3,24 +3,24 @@
 
 use std::sync::Arc;
 
-use exporters::{Batch, Context, Encoded, Outcome, Sink, SinkConfig, Trial};
+use exporters::{Batch, Carried, Context, Encoded, Outcome, Sink, SinkConfig, Trial};
 use prometheus::{Encoder, Registry, TextEncoder};
 use prost::Message;
 use proto::{Event, EventId, Kind, StreamId, feeder};
 
-fn event(kind: Kind, message: &impl Message) -> Arc<Encoded> {
+fn event(kind: Kind, message: &impl Message) -> Carried {
     let id = EventId {
         stream: StreamId([1; 8]),
         sequence: 1,
     };
-    Arc::new(Encoded::new(Event {
+    Carried::from(Encoded::new(Event {
         kind,
         id,
         payload: message.encode_to_vec().into(),
     }))
 }
 
-fn alert(pod: &str) -> Arc<Encoded> {
+fn alert(pod: &str) -> Carried {
     event(
         Kind::Alert,
         &feeder::Alert {
@@ -57,7 +57,7 @@ impl Scene {
         Scene { registry, sink }
     }
 
-    async fn send(&self, events: impl IntoIterator<Item = Arc<Encoded>>) {
+    async fn send(&self, events: impl IntoIterator<Item = Carried>) {
         let batch = Batch::new(events.into_iter().collect());
         let outcomes = self.sink.send(Arc::new(batch)).await.unwrap();
         assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Done));
@@ -172,7 +172,7 @@ async fn a_restart_goes_on_from_the_snapshot_and_shows_nothing_before_it_has_cau
     after.shows(r#"kubearmor_alerts_in_pod_total{PodName="other"} 2"#);
 }
 
-fn log(namespace: &str, pod: &str, owner: Option<&str>) -> Arc<Encoded> {
+fn log(namespace: &str, pod: &str, owner: Option<&str>) -> Carried {
     let owner = owner.map(|name| feeder::Podowner {
         name: name.into(),
         ..Default::default()

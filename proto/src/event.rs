@@ -134,6 +134,21 @@ impl Event {
         out.freeze()
     }
 
+    /// The same of many, in memory that they share.
+    #[must_use]
+    pub fn all_to_journal(events: &[Event]) -> Vec<Bytes> {
+        let lengths = events
+            .iter()
+            .map(|event| EventId::LEN + event.payload.len());
+        let mut out = BytesMut::with_capacity(lengths.sum());
+        let record = |event: &Event| {
+            out.put_slice(&event.id.to_bytes());
+            out.put_slice(&event.payload);
+            out.split().freeze()
+        };
+        events.iter().map(record).collect()
+    }
+
     /// The fields that filters and metrics look at.
     #[must_use]
     pub fn view(&self) -> View<'_> {
@@ -202,6 +217,13 @@ mod tests {
     fn a_journal_record_gives_back_the_event() {
         let event = event();
         assert_eq!(Event::from_journal(1, event.to_journal()), Ok(event));
+    }
+
+    #[test]
+    fn many_become_the_records_that_each_alone_becomes() {
+        let events = [event(), event()];
+        let each: Vec<Bytes> = events.iter().map(Event::to_journal).collect();
+        assert_eq!(Event::all_to_journal(&events), each);
     }
 
     #[test]

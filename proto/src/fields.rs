@@ -11,9 +11,8 @@
 //!
 //! Names below 100 are KubeArmor's and never change. A test holds the tables to the `.proto` descriptors, both ways.
 
-use crate::check::{ID_FIELD, Malformed};
+use crate::check::Malformed;
 use crate::event::Kind;
-use crate::plain::Shape;
 use crate::walk::Value;
 
 /// Which fields to print.
@@ -138,18 +137,72 @@ impl Field {
     }
 }
 
-/// The fields of one message, with an index by number.
+/// What the key of a field on the wire, number and wire type together, says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// Position in the table; of no meaning where nothing is read.
+    pub(crate) at: u8,
+    pub(crate) how: How,
+}
+
+/// How the value behind a key is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// The table has no such field, or the field has another wire type.
+    Not,
+    Text,
+    Bytes,
+    TextList,
+    TextMap,
+    Message,
+    Int32,
+    Uint32,
+    OptionalUint32,
+    /// Signed or not.
+    Whole64,
+    Fixed64,
+}
+
+/// Protobuf's wire types, by number (<https://protobuf.dev/programming-guides/encoding/>).
+const VARINT: u32 = 0;
+const WIRE_FIXED64: u32 = 1;
+const LENGTH_DELIMITED: u32 = 2;
+
+impl How {
+    /// With the wire type that such a field has.
+    const fn of(ty: FieldType) -> (How, u32) {
+        match ty {
+            FieldType::Text => (How::Text, LENGTH_DELIMITED),
+            FieldType::Bytes => (How::Bytes, LENGTH_DELIMITED),
+            FieldType::TextList => (How::TextList, LENGTH_DELIMITED),
+            FieldType::TextMap => (How::TextMap, LENGTH_DELIMITED),
+            FieldType::Message(_) => (How::Message, LENGTH_DELIMITED),
+            FieldType::Int32 => (How::Int32, VARINT),
+            FieldType::Uint32 => (How::Uint32, VARINT),
+            FieldType::OptionalUint32 => (How::OptionalUint32, VARINT),
+            FieldType::Int64 | FieldType::Uint64 => (How::Whole64, VARINT),
+            FieldType::Name64 => (How::Fixed64, WIRE_FIXED64),
+        }
+    }
+}
+
+/// The fields of one message, with an index by key on the wire.
 #[derive(Debug)]
 pub struct Table {
     fields: &'static [Field],
     /// Position in `fields` by field number; [`NONE`] where there is no such field.
-    positions: [u8; 128],
-    /// How each field number looks on the wire, for [`plain`](crate::plain).
-    shapes: [Shape; 128],
-    /// How many fields are KubeArmor's.
-    theirs: usize,
+    positions: [u8; NUMBERS],
+    /// By key; a field number takes three bits more there.
+    places: [Place; NUMBERS << 3],
+    /// The bits of KubeArmor's fields, and of all.
+    theirs: u64,
+    all: u64,
+    /// The bits of the fields that print when zero.
+    kept: u64,
 }
 
+/// Field numbers are below that.
+const NUMBERS: usize = 128;
 const NONE: u8 = u8::MAX;
 
 impl Table {
@@ -168,10 +221,14 @@ impl Table {
         }
     }
 
-    /// How a field of that number looks if a sender may send it.
+    /// What a key on the wire says.
     #[inline]
-    pub(crate) fn shape(&self, number: usize) -> Shape {
-        self.shapes.get(number).copied().unwrap_or(Shape::Other)
+    pub(crate) fn place(&self, key: usize) -> Place {
+        const NOT: Place = Place {
+            at: 0,
+            how: How::Not,
+        };
+        self.places.get(key).copied().unwrap_or(NOT)
     }
 
     /// The field of that number.
@@ -188,53 +245,52 @@ impl Table {
 
     /// The bits of [`Slots`](crate::slots::Slots) that belong to a field set.
     pub(crate) fn mask(&self, set: FieldSet) -> u64 {
-        let count = match set {
+        match set {
             FieldSet::KubeArmor => self.theirs,
-            FieldSet::All => self.fields.len(),
-        };
-        // At most 64 fields: `table` refuses to compile more.
-        u64::MAX.checked_shr(64 - count as u32).unwrap_or(0)
+            FieldSet::All => self.all,
+        }
     }
 
     /// The bits of the fields that print when zero.
-    pub(crate) const fn kept(&self) -> u64 {
-        let (mut bits, mut n) = (0, 0);
-        while n < self.fields.len() {
-            if self.fields[n].keep_zero {
-                bits |= 1 << n;
-            }
-            n += 1;
-        }
-        bits
+    pub(crate) fn kept(&self) -> u64 {
+        self.kept
     }
 }
 
 const fn build(fields: &'static [Field]) -> Table {
     assert!(fields.len() <= 64, "presence is one bit a field in a u64");
-    let (mut positions, mut theirs, mut n) = ([NONE; 128], 0, 0);
-    let mut shapes = [Shape::Other; 128];
+    let mut table = Table {
+        fields,
+        positions: [NONE; NUMBERS],
+        places: [Place {
+            at: 0,
+            how: How::Not,
+        }; NUMBERS << 3],
+        theirs: 0,
+        all: 0,
+        kept: 0,
+    };
+    let mut n = 0;
     while n < fields.len() {
-        let number = fields[n].number as usize;
+        let (number, bit) = (fields[n].number as usize, 1 << n);
         assert!(
-            number < positions.len() && positions[number] == NONE,
+            number < NUMBERS && table.positions[number] == NONE,
             "each number once"
         );
-        positions[number] = n as u8;
-        if number != ID_FIELD as usize {
-            shapes[number] = Shape::of(fields[n].ty);
-        }
+        table.positions[number] = n as u8;
+        let (how, wire) = How::of(fields[n].ty);
+        table.places[number << 3 | wire as usize] = Place { at: n as u8, how };
         if !fields[n].ours {
-            assert!(theirs == n, "our own fields come last");
-            theirs += 1;
+            assert!(table.theirs == table.all, "our own fields come last");
+            table.theirs |= bit;
+        }
+        table.all |= bit;
+        if fields[n].keep_zero {
+            table.kept |= bit;
         }
         n += 1;
     }
-    Table {
-        fields,
-        positions,
-        shapes,
-        theirs,
-    }
+    table
 }
 
 /// Position of the field with that JSON name, at compile time; `NONE as usize` if there is none.

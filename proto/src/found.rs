@@ -6,15 +6,39 @@
 use crate::check::{Malformed, well_written};
 use crate::event::Kind;
 use crate::fields::{self, Field, FieldSet, FieldType, Table};
-use crate::slots::{EventSlots, Slots, bits};
+use crate::slots::{self, EventSlots, Slots, bits};
 use crate::view::{Texts, View};
 use crate::workload;
 
 /// The fields of one event.
 pub struct Found<'a> {
     kind: Kind,
-    table: &'static Table,
-    slots: EventSlots<'a>,
+    pub(crate) table: &'static Table,
+    pub(crate) slots: EventSlots<'a>,
+}
+
+/// What was found in an event, apart from its bytes: kept beside them it saves everybody else the walk. Some 540 bytes.
+#[derive(Debug, Clone)]
+pub struct Marks {
+    kind: Kind,
+    length: usize,
+    slots: slots::Marks<64>,
+}
+
+impl Marks {
+    /// The fields of the event, which has to be the one that the marks are of.
+    ///
+    /// # Panics
+    /// It is so much another that it has another length.
+    #[must_use]
+    pub fn found<'a>(&self, payload: &'a [u8]) -> Found<'a> {
+        assert_eq!(payload.len(), self.length, "marks of another event");
+        Found {
+            kind: self.kind,
+            table: fields::table(self.kind),
+            slots: EventSlots::marked(payload, &self.slots),
+        }
+    }
 }
 
 /// What a field holds. Text is UTF-8.
@@ -57,9 +81,25 @@ impl<'a> Found<'a> {
         Ok(Found { kind, table, slots })
     }
 
+    /// To find them again without a walk.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        Marks {
+            kind: self.kind,
+            length: self.slots.event().len(),
+            slots: self.slots.marks().clone(),
+        }
+    }
+
     /// The fields that JSON would show with this set, by their places in the [table](fields::of), in order.
     pub fn shown(&self, set: FieldSet) -> impl Iterator<Item = usize> + use<> {
-        bits((self.slots.present() | self.table.kept()) & self.table.mask(set))
+        self.shown_among(self.table.mask(set))
+    }
+
+    /// Those of all fields that would be shown and are in these places, one bit each.
+    pub fn shown_among(&self, places: u64) -> impl Iterator<Item = usize> + use<> {
+        let shown = self.slots.present() | self.table.kept();
+        bits(shown & self.table.mask(FieldSet::All) & places)
     }
 
     /// What the field in this place of the table holds; empty or 0 if it is absent.

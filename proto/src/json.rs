@@ -14,7 +14,8 @@ mod parse;
 use crate::check::Malformed;
 use crate::decimal;
 use crate::event::Kind;
-use crate::fields::{self, Field, FieldSet, FieldType, Table};
+use crate::fields::{Field, FieldSet, FieldType};
+use crate::found::Found;
 use crate::ids::{EventId, push_hex};
 use crate::slots::{EventSlots, Slots, bits};
 
@@ -33,37 +34,44 @@ pub fn write(
     set: FieldSet,
     out: &mut Vec<u8>,
 ) -> Result<(), Malformed> {
+    let found = Found::read(kind, payload)?;
     or_nothing(out, |out| {
-        let event = Event::read(kind, payload, out)?;
         let start = out.len();
-        event.theirs(out)?;
+        theirs(&found, out)?;
         if set == FieldSet::All {
-            event.ours(id, out)?;
+            ours(&found, id, out)?;
         }
         close_object(start, out);
         Ok(())
     })
 }
 
-/// Appends one event with all fields, and says how many bytes of that are KubeArmor's: with a brace behind them ([`theirs`])
-/// they are what [`FieldSet::KubeArmor`] gives.
+/// Appends an event with KubeArmor's fields, as [`write`](write()) does.
+///
+/// # Errors
+/// As there.
+pub fn write_theirs(found: &Found<'_>, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    or_nothing(out, |out| {
+        let start = out.len();
+        theirs(found, out)?;
+        close_object(start, out);
+        Ok(())
+    })
+}
+
+/// Appends an event with all fields, and says how many bytes of that are KubeArmor's: with a brace behind them ([`cut`])
+/// they are what [`write_theirs`] gives.
 ///
 /// # Errors
 /// As for [`write`](write()).
-pub fn write_all(
-    kind: Kind,
-    payload: &[u8],
-    id: EventId,
-    out: &mut Vec<u8>,
-) -> Result<usize, Malformed> {
+pub fn write_all(found: &Found<'_>, id: EventId, out: &mut Vec<u8>) -> Result<usize, Malformed> {
     or_nothing(out, |out| {
-        let event = Event::read(kind, payload, out)?;
         let start = out.len();
-        event.theirs(out)?;
-        let theirs = out.len() - start;
-        event.ours(Some(id), out)?;
+        theirs(found, out)?;
+        let length = out.len() - start;
+        ours(found, Some(id), out)?;
         close_object(start, out);
-        Ok(theirs)
+        Ok(length)
     })
 }
 
@@ -72,31 +80,29 @@ pub fn write_all(
 /// # Errors
 /// As for [`write`](write()).
 pub fn extend(
-    kind: Kind,
-    payload: &[u8],
+    found: &Found<'_>,
     id: EventId,
     line: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<(), Malformed> {
     or_nothing(out, |out| {
-        let event = Event::read(kind, payload, out)?;
         let start = out.len();
-        out.extend_from_slice(members(line));
-        event.ours(Some(id), out)?;
+        out.extend_from_slice(inside(line));
+        ours(found, Some(id), out)?;
         close_object(start, out);
         Ok(())
     })
 }
 
 /// Appends KubeArmor's form, given the first bytes of a line with all fields ([`write_all`]).
-pub fn theirs(start: &[u8], out: &mut Vec<u8>) {
+pub fn cut(start: &[u8], out: &mut Vec<u8>) {
     let at = out.len();
     out.extend_from_slice(start);
     close_object(at, out);
 }
 
 /// An object without its closing brace; of an empty one nothing is left.
-fn members(object: &[u8]) -> &[u8] {
+fn inside(object: &[u8]) -> &[u8] {
     match object {
         b"{}" => &[],
         object => object.strip_suffix(b"}").unwrap_or(object),
@@ -115,66 +121,53 @@ fn or_nothing<T>(
     written
 }
 
-/// An event whose fields are found.
-struct Event<'a> {
-    table: &'static Table,
-    slots: EventSlots<'a>,
+/// KubeArmor's members, each after a comma.
+fn theirs(found: &Found<'_>, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    // Keys and quotes of an ordinary event take some 600 bytes more than the payload has.
+    out.reserve(found.slots.event().len() + 768);
+    let table = found.table;
+    let shown = found.slots.present() | table.kept();
+    members(found, shown & table.mask(FieldSet::KubeArmor), out)
 }
 
-impl<'a> Event<'a> {
-    fn read(kind: Kind, payload: &'a [u8], out: &mut Vec<u8>) -> Result<Self, Malformed> {
-        let table = fields::table(kind);
-        let slots = EventSlots::read(table, payload)?;
-        // Keys and quotes of an ordinary event take some 600 bytes more than the payload has.
-        out.reserve(payload.len() + 768);
-        Ok(Event { table, slots })
+/// Ours, each after a comma.
+fn ours(found: &Found<'_>, id: Option<EventId>, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    let table = found.table;
+    let only = table.mask(FieldSet::All) & !table.mask(FieldSet::KubeArmor);
+    let mut shown = (found.slots.present() | table.kept()) & only;
+    if let Some(id) = id
+        && let Some(at) = table.position(crate::check::ID_FIELD)
+    {
+        // The first of ours.
+        shown &= !(1 << at);
+        out.extend_from_slice(table.fields()[at].key.as_bytes());
+        hex(&id.to_bytes(), out);
     }
+    members(found, shown, out)
+}
 
-    /// KubeArmor's members, each after a comma.
-    fn theirs(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
-        let shown = self.slots.present() | self.table.kept();
-        self.members(shown & self.table.mask(FieldSet::KubeArmor), out)
-    }
-
-    /// Ours, each after a comma.
-    fn ours(&self, id: Option<EventId>, out: &mut Vec<u8>) -> Result<(), Malformed> {
-        let table = self.table;
-        let theirs = table.mask(FieldSet::KubeArmor);
-        let mut shown = (self.slots.present() | table.kept()) & table.mask(FieldSet::All) & !theirs;
-        if let Some(id) = id
-            && let Some(at) = table.position(crate::check::ID_FIELD)
-        {
-            // The first of ours.
-            shown &= !(1 << at);
-            out.extend_from_slice(table.fields()[at].key.as_bytes());
-            hex(&id.to_bytes(), out);
-        }
-        self.members(shown, out)
-    }
-
-    fn members(&self, shown: u64, out: &mut Vec<u8>) -> Result<(), Malformed> {
-        let slots = &self.slots;
-        for at in bits(shown) {
-            let field = &self.table.fields()[at];
-            out.extend_from_slice(field.key.as_bytes());
-            match field.ty {
-                FieldType::TextList => list(slots, at, field, out)?,
-                FieldType::TextMap => map(slots, at, field, out)?,
-                FieldType::Message(nested) => {
-                    let slots = slots.nested(at, field, nested)?;
-                    let start = out.len();
-                    for at in bits(slots.present()) {
-                        let field = &nested.fields()[at];
-                        out.extend_from_slice(field.key.as_bytes());
-                        scalar(&slots, at, field, out)?;
-                    }
-                    close_object(start, out);
+fn members(found: &Found<'_>, shown: u64, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    let slots = &found.slots;
+    for at in bits(shown) {
+        let field = &found.table.fields()[at];
+        out.extend_from_slice(field.key.as_bytes());
+        match field.ty {
+            FieldType::TextList => list(slots, at, field, out)?,
+            FieldType::TextMap => map(slots, at, field, out)?,
+            FieldType::Message(nested) => {
+                let slots = slots.nested(at, field, nested)?;
+                let start = out.len();
+                for at in bits(slots.present()) {
+                    let field = &nested.fields()[at];
+                    out.extend_from_slice(field.key.as_bytes());
+                    scalar(&slots, at, field, out)?;
                 }
-                _ => scalar(slots, at, field, out)?,
+                close_object(start, out);
             }
+            _ => scalar(slots, at, field, out)?,
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Each member came with a comma before it; the first of them becomes the opening brace.

@@ -40,7 +40,7 @@ pub use check::{MAX_BATCH, MAX_EVENT, Malformed, check};
 pub use event::{Event, Kind, UnknownKind};
 pub use eventdata::event_data;
 pub use fields::FieldSet;
-pub use found::{Found, Many, Value};
+pub use found::{Found, Many, Marks, Value};
 pub use ids::{BadId, Digest, EventId, RuleId, StreamId};
 pub use join::{BadToken, JoinToken, RELAY_NAME};
 pub use link_version::{LINK_VERSION, understands};

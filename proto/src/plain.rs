@@ -7,46 +7,26 @@
 //! ```
 //! "No" is no verdict, so this may be as strict as is convenient. Whatever gets a "yes" passes the long way, too.
 
-use crate::fields::{FieldType, Table};
+use crate::check::ID_FIELD;
+use crate::fields::{FieldType, How, Table};
 
-/// How a field looks on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
-    /// Not a field that a sender may send: left to the long way.
-    Other,
-    Varint,
-    Fixed64,
-    Bytes,
-    Text,
-    TextMap,
-    Message,
-}
-
-impl Shape {
-    pub(crate) const fn of(ty: FieldType) -> Shape {
-        match ty {
-            FieldType::Text | FieldType::TextList => Shape::Text,
-            FieldType::TextMap => Shape::TextMap,
-            FieldType::Int32
-            | FieldType::Int64
-            | FieldType::Uint32
-            | FieldType::OptionalUint32
-            | FieldType::Uint64 => Shape::Varint,
-            FieldType::Name64 => Shape::Fixed64,
-            FieldType::Bytes => Shape::Bytes,
-            FieldType::Message(_) => Shape::Message,
-        }
-    }
-}
+/// Keys of a map's entry (<https://protobuf.dev/programming-guides/proto3/#maps>): both texts are length-delimited.
+const ENTRY_KEY: usize = 1 << 3 | 2;
+const ENTRY_VALUE: usize = 2 << 3 | 2;
+/// The key of the field that no sender may send.
+const ID_KEY: usize = (ID_FIELD as usize) << 3 | 2;
 
 /// Whether these are known fields with their own wire types and good text, and nothing else.
 pub(crate) fn plain(table: &Table, bytes: &[u8]) -> bool {
     all(
         bytes,
-        |number| table.shape(number),
-        |number, message| {
+        |key| match key {
+            ID_KEY => How::Not,
+            key => table.place(key).how,
+        },
+        |key, message| {
             matches!(
-                table.by_number(number as u32).map(|field| field.ty),
+                table.by_number(key as u32 >> 3).map(|field| field.ty),
                 Some(FieldType::Message(nested)) if plain(nested, message)
             )
         },
@@ -55,44 +35,42 @@ pub(crate) fn plain(table: &Table, bytes: &[u8]) -> bool {
 
 /// An entry of a map: key and value.
 fn entry(bytes: &[u8]) -> bool {
-    let shape = |number| match number {
-        1 | 2 => Shape::Text,
-        _ => Shape::Other,
+    let how = |key| match key {
+        ENTRY_KEY | ENTRY_VALUE => How::Text,
+        _ => How::Not,
     };
-    all(bytes, shape, |_, _| false)
+    all(bytes, how, |_, _| false)
 }
 
+/// Whether all fields are as `how` says of their keys; `message` judges those in it.
 #[inline(always)]
-fn all(
-    bytes: &[u8],
-    shape: impl Fn(usize) -> Shape,
-    message: impl Fn(usize, &[u8]) -> bool,
-) -> bool {
+fn all(bytes: &[u8], how: impl Fn(usize) -> How, message: impl Fn(usize, &[u8]) -> bool) -> bool {
     let mut at = 0;
     while at < bytes.len() {
         let Some((key, from)) = short(bytes, at) else {
             return false;
         };
-        let (number, wire) = (key >> 3, key & 7);
-        let shape = shape(number);
-        let end = match (shape, wire) {
-            (Shape::Varint, 0) => varint_end(bytes, from),
-            (Shape::Fixed64, 1) => Some(from + 8),
-            (Shape::Bytes | Shape::Text | Shape::TextMap | Shape::Message, 2) => {
+        let how = how(key);
+        let end = match how {
+            How::Not => None,
+            How::Int32 | How::Uint32 | How::OptionalUint32 | How::Whole64 => {
+                varint_end(bytes, from)
+            }
+            How::Fixed64 => Some(from + 8),
+            How::Text | How::TextList | How::TextMap | How::Message | How::Bytes => {
                 let value = short(bytes, from)
                     .and_then(|(length, from)| bytes.get(from..from + length).zip(Some(from)));
                 let Some((value, from)) = value else {
                     return false;
                 };
-                let good = match shape {
-                    Shape::Text => is_utf8(value),
-                    Shape::TextMap => entry(value),
-                    Shape::Message => message(number, value),
+                let good = match how {
+                    How::Text | How::TextList => is_utf8(value),
+                    How::TextMap => entry(value),
+                    How::Message => message(key, value),
                     _ => true,
                 };
                 good.then_some(from + value.len())
             }
-            _ => None,
         };
         match end {
             Some(end) => at = end,

@@ -12,15 +12,28 @@
 //! key the last value wins.
 
 use crate::check::Malformed;
-use crate::fields::{Field, FieldType, Table};
+use crate::fields::{Field, How, Table};
 use crate::walk::{Value, Walk};
 
 /// The values of one message. `N` bounds the fields of its table.
 pub(crate) struct Slots<'a, const N: usize> {
     event: &'a [u8],
     level: u32,
+    marks: Marks<N>,
+}
+
+/// Where they are, apart from the event's bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct Marks<const N: usize> {
     present: u64,
     raw: [u64; N],
+}
+
+impl<const N: usize> Marks<N> {
+    const NONE: Self = Marks {
+        present: 0,
+        raw: [0; N],
+    };
 }
 
 /// An event's own fields.
@@ -39,14 +52,18 @@ impl<'a> EventSlots<'a> {
                 limit,
             });
         }
-        let mut slots = Slots {
-            event,
-            level: 0,
-            present: 0,
-            raw: [0; 64],
-        };
+        let mut slots = Self::marked(event, &Marks::NONE);
         slots.fill(table, Walk::new(event))?;
         Ok(slots)
+    }
+
+    /// The same again. The marks have to be those of this event.
+    pub(crate) fn marked(event: &'a [u8], marks: &Marks<64>) -> Self {
+        Slots {
+            event,
+            level: 0,
+            marks: marks.clone(),
+        }
     }
 
     /// Finds the fields of the message in slot `at`, merged from all its occurrences.
@@ -59,8 +76,7 @@ impl<'a> EventSlots<'a> {
         let mut slots = Slots {
             event: self.event,
             level: 1,
-            present: 0,
-            raw: [0; 8],
+            marks: Marks::NONE,
         };
         self.each(at, field, |from, to| {
             slots.fill(table, Walk::inside(self.event, from, to, 1))
@@ -166,70 +182,71 @@ impl<'a> EventSlots<'a> {
 impl<'a, const N: usize> Slots<'a, N> {
     #[inline]
     fn fill(&mut self, table: &'static Table, mut walk: Walk<'a>) -> Result<(), Malformed> {
-        loop {
-            let start = walk.at();
-            let Some((number, value)) = walk.next()? else {
-                return Ok(());
-            };
-            if let Some(at) = table.position(number) {
-                self.put(at, &table.fields()[at], value, start, walk.at())?;
-            }
-        }
-    }
-
-    #[inline]
-    fn put(
-        &mut self,
-        at: usize,
-        field: &Field,
-        value: Value<'a>,
-        start: usize,
-        end: usize,
-    ) -> Result<(), Malformed> {
-        use FieldType as T;
-        let (raw, set) = match (field.ty, value) {
-            (T::Text | T::Bytes, Value::Bytes(b)) => (pack(end - b.len(), end), !b.is_empty()),
-            (T::TextList | T::TextMap | T::Message(_), Value::Bytes(_)) => {
-                let first = if self.has(at) {
-                    self.range(at).0
-                } else {
-                    start
-                };
-                (pack(first, end), true)
-            }
+        while let Some((start, place)) = walk.known(table)? {
+            let at = usize::from(place.at);
             // The wire has 64 bits for every number; a 32-bit field means the low half.
-            (T::Int32, Value::Varint(v)) => (i64::from(v as i32) as u64, v as i32 != 0),
-            (T::Uint32, Value::Varint(v)) => (u64::from(v as u32), v as u32 != 0),
-            (T::OptionalUint32, Value::Varint(v)) => (u64::from(v as u32), true),
-            (T::Int64 | T::Uint64, Value::Varint(v)) => (v, v != 0),
-            (T::Name64, Value::Fixed64(v)) => (v, v != 0),
-            (_, value) => return field.expect(value).map(drop),
-        };
-        self.raw[at] = raw;
-        let bit = 1 << at;
-        self.present = if set {
-            self.present | bit
-        } else {
-            self.present & !bit
-        };
+            let (raw, set) = match place.how {
+                How::Text | How::Bytes => {
+                    let (bytes, end) = (walk.length_delimited()?, walk.at());
+                    (pack(end - bytes.len(), end), !bytes.is_empty())
+                }
+                How::TextList | How::TextMap | How::Message => {
+                    walk.length_delimited()?;
+                    let first = match self.has(at) {
+                        true => self.range(at).0,
+                        false => start,
+                    };
+                    (pack(first, walk.at()), true)
+                }
+                How::Int32 => {
+                    let number = walk.varint()? as i32;
+                    (i64::from(number) as u64, number != 0)
+                }
+                How::Uint32 | How::OptionalUint32 => {
+                    let number = walk.varint()? as u32;
+                    let set = number != 0 || place.how == How::OptionalUint32;
+                    (u64::from(number), set)
+                }
+                How::Whole64 => set_if_not_zero(walk.varint()?),
+                How::Fixed64 => set_if_not_zero(walk.fixed64()?),
+                // `known` gives none of these.
+                How::Not => continue,
+            };
+            self.marks.raw[at] = raw;
+            let bit = 1 << at;
+            self.marks.present = match set {
+                true => self.marks.present | bit,
+                false => self.marks.present & !bit,
+            };
+        }
         Ok(())
     }
 
     /// One bit a slot: has a value that is not zero, or is set.
     #[inline]
     pub(crate) fn present(&self) -> u64 {
-        self.present
+        self.marks.present
+    }
+
+    /// The whole event, also of a nested message.
+    pub(crate) fn event(&self) -> &'a [u8] {
+        self.event
+    }
+
+    /// What was found, to be kept beside the bytes.
+    pub(crate) fn marks(&self) -> &Marks<N> {
+        &self.marks
     }
 
     #[inline]
     pub(crate) fn has(&self, at: usize) -> bool {
-        self.present >> at & 1 == 1
+        self.marks.present >> at & 1 == 1
     }
 
     /// The number in slot `at`; 0 if absent. Signed ones are sign-extended.
     #[inline]
     pub(crate) fn number(&self, at: usize) -> u64 {
-        self.raw[at]
+        self.marks.raw[at]
     }
 
     /// The text or bytes in slot `at`; empty if absent.
@@ -241,8 +258,13 @@ impl<'a, const N: usize> Slots<'a, N> {
 
     #[inline]
     fn range(&self, at: usize) -> (usize, usize) {
-        ((self.raw[at] >> 32) as usize, self.raw[at] as u32 as usize)
+        let raw = self.marks.raw[at];
+        ((raw >> 32) as usize, raw as u32 as usize)
     }
+}
+
+fn set_if_not_zero(number: u64) -> (u64, bool) {
+    (number, number != 0)
 }
 
 /// Both offsets fit 32 bits: [`EventSlots::read`] refuses larger events.

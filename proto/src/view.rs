@@ -2,18 +2,13 @@
 
 use crate::event::Kind;
 use crate::fields::{self, Table, position_of, same};
-use crate::slots::EventSlots;
-use crate::walk::{Value, Walk};
+use crate::slots::{EventSlots, bits};
 
-/// Where the fields of a view are in a kind's table, and which of them a field number is.
+/// Where the fields of a view are in a kind's table.
 struct Places {
-    timestamp: u32,
+    timestamp: usize,
     text: [usize; TEXTS],
-    by_number: [u8; 128],
 }
-
-/// No field of a view.
-const NONE: u8 = u8::MAX;
 
 macro_rules! view {
     ($($(#[$doc:meta])* $field:ident = $name:literal;)*) => {
@@ -123,24 +118,20 @@ impl Texts {
         Texts(self.0 | others.0)
     }
 
-    const fn has(self, at: usize) -> bool {
-        self.0 >> at & 1 == 1
+    /// Their places among all texts.
+    fn each(self) -> impl Iterator<Item = usize> {
+        bits(u64::from(self.0))
     }
 }
 
 const fn places(table: &Table) -> Places {
-    let (fields, mut n) = (table.fields(), 0);
     let mut places = Places {
-        timestamp: fields[position_of(table, "Timestamp")].number,
+        timestamp: position_of(table, "Timestamp"),
         text: [0; TEXTS],
-        by_number: [NONE; 128],
     };
+    let mut n = 0;
     while n < TEXTS {
-        let at = position_of(table, NAMES[n]);
-        places.text[n] = at;
-        if at < fields.len() {
-            places.by_number[fields[at].number as usize] = n as u8;
-        }
+        places.text[n] = position_of(table, NAMES[n]);
         n += 1;
     }
     places
@@ -171,48 +162,31 @@ impl<'a> View<'a> {
     /// The same with no more than these texts; others are empty.
     #[must_use]
     pub fn read_only(kind: Kind, payload: &'a [u8], texts: Texts) -> Self {
-        let (mut text, mut timestamp) = ([&[][..]; TEXTS], 0);
-        let places = Places::of(kind);
-        let mut walk = Walk::new(payload);
-        // Half of what it takes to find all fields: an event is looked at by every sink's filter.
-        loop {
-            match walk.next() {
-                Ok(Some((number, Value::Bytes(bytes)))) => {
-                    let place = places.by_number.get(number as usize).unwrap_or(&NONE);
-                    let place = usize::from(*place);
-                    if let Some(text) = text.get_mut(place)
-                        && texts.has(place)
-                    {
-                        *text = bytes;
-                    }
-                }
-                Ok(Some((number, Value::Varint(value)))) if number == places.timestamp => {
-                    timestamp = value;
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(_) => return Self::pick(kind, 0, [""; TEXTS]),
-            }
+        match EventSlots::read(fields::table(kind), payload) {
+            Ok(slots) => Self::of(kind, &slots, texts),
+            Err(_) => Self::empty(kind),
         }
-        let text = text.map(|text| std::str::from_utf8(text).unwrap_or_default());
-        // An i64 travels as the same 64 bits.
-        Self::pick(kind, timestamp as i64, text)
+    }
+
+    /// A view of an event without fields.
+    #[must_use]
+    pub fn empty(kind: Kind) -> Self {
+        Self::pick(kind, 0, [""; TEXTS])
     }
 
     /// Takes the view out of fields that were found.
     pub(crate) fn of(kind: Kind, slots: &EventSlots<'a>, texts: Texts) -> Self {
         let places = Places::of(kind);
         let mut text = [""; TEXTS];
-        for (n, (text, &at)) in text.iter_mut().zip(&places.text).enumerate() {
+        for n in texts.each() {
+            let at = places.text[n];
             // A kind without the field has a place beyond all slots.
-            if at < 64 && slots.has(at) && texts.has(n) {
-                *text = std::str::from_utf8(slots.bytes(at)).unwrap_or_default();
+            if at < 64 && slots.has(at) {
+                text[n] = std::str::from_utf8(slots.bytes(at)).unwrap_or_default();
             }
         }
-        let timestamp = fields::table(kind).position(places.timestamp);
         // An i64 travels as the same 64 bits.
-        let timestamp = timestamp.map_or(0, |at| slots.number(at) as i64);
-        Self::pick(kind, timestamp, text)
+        Self::pick(kind, slots.number(places.timestamp) as i64, text)
     }
 
     /// The pod's labels, pair by pair. Text without `=` is a key with an empty value.

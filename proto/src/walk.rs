@@ -5,6 +5,7 @@
 //! decode for a reader.
 
 use crate::check::Malformed;
+use crate::fields::{How, Place, Table};
 use crate::plain::short;
 
 /// How deep prost follows nested messages and groups.
@@ -76,6 +77,37 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// The key of the next field that the table has: where the field begins, and what its key says. The walk is then at its
+    /// value, which has to be read next. What the table does not have is passed over.
+    #[inline(always)]
+    pub(crate) fn known(&mut self, table: &Table) -> Result<Option<(usize, Place)>, Malformed> {
+        if let Some((key, at)) = short(self.bytes, self.at) {
+            let place = table.place(key);
+            if place.how != How::Not {
+                return Ok(Some((std::mem::replace(&mut self.at, at), place)));
+            }
+        }
+        self.known_behind_others(table)
+    }
+
+    /// The same, however its key is written and whatever stands before it.
+    #[cold]
+    fn known_behind_others(&mut self, table: &Table) -> Result<Option<(usize, Place)>, Malformed> {
+        while self.at < self.bytes.len() {
+            let start = self.at;
+            let (number, wire) = self.key()?;
+            let place = table.place((number as usize) << 3 | usize::from(wire));
+            if place.how != How::Not {
+                return Ok(Some((start, place)));
+            }
+            let value = self.value(number, wire)?;
+            if let Some(field) = table.by_number(number) {
+                field.expect(value)?;
+            }
+        }
+        Ok(None)
+    }
+
     /// The next field if it is as almost all are: a number below 2048, and bytes or a varint that needs no more than two
     /// bytes for its length or value. None says nothing, and nothing has moved.
     #[inline(always)]
@@ -101,7 +133,12 @@ impl<'a> Walk<'a> {
             return Ok(None);
         }
         let (number, wire) = self.key()?;
-        let value = match wire {
+        Ok(Some((number, self.value(number, wire)?)))
+    }
+
+    /// The value behind a key.
+    fn value(&mut self, number: u32, wire: u8) -> Result<Value<'a>, Malformed> {
+        Ok(match wire {
             0 => Value::Varint(self.varint()?),
             1 => Value::Fixed64(self.fixed64()?),
             2 => Value::Bytes(self.length_delimited()?),
@@ -114,8 +151,7 @@ impl<'a> Walk<'a> {
                 Value::Fixed32
             }
             _ => return Err(Malformed::Group { at: self.at }),
-        };
-        Ok(Some((number, value)))
+        })
     }
 
     #[inline]
@@ -129,14 +165,15 @@ impl<'a> Walk<'a> {
         Ok((key >> 3, wire))
     }
 
+    /// A number that is the next value.
     #[inline]
-    fn varint(&mut self) -> Result<u64, Malformed> {
-        match self.bytes.get(self.at) {
-            Some(&byte) if byte < 0x80 => {
-                self.at += 1;
-                Ok(u64::from(byte))
+    pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
+        match short(self.bytes, self.at) {
+            Some((value, at)) => {
+                self.at = at;
+                Ok(value as u64)
             }
-            _ => self.long_varint(),
+            None => self.long_varint(),
         }
     }
 
@@ -162,8 +199,20 @@ impl<'a> Walk<'a> {
         Err(Malformed::Varint { at: self.at })
     }
 
+    /// Text, bytes or a message that is the next value.
     #[inline]
-    fn length_delimited(&mut self) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn length_delimited(&mut self) -> Result<&'a [u8], Malformed> {
+        if let Some((length, at)) = short(self.bytes, self.at)
+            && let Some(bytes) = self.bytes.get(at..at + length)
+        {
+            self.at = at + length;
+            return Ok(bytes);
+        }
+        self.long_bytes()
+    }
+
+    #[cold]
+    fn long_bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.varint()?;
         match usize::try_from(length) {
             Ok(length) => self.take(length),
@@ -173,13 +222,11 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// A number of eight bytes that is the next value.
     #[inline]
-    fn fixed64(&mut self) -> Result<u64, Malformed> {
-        let bytes = self.take(8)?;
-        Ok(bytes
-            .iter()
-            .rev()
-            .fold(0, |value, &byte| value << 8 | u64::from(byte)))
+    pub(crate) fn fixed64(&mut self) -> Result<u64, Malformed> {
+        let bytes = self.take(8)?.first_chunk();
+        Ok(bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes)))
     }
 
     #[inline]

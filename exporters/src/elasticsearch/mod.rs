@@ -54,7 +54,7 @@ use self::response::{Verdict, Whole};
 use crate::aside::aside;
 use crate::config::{BatchLimits, Defaults};
 use crate::{
-    Batch, BuildError, Context, Encoded, Failed, Found, Outcome, Sink, Trial, Unavailable,
+    Batch, BuildError, Carried, Context, Encoded, Failed, Found, Outcome, Sink, Trial, Unavailable,
 };
 
 pub use self::index::{IndexConfig, Layout, Setup};
@@ -64,7 +64,7 @@ pub use self::template::{Flavour, generated};
 /// Elastic's advice is bodies of 5 to 15 MB, a few at once.
 pub(crate) static DEFAULTS: Defaults = Defaults {
     batch: BatchLimits {
-        max_events: 5000,
+        max_events: 2000,
         max_bytes: 8 << 20,
         max_delay: Duration::from_secs(1),
     },
@@ -289,7 +289,7 @@ impl Sink for Elasticsearch {
         Some(lookup::look_up(&self.client, self.whereabouts(event)?))
     }
 
-    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+    async fn test(&self, event: Carried, trial: &Trial) -> Result<(), Failed> {
         trial::run(self, event, trial).await
     }
 }

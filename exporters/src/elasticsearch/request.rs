@@ -20,6 +20,9 @@ use crate::{Batch, Encoded};
 /// What an event takes in a body beside its JSON, at most as a rule.
 const LINE: usize = 128;
 
+/// What the names of its fields take in the JSON of an ordinary event.
+const NAMES: usize = 768;
+
 /// One body, and the events in it.
 #[derive(Debug, Default)]
 pub(super) struct Bulk {
@@ -47,8 +50,11 @@ impl Bodies<'_> {
         limit: usize,
         refused: &mut Refused,
     ) -> (Bulk, usize) {
-        let mut body = Vec::new();
-        let mut events = Vec::new();
+        let left = batch.len().saturating_sub(from);
+        let share = batch.bytes() / batch.len().max(1) + NAMES + LINE;
+        // What it is at last is as much or a little less. To grow step by step would copy all of it once more.
+        let mut body = Vec::with_capacity(limit.min(left * share));
+        let mut events = Vec::with_capacity(left);
         let mut next = from;
         for event in batch.events().get(from..).unwrap_or_default() {
             let before = body.len();

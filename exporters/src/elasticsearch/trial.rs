@@ -10,13 +10,9 @@ use super::client::Client;
 use super::response::failure;
 use super::setup::product;
 use crate::dial::reach;
-use crate::{Batch, Encoded, Failed, Sink as _, Trial};
+use crate::{Batch, Carried, Encoded, Failed, Sink as _, Trial};
 
-pub(super) async fn run(
-    sink: &Elasticsearch,
-    event: Arc<Encoded>,
-    trial: &Trial,
-) -> Result<(), Failed> {
+pub(super) async fn run(sink: &Elasticsearch, event: Carried, trial: &Trial) -> Result<(), Failed> {
     let client = &sink.client;
     reach(trial, &client.first_hosts()).await?;
     if client.is_encrypted() {
@@ -25,7 +21,7 @@ pub(super) async fn run(
     trial.step("authenticate", authenticate(client)).await?;
     let place = sink.bodies.place(&event);
     trial
-        .write(sink.send(Arc::new(Batch::new(vec![Arc::clone(&event)]))))
+        .write(sink.send(Arc::new(Batch::new(vec![event.clone()]))))
         .await?;
     let read = async { read_back(client, &place?, &event).await };
     trial.step("read back", read).await

@@ -35,7 +35,9 @@ use yaml::{Node, Problem, Size, Span};
 use crate::blocking::OwnThread;
 use crate::config::{BatchLimits, Defaults};
 use crate::lines::{Format, Lines};
-use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable};
+use crate::{
+    Batch, BuildError, Carried, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable,
+};
 
 config! {
     /// Settings of a `file` sink.
@@ -199,7 +201,7 @@ impl Sink for File {
         Some(format!("{path}, or a full file beside it"))
     }
 
-    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+    async fn test(&self, event: Carried, trial: &Trial) -> Result<(), Failed> {
         let id = event.id();
         let batch = Arc::new(Batch::new(vec![event]));
         trial.write(self.send(batch)).await?;

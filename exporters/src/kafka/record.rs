@@ -15,6 +15,9 @@ use crate::Encoded;
 /// Longest key, in bytes; the rest is cut off, so that such workloads share a partition.
 const MAX_KEY: usize = 1024;
 
+/// Most keys are not longer.
+const ORDINARY_KEY: usize = 96;
+
 /// The header that holds the event's id.
 pub(super) const EVENT_ID: &str = "event-id";
 
@@ -55,7 +58,7 @@ impl Records {
             Format::Protobuf => Cow::Owned(event.event().with_id()),
         };
         let view = event.view_of(self.looks_at);
-        let mut key = String::new();
+        let mut key = String::with_capacity(ORDINARY_KEY);
         self.key.write(&view, &mut key);
         if key.len() > MAX_KEY {
             key.truncate(key.floor_char_boundary(MAX_KEY));

@@ -18,7 +18,7 @@ use super::{Config, TIMEOUT};
 use crate::aside::aside;
 use crate::lines::unreadable;
 use crate::{
-    Batch, BuildError, Context, Encoded, Failed, Found, Outcome, Sink, Trial, Unavailable,
+    Batch, BuildError, Carried, Context, Encoded, Failed, Found, Outcome, Sink, Trial, Unavailable,
 };
 
 /// Bytes of one request for a partition: under the limit that brokers have when nobody set one (1,048,588).
@@ -158,7 +158,7 @@ impl Kafka {
         if in_company.is_empty() {
             return Ok(());
         }
-        let again = in_company.iter().map(|&n| Arc::clone(&events[n]));
+        let again = in_company.iter().map(|&n| events[n].clone());
         let again = Arc::new(Batch::new(again.collect()));
         let (told, _) = self.carry(Packing::Alone, &again).await?;
         if told.contains(&Fate::Delivered) {
@@ -299,7 +299,7 @@ impl Sink for Kafka {
         nothing_taken(&outcomes).map_or(Ok(outcomes), Err)
     }
 
-    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+    async fn test(&self, event: Carried, trial: &Trial) -> Result<(), Failed> {
         super::trial::run(self, event, trial).await
     }
 }

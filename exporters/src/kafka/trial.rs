@@ -13,14 +13,14 @@ use super::lane::{Lane, Topic, Trouble};
 use super::sink::{Kafka, Packing};
 use super::verdict::is_refusal;
 use crate::dial::reach;
-use crate::{Batch, Encoded, Failed, Sink as _, Trial};
+use crate::{Batch, Carried, Failed, Sink as _, Trial};
 
 /// For one question. A step as a whole has 15 s.
 const ASK: Duration = Duration::from_secs(6);
 /// For the record to be read.
 const READ: Duration = Duration::from_secs(10);
 
-pub(super) async fn run(sink: &Kafka, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+pub(super) async fn run(sink: &Kafka, event: Carried, trial: &Trial) -> Result<(), Failed> {
     let connection = sink.client.connection();
     reach(trial, &connection.hosts()).await?;
     let topic = sink.records.topic(&event).into_owned();
@@ -33,7 +33,7 @@ pub(super) async fn run(sink: &Kafka, event: Arc<Encoded>, trial: &Trial) -> Res
     let about = trial.step("authenticate", async { let_in }).await?;
     trial.step("topic", async { there(&topic, about) }).await?;
     let reader = Reader::at_the_end(sink, &topic, about.partitions).await;
-    let batch = Arc::new(Batch::new(vec![Arc::clone(&event)]));
+    let batch = Arc::new(Batch::new(vec![event.clone()]));
     trial
         .write_told(sink.send(batch), "all in-sync replicas have it")
         .await?;

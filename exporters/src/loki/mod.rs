@@ -32,7 +32,9 @@ use crate::http::{Auth, Compression, Http, Judged, Options, Proxy, Request, endp
 use crate::lines::{Format, Lines, unreadable};
 use crate::offer::{self, Answer, Destination, Standing};
 use crate::tls::ClientTls;
-use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable, told};
+use crate::{
+    Batch, BuildError, Carried, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable, told,
+};
 
 use push::Entry;
 
@@ -327,7 +329,7 @@ impl Sink for Loki {
         self.http.elsewhere();
     }
 
-    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+    async fn test(&self, event: Carried, trial: &Trial) -> Result<(), Failed> {
         trial::run(self, event, trial).await
     }
 }

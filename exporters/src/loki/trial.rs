@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::{Loki, PUSH};
 use crate::http::{Judged, Request};
 use crate::offer::Destination as _;
-use crate::{Batch, Encoded, Failed, Sink as _, Trial};
+use crate::{Batch, Carried, Encoded, Failed, Sink as _, Trial};
 
 /// An entry can be found as soon as it is in; behind several ingesters that may take a moment.
 const LOOKS: u32 = 10;
@@ -20,12 +20,12 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Before and after the entry's own time, in nanoseconds.
 const AROUND: i128 = 60_000_000_000;
 
-pub(super) async fn run(loki: &Loki, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+pub(super) async fn run(loki: &Loki, event: Carried, trial: &Trial) -> Result<(), Failed> {
     loki.http.try_out(&loki.url, trial).await?;
     if let Some(labels) = beside(&loki.url, "labels") {
         trial.step("authenticate", let_in(loki, labels)).await?;
     }
-    let batch = Arc::new(Batch::new(vec![Arc::clone(&event)]));
+    let batch = Arc::new(Batch::new(vec![event.clone()]));
     trial.write(loki.send(batch)).await?;
     let Some(range) = beside(&loki.url, "query_range") else {
         return Ok(());

@@ -43,7 +43,9 @@ use crate::dial::Dial;
 use crate::http::{Auth, Compression, Http, Options, Proxy, Request, endpoint};
 use crate::offer::{self, Answer, Destination, Standing};
 use crate::tls::ClientTls;
-use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable};
+use crate::{
+    Batch, BuildError, Carried, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable,
+};
 
 use grpc::Grpc;
 use record::Item;
@@ -240,7 +242,7 @@ impl Sink for Otlp {
         }
     }
 
-    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+    async fn test(&self, event: Carried, trial: &Trial) -> Result<(), Failed> {
         match &self.way {
             Way::Grpc { dial, .. } => dial.try_out(trial).await?,
             Way::Http { http, url } => http.try_out(url, trial).await?,

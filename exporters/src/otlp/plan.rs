@@ -2,7 +2,9 @@
 
 use std::sync::LazyLock;
 
-use proto::{FieldSet, Found, Kind, fields};
+use proto::{Found, Kind, fields};
+
+use super::attribute::Name;
 
 /// Names in the field table that say where an event comes from: they are the resource's.
 pub(super) const PLACES: [&str; 9] = [
@@ -23,7 +25,7 @@ const ELSEWHERE: [&str; 3] = ["@timestamp", "kubearmor.timestamp", "log.record.u
 /// What becomes of the fields of one kind. Bits are places in its table.
 pub(super) struct Plan {
     /// By place.
-    names: Vec<&'static str>,
+    names: Vec<Name>,
     /// Of the resource.
     places: u64,
     /// Attributes of the record.
@@ -48,7 +50,7 @@ impl Plan {
             places: bits(&|name| PLACES.contains(&name)),
             attributes: bits(&|name| !PLACES.contains(&name) && !ELSEWHERE.contains(&name)),
             owner: bits(&|name| name == "kubearmor.owner"),
-            names,
+            names: names.into_iter().map(Name::new).collect(),
         }
     }
 
@@ -56,7 +58,7 @@ impl Plan {
     pub(super) fn places(
         &self,
         found: &Found<'_>,
-    ) -> impl Iterator<Item = (usize, &'static str)> + use<'_> {
+    ) -> impl Iterator<Item = (usize, &Name)> + use<'_> {
         self.those(found, self.places)
     }
 
@@ -64,30 +66,26 @@ impl Plan {
     pub(super) fn attributes(
         &self,
         found: &Found<'_>,
-    ) -> impl Iterator<Item = (usize, &'static str)> + use<'_> {
+    ) -> impl Iterator<Item = (usize, &Name)> + use<'_> {
         self.those(found, self.attributes)
     }
 
     /// The fields of an event that have a place of their own.
-    pub(super) fn elsewhere(
-        &self,
-        found: &Found<'_>,
-    ) -> impl Iterator<Item = (usize, &'static str)> + use<'_> {
-        self.those(found, !(self.places | self.attributes))
+    pub(super) fn elsewhere(&self, found: &Found<'_>) -> impl Iterator<Item = usize> + use<> {
+        found.shown_among(!(self.places | self.attributes))
     }
 
     /// Where the owner is, if there is one.
     pub(super) fn owner(&self, found: &Found<'_>) -> Option<usize> {
-        self.those(found, self.owner).next().map(|(at, _)| at)
+        found.shown_among(self.owner).next()
     }
 
     fn those(
         &self,
         found: &Found<'_>,
         wanted: u64,
-    ) -> impl Iterator<Item = (usize, &'static str)> + use<'_> {
-        let shown = found.shown(FieldSet::All);
-        let wanted = shown.filter(move |at| wanted >> at & 1 == 1);
-        wanted.map(|at| (at, self.names[at]))
+    ) -> impl Iterator<Item = (usize, &Name)> + use<'_> {
+        let shown = found.shown_among(wanted);
+        shown.map(|at| (at, &self.names[at]))
     }
 }

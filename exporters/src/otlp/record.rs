@@ -13,16 +13,19 @@
 //! Resource names are those of the semantic conventions for Kubernetes, hosts and containers (1.x). The tests hold every
 //! event against a request that is built of the protocol's own messages (`oracle.rs`).
 
+use std::sync::LazyLock;
+
+use bytes::Bytes;
 use jiff::Timestamp;
 use opentelemetry_proto::tonic::logs::v1::SeverityNumber;
-use proto::{EventId, Found, Kind, Malformed, View};
+use proto::{EventId, Found, Kind, Malformed, Texts, Value, View};
 
-use super::attribute;
+use super::attribute::{self, Name};
 use super::plan::{Plan, plan};
 use super::resource::{self, Extra};
-use super::wire::{field, fixed64, nested};
+use super::wire::{field, field_len, fixed64, header};
 use crate::lines::unreadable;
-use crate::{Encoded, told};
+use crate::{Encoded, pen, told};
 
 /// Of `LogRecord`, in the order of their numbers.
 const TIME: u8 = 0x09;
@@ -37,16 +40,45 @@ const STRING: u8 = 0x0a;
 
 /// What the field table calls `Source`. Of a program that is started that is its parent's, and its own is `Resource`.
 const COMMAND: &str = "process.command_line";
-const PARENTS_COMMAND: &str = "process.parent.command_line";
 
-/// Names and lengths of an ordinary event take about so much more than its fields.
-const MORE: usize = 1400;
+/// Attributes that are not simply a field of the table.
+struct Names {
+    uid: Name,
+    command: Name,
+    parents_command: Name,
+}
+
+static NAMES: LazyLock<Names> = LazyLock::new(|| Names {
+    uid: Name::new("log.record.uid"),
+    command: Name::new(COMMAND),
+    parents_command: Name::new("process.parent.command_line"),
+});
+
+/// What is looked at besides handing it on: for time, severity, body and resource.
+const LOOKS_AT: Texts = Texts::of(&[
+    "UpdatedTime",
+    "HostName",
+    "NamespaceName",
+    "PodName",
+    "Labels",
+    "ContainerName",
+    "ProcessName",
+    "PolicyName",
+    "Severity",
+    "Message",
+    "Operation",
+    "Resource",
+    "Data",
+    "Action",
+    "Result",
+    "Level",
+]);
 
 /// One event in OTLP's form.
 #[derive(Debug)]
 pub(crate) struct Item {
     /// The attributes of its resource, then the record.
-    bytes: Vec<u8>,
+    bytes: Bytes,
     record: usize,
 }
 
@@ -58,12 +90,15 @@ impl Item {
     pub(super) fn of(event: &Encoded, extra: &Extra) -> Result<Self, String> {
         let inner = event.event();
         let unreadable = |malformed| unreadable(inner.kind, &malformed);
-        let found = Found::read(inner.kind, &inner.payload).map_err(unreadable)?;
-        let (view, plan) = (found.view(), plan(inner.kind));
-        let mut bytes = Vec::with_capacity(inner.payload.len() + MORE);
-        resource::write(&found, &view, plan, extra, &mut bytes).map_err(unreadable)?;
-        let record = bytes.len();
-        write(&found, &view, plan, inner.id, &mut bytes).map_err(unreadable)?;
+        let found = event.found().map_err(|e| unreadable(e.clone()))?;
+        let (view, plan) = (found.view_of(LOOKS_AT), plan(inner.kind));
+        let written = pen::write(|out| {
+            resource::write(&found, &view, plan, extra, out)?;
+            let record = out.len();
+            write(&found, &view, plan, inner.id, out)?;
+            Ok(record)
+        });
+        let (bytes, record) = written.map_err(unreadable)?;
         Ok(Item { bytes, record })
     }
 
@@ -85,29 +120,30 @@ fn write(
     id: EventId,
     out: &mut Vec<u8>,
 ) -> Result<(), Malformed> {
-    for (at, _) in plan.elsewhere(found) {
+    for at in plan.elsewhere(found) {
         found.value(at)?;
     }
     fixed64(TIME, told::time(view).map_or(0, nanoseconds), out);
     let (number, words) = severity(view);
     out.extend_from_slice(&[SEVERITY_NUMBER, number as u8]);
     field(SEVERITY_TEXT, words.as_bytes(), out);
-    nested(BODY, out, |out| {
-        nested(STRING, out, |out| {
-            told::say(view, |part| out.extend_from_slice(part.as_bytes()));
-        });
-    });
-    attribute::text(ATTRIBUTES, ["log.record.uid", ""], &id.digits(), out);
+    let mut length = 0;
+    told::say(view, |part| length += part.len());
+    header(BODY, field_len(length), out);
+    header(STRING, length, out);
+    told::say(view, |part| out.extend_from_slice(part.as_bytes()));
+    attribute::named(ATTRIBUTES, &NAMES.uid, &id.digits(), out);
     let starts = told::starts(view);
     for (at, name) in plan.attributes(found) {
-        let name = match (starts, name) {
-            (true, COMMAND) => PARENTS_COMMAND,
-            _ => name,
-        };
-        attribute::attribute(ATTRIBUTES, name, found.value(at)?, out)?;
+        match found.value(at)? {
+            Value::Text(text) if starts && name.text() == COMMAND => {
+                attribute::named(ATTRIBUTES, &NAMES.parents_command, text, out);
+            }
+            value => attribute::attribute(ATTRIBUTES, name, value, out)?,
+        }
     }
     if starts && !view.resource.is_empty() {
-        attribute::text(ATTRIBUTES, [COMMAND, ""], view.resource.as_bytes(), out);
+        attribute::named(ATTRIBUTES, &NAMES.command, view.resource.as_bytes(), out);
     }
     fixed64(OBSERVED, nanoseconds(Timestamp::now()), out);
     field(EVENT_NAME, event_name(view.kind).as_bytes(), out);

@@ -64,16 +64,18 @@ pub(super) fn write(
     extra: &Extra,
     out: &mut Vec<u8>,
 ) -> Result<(), Malformed> {
+    for (at, name) in plan.places(found) {
+        if let Value::Text(text) = found.value(at)?
+            && !extra.has([name.text(), ""])
+        {
+            attribute::named(ATTRIBUTES, name, text, out);
+        }
+    }
     let mut put = |name: [&str; 2], text: &[u8]| {
         if !extra.has(name) {
             attribute::text(ATTRIBUTES, name, text, out);
         }
     };
-    for (at, name) in plan.places(found) {
-        if let Value::Text(text) = found.value(at)? {
-            put([name, ""], text);
-        }
-    }
     let owner = owner(found, plan)?;
     if let Some((Some(name), owner)) = owner {
         put([name, ""], owner);

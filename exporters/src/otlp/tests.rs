@@ -1,7 +1,6 @@
 //! Requests, decoded again by the protocol's own messages, and held against those that are built of them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -15,7 +14,7 @@ use super::record::Item;
 use super::resource::Extra;
 use super::{oracle, request};
 use crate::fixtures::batch_of;
-use crate::{Batch, Encoded};
+use crate::{Batch, Carried, Encoded};
 
 #[allow(
     dead_code,
@@ -239,7 +238,7 @@ fn batch(events: Vec<(Kind, Vec<u8>)>) -> Batch {
                 sequence,
             };
             let payload = payload.into();
-            Arc::new(Encoded::new(Event { kind, id, payload }))
+            Carried::from(Encoded::new(Event { kind, id, payload }))
         });
     Batch::new(events.collect())
 }

@@ -1,6 +1,6 @@
 //! What is counted, under which names.
 
-use proto::{Found, Kind, Texts, View};
+use proto::{Kind, Texts, View};
 
 use super::table::Table;
 use crate::Encoded;
@@ -99,18 +99,25 @@ pub(super) struct Counts {
     pub(super) logs: Table,
 }
 
-/// What of an event the counters are by.
-const COUNTED: Texts = Texts::of(&[
-    "HostName",
-    "NamespaceName",
-    "PodName",
-    "ContainerName",
-    "PolicyName",
-    "Severity",
-    "Type",
-    "Operation",
-    "Action",
-]);
+/// What of an event the counters are by, besides the workload.
+fn counted(kind: Kind) -> Texts {
+    const OPERATION: Texts = Texts::of(&["Operation"]);
+    const LOG: Texts = OPERATION.and(Texts::of(&["NamespaceName"]));
+    const ALERT: Texts = LOG.and(Texts::of(&[
+        "HostName",
+        "PodName",
+        "ContainerName",
+        "PolicyName",
+        "Severity",
+        "Type",
+        "Action",
+    ]));
+    match kind {
+        Kind::Alert => ALERT,
+        Kind::Log => LOG,
+        Kind::Message => OPERATION,
+    }
+}
 
 impl Counts {
     pub(super) fn new(max_values: usize) -> Self {
@@ -122,19 +129,27 @@ impl Counts {
     }
 
     pub(super) fn count(&mut self, event: &Encoded) {
-        let inner = event.event();
-        // One walk for both; broken bytes count as what they are, without any fields.
-        let (view, workload) = match Found::read(inner.kind, &inner.payload) {
-            Ok(found) => (found.view_of(COUNTED), found.workload()),
-            Err(_) => (event.view_of(COUNTED), ""),
+        let kind = event.kind();
+        // Broken bytes count as what they are, without any fields.
+        let Ok(found) = event.found() else {
+            return self.count_found(&View::empty(kind), "");
         };
-        if view.kind == Kind::Alert {
-            for (table, counter) in self.alerts.iter_mut().zip(&ALERT_COUNTERS) {
-                table.count((counter.value)(&view));
+        let workload = match kind {
+            Kind::Log => found.workload(),
+            Kind::Alert | Kind::Message => "",
+        };
+        self.count_found(&found.view_of(counted(kind)), workload);
+    }
+
+    fn count_found(&mut self, view: &View<'_>, workload: &str) {
+        match view.kind {
+            Kind::Alert => {
+                for (table, counter) in self.alerts.iter_mut().zip(&ALERT_COUNTERS) {
+                    table.count((counter.value)(view));
+                }
             }
-        }
-        if view.kind == Kind::Log {
-            self.count_log(&view, workload);
+            Kind::Log => self.count_log(view, workload),
+            Kind::Message => {}
         }
         self.of_kind(view.kind).count(view.operation);
     }
@@ -144,8 +159,13 @@ impl Counts {
         if parts.iter().any(|part| part.contains(BETWEEN)) {
             self.logs.fold();
         } else {
-            let [operation, namespace, workload] = parts;
-            let key = format!("{operation}{BETWEEN}{namespace}{BETWEEN}{workload}");
+            let mut key = String::with_capacity(parts.iter().map(|part| part.len() + 1).sum());
+            for (n, part) in parts.into_iter().enumerate() {
+                if n > 0 {
+                    key.push(BETWEEN);
+                }
+                key.push_str(part);
+            }
             self.logs.count(&key);
         }
     }

@@ -47,8 +47,8 @@ use self::counts::{Counts, EVENTS, kind_label};
 use self::shown::Shown;
 use crate::config::{BatchLimits, Defaults};
 use crate::{
-    BadSnapshot, Batch, BuildError, Context, Encoded, Failed, Outcome, Served, Sink, Trial,
-    Unavailable,
+    BadSnapshot, Batch, BuildError, Carried, Context, Encoded, Failed, Outcome, Served, Sink,
+    Trial, Unavailable,
 };
 
 config! {
@@ -222,12 +222,12 @@ impl Sink for Prometheus {
         snapshot::load(snapshot, &mut self.state.lock().counts)
     }
 
-    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+    async fn test(&self, event: Carried, trial: &Trial) -> Result<(), Failed> {
         if let Some(page) = &self.page {
             trial.step("connect", connect(page.address)).await?;
         }
         let (before, _) = self.counted(&event);
-        let batch = Arc::new(Batch::new(vec![Arc::clone(&event)]));
+        let batch = Arc::new(Batch::new(vec![event.clone()]));
         trial.write(self.send(batch)).await?;
         trial
             .step("read back", async {

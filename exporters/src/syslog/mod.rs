@@ -36,7 +36,9 @@ use crate::dial::{Dial, Wire};
 use crate::http::Proxy;
 use crate::lines::unreadable;
 use crate::tls::ClientTls;
-use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable};
+use crate::{
+    Batch, BuildError, Carried, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable,
+};
 
 config! {
     /// Settings of a `syslog` sink.
@@ -262,7 +264,7 @@ impl Sink for Syslog {
         }
     }
 
-    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+    async fn test(&self, event: Carried, trial: &Trial) -> Result<(), Failed> {
         match &self.way {
             Way::Stream { dial, .. } => dial.try_out(trial).await?,
             Way::Datagram { host, port, .. } => {

@@ -27,7 +27,7 @@ use crate::config::{BatchLimits, Defaults};
 use crate::dial::Dial;
 use crate::http::{Proxy, endpoint};
 use crate::tls::ClientTls;
-use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable};
+use crate::{Batch, BuildError, Carried, Context, Failed, Outcome, Sink, Trial, Unavailable};
 
 pub use policies::{Policies, Texts};
 
@@ -198,7 +198,7 @@ impl Sink for Upstream {
         }
     }
 
-    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+    async fn test(&self, event: Carried, trial: &Trial) -> Result<(), Failed> {
         self.dial.try_out(trial).await?;
         trial.step("authenticate", self.greet()).await?;
         let batch = Arc::new(Batch::new(vec![event]));

@@ -298,15 +298,13 @@ fn said(say: Say) -> link::FromSensor {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proto::{Event, EventId, Kind};
 
     use super::*;
-    use crate::Encoded;
+    use crate::{Carried, Encoded};
 
-    fn event(stream: u8, sequence: u64) -> Arc<Encoded> {
-        Arc::new(Encoded::new(Event {
+    fn event(stream: u8, sequence: u64) -> Carried {
+        Carried::from(Encoded::new(Event {
             kind: Kind::Log,
             id: EventId {
                 stream: StreamId([stream; 8]),

@@ -34,7 +34,9 @@ use crate::lines::unreadable;
 use crate::offer::{self, Answer, Destination, Standing};
 use crate::secret::Keys;
 use crate::tls::ClientTls;
-use crate::{Batch, BuildError, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable};
+use crate::{
+    Batch, BuildError, Carried, Context, Encoded, Failed, Outcome, Sink, Trial, Unavailable,
+};
 
 use address::Address;
 use group::Group;
@@ -486,7 +488,7 @@ impl Sink for Webhook {
         self.http.elsewhere();
     }
 
-    async fn test(&self, event: Arc<Encoded>, trial: &Trial) -> Result<(), Failed> {
+    async fn test(&self, event: Carried, trial: &Trial) -> Result<(), Failed> {
         let url = match self.address.url() {
             Ok(url) => url,
             Err(away) => return trial.step("resolve", async { Err(away.reason) }).await,

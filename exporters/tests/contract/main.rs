@@ -109,7 +109,7 @@ async fn until_settled(sink: &dyn Sink, batch: &Arc<Batch>) -> String {
             if places.is_empty() {
                 return;
             }
-            let rest = events::batch(places.iter().map(|&at| Arc::clone(&batch.events()[at])));
+            let rest = events::batch(places.iter().map(|&at| batch.events()[at].clone()));
             if let Ok(outcomes) = sink.send(rest).await {
                 for (place, letter) in places.iter().zip(events::letters(&outcomes).chars()) {
                     letters[*place] = letter;

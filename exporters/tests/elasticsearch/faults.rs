@@ -211,7 +211,7 @@ async fn one_event_that_no_renderer_can_read_does_not_hold_up_the_others() {
         payload: vec![0x0a, 200].into(),
         ..events[1].event().clone()
     };
-    events[1] = std::sync::Arc::new(exporters::Encoded::new(broken));
+    events[1] = exporters::Encoded::new(broken).into();
     let outcomes = send(&*sink, &events).await.unwrap();
     assert!(
         rejection(&outcomes[1]).contains("cannot be printed"),

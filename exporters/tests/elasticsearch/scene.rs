@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use exporters::{Batch, Context, Encoded, Outcome, Sink, SinkConfig, Unavailable};
+use exporters::{Batch, Carried, Context, Encoded, Outcome, Sink, SinkConfig, Unavailable};
 use prost::Message;
 use proto::{Event, EventId, Kind, StreamId, feeder};
 
@@ -15,12 +15,12 @@ pub(crate) fn now() -> u64 {
 
 pub(crate) const DAY: u64 = 86_400_000_000_000;
 
-pub(crate) fn event(kind: Kind, sequence: u64, message: &impl Message) -> Arc<Encoded> {
+pub(crate) fn event(kind: Kind, sequence: u64, message: &impl Message) -> Carried {
     let id = EventId {
         stream: StreamId(*b"elastic!"),
         sequence,
     };
-    Arc::new(Encoded::new(Event {
+    Carried::from(Encoded::new(Event {
         kind,
         id,
         payload: message.encode_to_vec().into(),
@@ -28,7 +28,7 @@ pub(crate) fn event(kind: Kind, sequence: u64, message: &impl Message) -> Arc<En
 }
 
 /// An ordinary alert of this moment; `change` makes it another.
-pub(crate) fn alert_with(sequence: u64, change: impl FnOnce(&mut feeder::Alert)) -> Arc<Encoded> {
+pub(crate) fn alert_with(sequence: u64, change: impl FnOnce(&mut feeder::Alert)) -> Carried {
     let mut alert = feeder::Alert {
         timestamp: (now() / 1_000_000_000) as i64,
         updated_time: proto::updated_time(now()),
@@ -53,15 +53,15 @@ pub(crate) fn alert_with(sequence: u64, change: impl FnOnce(&mut feeder::Alert))
     event(Kind::Alert, sequence, &alert)
 }
 
-pub(crate) fn alert(sequence: u64) -> Arc<Encoded> {
+pub(crate) fn alert(sequence: u64) -> Carried {
     alert_with(sequence, |_| {})
 }
 
-pub(crate) fn alerts(sequences: impl IntoIterator<Item = u64>) -> Vec<Arc<Encoded>> {
+pub(crate) fn alerts(sequences: impl IntoIterator<Item = u64>) -> Vec<Carried> {
     sequences.into_iter().map(alert).collect()
 }
 
-pub(crate) fn log(sequence: u64) -> Arc<Encoded> {
+pub(crate) fn log(sequence: u64) -> Carried {
     let log = feeder::Log {
         updated_time: proto::updated_time(now()),
         operation: "File".into(),
@@ -71,7 +71,7 @@ pub(crate) fn log(sequence: u64) -> Arc<Encoded> {
     event(Kind::Log, sequence, &log)
 }
 
-pub(crate) fn message(sequence: u64) -> Arc<Encoded> {
+pub(crate) fn message(sequence: u64) -> Carried {
     let message = feeder::Message {
         updated_time: proto::updated_time(now()),
         level: "WARN".into(),
@@ -120,14 +120,11 @@ pub(crate) fn names(test: &str, more: &str) -> String {
     )
 }
 
-pub(crate) async fn send(
-    sink: &dyn Sink,
-    events: &[Arc<Encoded>],
-) -> Result<Vec<Outcome>, Unavailable> {
+pub(crate) async fn send(sink: &dyn Sink, events: &[Carried]) -> Result<Vec<Outcome>, Unavailable> {
     sink.send(Arc::new(Batch::new(events.to_vec()))).await
 }
 
-pub(crate) async fn send_all_done(sink: &dyn Sink, events: &[Arc<Encoded>]) {
+pub(crate) async fn send_all_done(sink: &dyn Sink, events: &[Carried]) {
     let outcomes = send(sink, events).await.unwrap();
     assert_eq!(outcomes.len(), events.len());
     let other = outcomes.iter().find(|outcome| **outcome != Outcome::Done);
@@ -138,7 +135,7 @@ pub(crate) async fn send_all_done(sink: &dyn Sink, events: &[Arc<Encoded>]) {
 /// sequence, and how many sends it took.
 pub(crate) async fn deliver(
     sink: &dyn Sink,
-    events: &[Arc<Encoded>],
+    events: &[Carried],
     size: usize,
 ) -> (BTreeMap<u64, String>, usize) {
     let deadline = Instant::now() + Duration::from_secs(120);

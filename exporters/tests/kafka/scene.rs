@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use exporters::{Batch, Context, Encoded, Outcome, Sink, SinkConfig, Unavailable};
+use exporters::{Batch, Carried, Context, Encoded, Outcome, Sink, SinkConfig, Unavailable};
 use prost::Message as _;
 use proto::{Event, EventId, Kind, StreamId, feeder};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -17,7 +17,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// An alert of a pod with a text.
-pub(crate) fn alert(pod: &str, message: &str, sequence: u64) -> Arc<Encoded> {
+pub(crate) fn alert(pod: &str, message: &str, sequence: u64) -> Carried {
     let alert = feeder::Alert {
         namespace_name: "shop".into(),
         pod_name: pod.into(),
@@ -27,12 +27,12 @@ pub(crate) fn alert(pod: &str, message: &str, sequence: u64) -> Arc<Encoded> {
     event(Kind::Alert, alert.encode_to_vec(), sequence)
 }
 
-pub(crate) fn event(kind: Kind, payload: Vec<u8>, sequence: u64) -> Arc<Encoded> {
+pub(crate) fn event(kind: Kind, payload: Vec<u8>, sequence: u64) -> Carried {
     let id = EventId {
         stream: StreamId(*b"kafkatst"),
         sequence,
     };
-    Arc::new(Encoded::new(Event {
+    Carried::from(Encoded::new(Event {
         kind,
         id,
         payload: payload.into(),
@@ -53,16 +53,13 @@ pub(crate) fn try_sink(settings: &str) -> Result<Box<dyn Sink>, exporters::Build
 
 pub(crate) async fn send(
     sink: &dyn Sink,
-    events: Vec<Arc<Encoded>>,
+    events: Vec<Carried>,
 ) -> Result<Vec<Outcome>, Unavailable> {
     sink.send(Arc::new(Batch::new(events))).await
 }
 
 /// Sends again what is to come again, as the fan-out does, until all is settled. Events are never sent out of order.
-pub(crate) async fn send_until_settled(
-    sink: &dyn Sink,
-    mut events: Vec<Arc<Encoded>>,
-) -> Vec<String> {
+pub(crate) async fn send_until_settled(sink: &dyn Sink, mut events: Vec<Carried>) -> Vec<String> {
     let deadline = Instant::now() + 3 * LONG;
     let mut troubles = Vec::new();
     while !events.is_empty() {

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use exporters::{Batch, Context, Encoded, Outcome, Sink, SinkConfig, Trial};
+use exporters::{Batch, Carried, Context, Encoded, Outcome, Sink, SinkConfig, Trial};
 use prost::Message as _;
 use proto::{Event, EventId, Kind, StreamId, feeder};
 
 /// An alert of that number whose pod has that name.
-pub fn alert(sequence: u64, pod: &str) -> Arc<Encoded> {
+pub fn alert(sequence: u64, pod: &str) -> Carried {
     let alert = feeder::Alert {
         timestamp: 1_767_225_600,
         updated_time: format!("2026-01-01T00:00:{:02}.123456Z", sequence % 60),
@@ -30,12 +30,12 @@ pub fn alert(sequence: u64, pod: &str) -> Arc<Encoded> {
 }
 
 /// An alert of these bytes.
-pub fn of(sequence: u64, payload: Vec<u8>) -> Arc<Encoded> {
+pub fn of(sequence: u64, payload: Vec<u8>) -> Carried {
     let id = EventId {
         stream: StreamId(*b"contract"),
         sequence,
     };
-    Arc::new(Encoded::new(Event {
+    Carried::from(Encoded::new(Event {
         kind: Kind::Alert,
         id,
         payload: payload.into(),
@@ -43,7 +43,7 @@ pub fn of(sequence: u64, payload: Vec<u8>) -> Arc<Encoded> {
 }
 
 /// An alert that no reader can read.
-pub fn broken(sequence: u64) -> Arc<Encoded> {
+pub fn broken(sequence: u64) -> Carried {
     of(sequence, vec![0x0a, 200])
 }
 
@@ -52,7 +52,7 @@ pub fn alerts(count: u64) -> Arc<Batch> {
     batch((1..=count).map(|n| alert(n, "cart")))
 }
 
-pub fn batch(events: impl IntoIterator<Item = Arc<Encoded>>) -> Arc<Batch> {
+pub fn batch(events: impl IntoIterator<Item = Carried>) -> Arc<Batch> {
     Arc::new(Batch::new(events.into_iter().collect()))
 }
 
@@ -92,7 +92,7 @@ pub fn reason(outcomes: &[Outcome], place: usize) -> &str {
 }
 
 /// The steps of `cresset sink test` with this event: `+` or `-` and the name of each, and what the last one said.
-pub async fn steps(sink: &dyn Sink, event: Arc<Encoded>) -> (Vec<String>, String) {
+pub async fn steps(sink: &dyn Sink, event: Carried) -> (Vec<String>, String) {
     let (trial, mut told) = Trial::new();
     let tried = tokio::time::timeout(Duration::from_secs(60), sink.test(event, &trial)).await;
     drop(trial);

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use exporters::{Batch, Encoded, Outcome, Sink, Unavailable};
+use exporters::{Batch, Carried, Outcome, Sink, Unavailable};
 use futures::FutureExt as _;
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ use crate::traces::{self, Traces};
 
 /// Events that are sent together, with their places in the journal, in order.
 pub(super) struct Parcel {
-    pub(super) events: Vec<(u64, Arc<Encoded>)>,
+    pub(super) events: Vec<(u64, Carried)>,
     /// How often the destination asked for another try.
     pub(super) attempts: u32,
     pub(super) not_before: Option<Instant>,
@@ -32,7 +32,7 @@ pub(super) struct Parcel {
 }
 
 impl Parcel {
-    pub(super) fn new(events: Vec<(u64, Arc<Encoded>)>) -> Self {
+    pub(super) fn new(events: Vec<(u64, Carried)>) -> Self {
         Parcel {
             events,
             attempts: 0,
@@ -102,10 +102,7 @@ pub(super) struct Runway {
 
 impl Runway {
     /// Sends these events together: an outcome for each, in their order.
-    pub(super) async fn send(
-        &self,
-        events: Vec<Arc<Encoded>>,
-    ) -> Result<Vec<Outcome>, Unavailable> {
+    pub(super) async fn send(&self, events: Vec<Carried>) -> Result<Vec<Outcome>, Unavailable> {
         let tapped = self.taps.sent(&events);
         let batch = Arc::new(Batch::new(events));
         let answer = self.ask(&batch).await;
@@ -162,7 +159,7 @@ async fn carry(runway: Runway, parcel: Parcel) -> Flown {
     let before = runway.trust.now();
     let events = parcel.events.iter();
     let outcomes = match runway
-        .send(events.map(|(_, event)| Arc::clone(event)).collect())
+        .send(events.map(|(_, event)| event.clone()).collect())
         .await
     {
         Ok(outcomes) => outcomes,
@@ -224,7 +221,7 @@ async fn carry(runway: Runway, parcel: Parcel) -> Flown {
 }
 
 /// Events that were not taken, with their places in the journal and the reason.
-type Refused = Vec<(u64, Arc<Encoded>, String)>;
+type Refused = Vec<(u64, Carried, String)>;
 
 fn nothing(parcel: Parcel, away: Unavailable) -> Flown {
     Flown {

@@ -1,9 +1,8 @@
 //! What an administrator tells a sink's task. The task obeys between two of its own steps, so nothing is moved under its feet.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
-use exporters::{Encoded, Outcome, Trial, Unavailable};
+use exporters::{Carried, Outcome, Trial, Unavailable};
 use futures::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 
@@ -60,11 +59,11 @@ pub(super) struct Moved {
 pub(super) enum Errand {
     /// Dead letters.
     Send {
-        events: Vec<Arc<Encoded>>,
+        events: Vec<Carried>,
         done: oneshot::Sender<Result<Vec<Outcome>, Unavailable>>,
     },
     /// A marked event.
-    Test { event: Arc<Encoded>, trial: Trial },
+    Test { event: Carried, trial: Trial },
 }
 
 impl Errand {

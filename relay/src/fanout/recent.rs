@@ -35,7 +35,7 @@ pub(super) struct Piece {
 
 #[derive(Clone, Debug)]
 pub(super) enum Run {
-    Events(Arc<[Arc<Encoded>]>),
+    Events(Arc<Vec<Encoded>>),
     /// So many events that cannot be had.
     Gap(u64, Fate),
 }
@@ -200,7 +200,8 @@ fn pieces(from: u64, block: Block) -> Vec<Piece> {
     let kept = from + block.expired;
     let mut pieces = Pieces {
         at: from,
-        events: Vec::new(),
+        // All of them together: an allocation an event is one that some other thread frees.
+        events: Vec::with_capacity(block.entries.len()),
         out: Vec::new(),
     };
     pieces.skip_to(kept, Fate::Expired);
@@ -221,13 +222,13 @@ fn pieces(from: u64, block: Block) -> Vec<Piece> {
 
 struct Pieces {
     at: u64,
-    events: Vec<Arc<Encoded>>,
+    events: Vec<Encoded>,
     out: Vec<Piece>,
 }
 
 impl Pieces {
     fn event(&mut self, event: Event) {
-        self.events.push(Arc::new(Encoded::new(event)));
+        self.events.push(Encoded::new(event));
         self.at += 1;
     }
 
@@ -248,7 +249,7 @@ impl Pieces {
             let first = self.at - self.events.len() as u64;
             self.out.push(Piece {
                 first,
-                run: Run::Events(std::mem::take(&mut self.events).into()),
+                run: Run::Events(Arc::new(std::mem::take(&mut self.events))),
             });
         }
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use exporters::{Common, Encoded, Outcome, Sink, Step, Trial, Unavailable};
+use exporters::{Carried, Common, Encoded, Outcome, Sink, Step, Trial, Unavailable};
 use proto::Event;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -191,7 +191,7 @@ impl Steering {
     /// The sink's task has ended.
     pub(crate) async fn test(&self, event: Event) -> Result<mpsc::Receiver<Step>, SteerError> {
         let (trial, steps) = Trial::new();
-        let event = Arc::new(Encoded::new(event));
+        let event = Carried::from(Encoded::new(event));
         self.order(Order::Errand(Errand::Test { event, trial }))
             .await?;
         Ok(steps)
@@ -266,7 +266,7 @@ impl Letters {
         let redact = &self.sink.post.common.redact;
         let events = letters
             .iter()
-            .map(|(_, event)| redact.event(&Arc::new(Encoded::new(event.clone()))))
+            .map(|(_, event)| redact.event(Encoded::new(event.clone()).into()))
             .collect();
         let (done, answer) = oneshot::channel();
         self.sink

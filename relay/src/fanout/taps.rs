@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use exporters::{Encoded, Outcome, Unavailable};
+use exporters::{Carried, Outcome, Unavailable};
 use tokio::sync::Notify;
 
 /// Payload that waits for one onlooker; the events themselves are shared with the flight.
@@ -24,16 +24,13 @@ const MOST: usize = 16;
 /// What an onlooker sees.
 pub(crate) enum Seen {
     /// A batch goes.
-    Sent {
-        batch: u64,
-        events: Vec<Arc<Encoded>>,
-    },
+    Sent { batch: u64, events: Vec<Carried> },
     /// What came back, an outcome an event, in the batch's order.
     Answered {
         batch: u64,
         took: Duration,
         answer: Result<Vec<Outcome>, Unavailable>,
-        events: Vec<Arc<Encoded>>,
+        events: Vec<Carried>,
     },
     /// So many events there was no room for.
     Missed(u64),
@@ -96,7 +93,7 @@ impl Taps {
     }
 
     /// A batch goes; none: nobody looks on.
-    pub(super) fn sent(&self, events: &[Arc<Encoded>]) -> Option<Tapped> {
+    pub(super) fn sent(&self, events: &[Carried]) -> Option<Tapped> {
         if self.watching.load(Ordering::Relaxed) == 0 {
             return None;
         }
@@ -117,11 +114,7 @@ impl Taps {
 
 impl Tapped {
     /// What came back.
-    pub(super) fn answered(
-        self,
-        events: &[Arc<Encoded>],
-        answer: &Result<Vec<Outcome>, Unavailable>,
-    ) {
+    pub(super) fn answered(self, events: &[Carried], answer: &Result<Vec<Outcome>, Unavailable>) {
         let took = self.start.elapsed();
         for (queue, batch) in self.queues {
             queue.put(
@@ -144,7 +137,7 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sent(&self, events: &[Arc<Encoded>]) -> Option<u64> {
+    fn sent(&self, events: &[Carried]) -> Option<u64> {
         let bytes: usize = events.iter().map(|event| event.event().payload.len()).sum();
         let batch = {
             let mut waiting = self.waiting();
@@ -206,11 +199,12 @@ impl Drop for Onlooker {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use exporters::Encoded;
     use proto::{Event, EventId, Kind, StreamId};
 
     use super::*;
 
-    fn events(count: u64, bytes: usize) -> Vec<Arc<Encoded>> {
+    fn events(count: u64, bytes: usize) -> Vec<Carried> {
         let event = |sequence| Event {
             kind: Kind::Alert,
             id: EventId {
@@ -220,7 +214,7 @@ mod tests {
             payload: Bytes::from(vec![0; bytes]),
         };
         (1..=count)
-            .map(|sequence| Arc::new(Encoded::new(event(sequence))))
+            .map(|sequence| Carried::from(Encoded::new(event(sequence))))
             .collect()
     }
 

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use exporters::{Common, Encoded};
+use exporters::{Carried, Common};
 use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::FuturesUnordered;
@@ -140,7 +140,7 @@ enum Landed {
 /// The batch that is being filled.
 #[derive(Default)]
 struct Gathering {
-    events: Vec<(u64, Arc<Encoded>)>,
+    events: Vec<(u64, Carried)>,
     bytes: usize,
     since: Option<Instant>,
     full: bool,
@@ -280,7 +280,7 @@ impl Task {
                 self.health.error(&gap(count, *fate));
             }
             Run::Events(events) => {
-                for event in events.iter().skip(done as usize) {
+                for event in Carried::from_block(events, done as usize) {
                     let Some(event) = self.common.outgoing(event) else {
                         self.progress.push(Fate::Filtered, 1);
                         continue;
@@ -632,7 +632,7 @@ fn gap(count: u64, fate: Fate) -> String {
 
 impl Gathering {
     /// Takes an event in, or says that the batch is full without it.
-    fn take(&mut self, number: u64, event: Arc<Encoded>, common: &Common) -> bool {
+    fn take(&mut self, number: u64, event: Carried, common: &Common) -> bool {
         let bytes = event.event().payload.len();
         let over = self.bytes + bytes > common.batch.max_bytes && !self.events.is_empty();
         if self.full || over {
@@ -642,7 +642,7 @@ impl Gathering {
         self.since.get_or_insert_with(Instant::now);
         let far = |(last, _): &(u64, _)| number - last > NEAR;
         let event = match self.events.last().is_some_and(far) {
-            true => Arc::new(event.apart()),
+            true => event.apart().into(),
             false => event,
         };
         self.events.push((number, event));

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use exporters::{Encoded, Found};
+use exporters::{Carried, Encoded, Found};
 use journal::Seq;
 use proto::operate::AtSink;
 use proto::{Event, EventId};
@@ -359,8 +359,8 @@ impl Look {
             return (Traced::new("delivered", why), false);
         };
         let Post { common, sink, .. } = &*self.post;
-        let event = Arc::new(Encoded::new(event.clone()));
-        let Some(sent) = common.outgoing(&event) else {
+        let event = Carried::from(Encoded::new(event.clone()));
+        let Some(sent) = common.outgoing(event) else {
             let why = "the sink's filter or sample, as it is set now, leaves it out";
             return (Traced::new("filtered", why), false);
         };

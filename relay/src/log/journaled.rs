@@ -29,15 +29,15 @@ impl Log for Journal {
     ) -> BoxFuture<'_, Result<Appended, AppendError>> {
         let time = unix_nanoseconds();
         async move {
-            // Each event's bytes are let go of once they are copied behind its id: what waits is in memory once.
-            let records = events
-                .into_iter()
-                .map(|event| Record {
-                    kind: event.kind as u8,
-                    time,
-                    payload: event.to_journal(),
-                })
-                .collect();
+            let payloads = Event::all_to_journal(&events).into_iter();
+            let records = events.iter().zip(payloads).map(|(event, payload)| Record {
+                kind: event.kind as u8,
+                time,
+                payload,
+            });
+            let records = records.collect();
+            // The events' bytes are copied behind their ids: what waits is in memory once.
+            drop(events);
             let places = Journal::append(self, records).await?;
             Ok(Appended {
                 places: Some(places),

@@ -1,9 +1,8 @@
 //! What an onlooker of a sink sees, as it goes over the wire.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use exporters::{Encoded, Outcome, Unavailable};
+use exporters::{Carried, Encoded, Outcome, Unavailable};
 use futures::{Stream, stream};
 use proto::link::EventKind;
 use proto::query::WatchedEvent;
@@ -67,7 +66,7 @@ impl Tap {
         }
     }
 
-    fn sent(&mut self, batch: u64, mut events: Vec<Arc<Encoded>>) -> Vec<TapReply> {
+    fn sent(&mut self, batch: u64, mut events: Vec<Carried>) -> Vec<TapReply> {
         if self.left == 0 {
             return Vec::new();
         }
@@ -101,7 +100,7 @@ impl Tap {
         batch: u64,
         took: Duration,
         answer: Result<Vec<Outcome>, Unavailable>,
-        events: &[Arc<Encoded>],
+        events: &[Carried],
     ) -> Vec<TapReply> {
         match self.last {
             Some(last) if last == batch => self.last = None,

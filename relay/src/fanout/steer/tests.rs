@@ -47,7 +47,7 @@ impl Sink for Far {
         if far.away {
             return Err(Unavailable::new("connection refused"));
         }
-        let judge = |event: &Arc<Encoded>| {
+        let judge = |event: &Carried| {
             let number = event.id().sequence;
             if far.refuses.contains(&number) {
                 let reason = format!("400 no {number}\n{{\"status\":400}}");

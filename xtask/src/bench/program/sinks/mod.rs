@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
-use exporters::{Batch, Common, Encoded, Outcome, Sink, SinkConfig};
+use exporters::{Batch, Carried, Common, Encoded, Outcome, Sink, SinkConfig};
 use futures::StreamExt as _;
 use proto::{Event, EventId, Kind, StreamId};
 
@@ -245,7 +245,7 @@ impl Batches {
                 stream: StreamId(*b"bench-00"),
                 sequence: self.sequence,
             };
-            events.push(Arc::new(Encoded::new(Event {
+            events.push(Carried::from(Encoded::new(Event {
                 kind: *kind,
                 id,
                 payload: payload.clone(),
