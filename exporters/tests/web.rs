@@ -348,6 +348,45 @@ async fn a_flood_becomes_few_messages_that_count_every_event() {
 }
 
 #[tokio::test]
+async fn a_flood_is_bounded_for_every_shape_of_messages_though_nobody_set_a_rate() {
+    let count = |shape: &str, message: &Value| match shape {
+        "alertmanager" => message[0]["annotations"]["count"].as_str()?.parse().ok(),
+        "falcosidekick" => message["output_fields"]["cresset.count"].as_u64(),
+        _ => message["count"].as_u64(),
+    };
+    for (shape, more, rate) in [
+        ("alertmanager", "", 120),
+        ("falcosidekick", "", 60),
+        ("template", ", template: '{\"count\": {{ count }}}'", 20),
+    ] {
+        let messages = Arc::new(Mutex::new(Vec::new()));
+        let here = Arc::clone(&messages);
+        let server = FakeHttp::start(move |request| {
+            here.lock().unwrap().push(request.json());
+            Answer::saying(200, "ok")
+        })
+        .await;
+        let sink = sink(&format!(
+            "{{type: webhook, shape: {shape}, url: '{}'{more}}}",
+            server.url()
+        ));
+        // Three batches of a thousand, of two hundred pods each: more than a minute's messages.
+        for start in [1, 1001, 2001] {
+            let flood = batch((start..start + 1000).map(|n| alert(n, &format!("pod-{}", n % 200))));
+            let outcomes = timeout(SOON, sink.send(flood)).await.expect("in time");
+            let done = |outcome: &Outcome| *outcome == Outcome::Done;
+            assert!(outcomes.unwrap().iter().all(done), "{shape}");
+        }
+        let messages = messages.lock().unwrap();
+        let counted: u64 = messages.iter().filter_map(|told| count(shape, told)).sum();
+        assert_eq!(counted, 3000, "{shape}");
+        // A slow machine gives time for some more.
+        let sent = messages.len();
+        assert!((rate + 2..=3 * rate).contains(&sent), "{shape}: {sent}");
+    }
+}
+
+#[tokio::test]
 async fn a_message_that_is_refused_costs_its_group_alone() {
     let server = FakeHttp::start(|request| match request.json()["text"].as_str() {
         Some(text) if text.contains("evil") => Answer::saying(400, "invalid_blocks"),

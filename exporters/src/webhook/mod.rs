@@ -75,7 +75,8 @@ config! {
         /// Fields whose values make events alike. Default: kind, policy, namespace, pod, operation, action.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub group_by: Option<Vec<GroupField>>,
-        /// How many messages may go. Default: 20 a minute for slack and pagerduty, else no limit.
+        /// How many messages may go. Default: 20 a minute for slack, pagerduty and template, 60 for falcosidekick, 120 for
+        /// alertmanager.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub rate: Option<RateConfig>,
         /// Credentials.
@@ -200,10 +201,18 @@ impl Shape {
         matches!(self, Shape::Json | Shape::Ndjson | Shape::Ocsf)
     }
 
+    /// Of messages, where nothing else is said. People read some a minute, and a template mostly ends in a chat too;
+    /// Falcosidekick hands each to every output it has, and those have bounds of their own; Alertmanager groups what it
+    /// gets, but keeps each set of labels in memory. Records have none: every event is wanted.
     fn rate(self) -> Option<RateConfig> {
-        let people = matches!(self, Shape::Slack | Shape::Pagerduty);
-        people.then_some(RateConfig {
-            messages: 20,
+        let messages = match self {
+            Shape::Slack | Shape::Pagerduty | Shape::Template => 20,
+            Shape::Falcosidekick => 60,
+            Shape::Alertmanager => 120,
+            Shape::Json | Shape::Ndjson | Shape::Ocsf => return None,
+        };
+        Some(RateConfig {
+            messages,
             per: Span(Duration::from_secs(60)),
         })
     }
