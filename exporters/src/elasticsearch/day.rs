@@ -22,6 +22,11 @@ impl Day {
         Day::at(Timestamp::now())
     }
 
+    #[cfg(test)]
+    pub(super) fn of_epoch() -> Self {
+        Day::at(Timestamp::UNIX_EPOCH)
+    }
+
     fn at(time: Timestamp) -> Self {
         Day(TimeZone::UTC.to_datetime(time).date())
     }

@@ -26,6 +26,7 @@ mod lifecycle;
 mod lookup;
 mod outcomes;
 mod pace;
+mod prepared;
 mod request;
 mod response;
 mod settings;
@@ -43,12 +44,14 @@ use elasticsearch::http::Method;
 use flate2::write::GzEncoder;
 use proto::FieldSet;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use self::client::{Body, Client};
 use self::day::Day;
 use self::index::Indices;
 use self::outcomes::Outcomes;
 use self::pace::{Pace, Turn};
+use self::prepared::{Look, Prepared};
 use self::request::{Bodies, Bulk, Places, Refused};
 use self::response::{Verdict, Whole};
 use crate::aside::aside;
@@ -83,9 +86,8 @@ pub struct Elasticsearch {
     pace: Pace,
     setup: Setup,
     flavour: Flavour,
-    /// The day on which it was seen that the server holds what it needs. None: not yet, or it was away since, and may have
-    /// come back without.
-    prepared: Mutex<Option<Day>>,
+    /// That the server was seen to hold what it needs. None: not yet, or it was away since, and may have come back without.
+    prepared: Mutex<Option<Prepared>>,
 }
 
 /// What makes bodies, on another thread.
@@ -147,17 +149,42 @@ impl Elasticsearch {
     }
 
     /// Before an index is made of which nobody knows what its fields are: before the first event, again each day, and after
-    /// the server was away.
+    /// the server was away, or may have been.
     async fn prepare(&self) -> Result<(), Unavailable> {
         if self.setup == Setup::Manual {
             return Ok(());
         }
-        let (today, mut prepared) = (Day::today(), self.prepared.lock().await);
-        if *prepared != Some(today) {
-            setup::make_missing(&self.client, &self.bodies.indices, self.flavour).await?;
-            *prepared = Some(today);
+        let (today, now) = (Day::today(), Instant::now());
+        let mut prepared = self.prepared.lock().await;
+        let holds = match prepared.as_mut() {
+            Some(seen) => self.holds(seen, today, now).await?,
+            None => false,
+        };
+        if !holds {
+            *prepared = None;
+            let indices = &self.bodies.indices;
+            let cluster = setup::make_missing(&self.client, indices, self.flavour).await?;
+            *prepared = Some(Prepared::new(today, cluster, now));
         }
         Ok(())
+    }
+
+    /// Whether the server is still the one that was seen.
+    async fn holds(
+        &self,
+        seen: &mut Prepared,
+        today: Day,
+        now: Instant,
+    ) -> Result<bool, Unavailable> {
+        let holds = match seen.look(today, now) {
+            Look::Nothing => true,
+            Look::Everything => false,
+            Look::Cluster => setup::cluster(&self.client).await? == seen.cluster,
+        };
+        if holds {
+            seen.used(now);
+        }
+        Ok(holds)
     }
 
     /// Sends one body and says whether another may follow.

@@ -57,6 +57,8 @@ struct State {
     kept: BTreeMap<String, u32>,
     bulks: Vec<Request>,
     heads: usize,
+    /// What it says that its cluster is.
+    cluster: Option<&'static str>,
 }
 
 /// A read that ended early, or what else can go wrong with a connection.
@@ -123,14 +125,9 @@ impl Fake {
         loop {
             let request = read(&mut stream).await?;
             if !request.line.contains("_bulk") {
-                self.state.lock().unwrap().heads += 1;
-                let body = if request.line.starts_with("HEAD") {
-                    ""
-                } else {
-                    "{}"
-                };
+                let body = self.head(&request.line);
                 stream
-                    .write_all(answer(200, "", body, body.len()).as_bytes())
+                    .write_all(answer(200, "", &body, body.len()).as_bytes())
                     .await?;
                 continue;
             }
@@ -203,6 +200,23 @@ impl Fake {
                     }
                 }
             }
+        }
+    }
+
+    /// Says from now on that it is this cluster.
+    pub(crate) fn become_cluster(&self, id: &'static str) {
+        self.state.lock().unwrap().cluster = Some(id);
+    }
+
+    fn head(&self, line: &str) -> String {
+        let mut state = self.state.lock().unwrap();
+        state.heads += 1;
+        match state.cluster {
+            _ if line.starts_with("HEAD") => String::new(),
+            Some(id) if line.starts_with("GET / ") => {
+                format!(r#"{{"version":{{"number":"8.15.0"}},"cluster_uuid":"{id}"}}"#)
+            }
+            _ => "{}".to_owned(),
         }
     }
 

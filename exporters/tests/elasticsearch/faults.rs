@@ -248,3 +248,21 @@ async fn a_server_that_was_away_may_be_another_one_and_is_looked_at_again() {
     send_all_done(&*sink, &alerts(3..=4)).await;
     assert_eq!(fake.heads(), again);
 }
+
+#[tokio::test]
+async fn a_cluster_that_was_rebuilt_during_a_pause_is_looked_at_before_the_next_event() {
+    const PAUSE: Duration = Duration::from_secs(11);
+    let fake = Fake::start([]).await;
+    fake.become_cluster("first");
+    let sink = sink_to(&fake.url(), "request_timeout: 30s");
+    send_all_done(&*sink, &alerts(1..=2)).await;
+    let looked = fake.heads();
+    tokio::time::sleep(PAUSE).await;
+    send_all_done(&*sink, &alerts(3..=4)).await;
+    let same = fake.heads();
+    assert_eq!(same - looked, 1, "it is the same cluster");
+    fake.become_cluster("second");
+    tokio::time::sleep(PAUSE).await;
+    send_all_done(&*sink, &alerts(5..=6)).await;
+    assert!(fake.heads() - same > 9, "{looked}, {}", fake.heads());
+}

@@ -2,7 +2,7 @@
 //!
 //! | who asks | [`Mode`] | what is missing | what differs |
 //! |---|---|---|---|
-//! | the sink, before its first event, each day, and after the server was away (`index.setup: auto`) | `Fill` | is made | stays as it is |
+//! | the sink, before its first event, each day, after the server was away and after a pause (`index.setup: auto`) | `Fill` | is made | stays as it is |
 //! | `cresset sink setup NAME` | `Make` | is made | is put right |
 //! | `cresset sink setup NAME --check` | `Look` | is told | is told |
 //!
@@ -47,15 +47,18 @@ impl From<Unreached> for Trouble {
     }
 }
 
-/// For the sink itself. A server that does not allow it is told of once, and events go all the same; where an index is in
-/// the way of the name that events are read under, they wait.
+/// For the sink itself; the answer is the cluster's id. A server that does not allow it is told of once, and events go all
+/// the same; where an index is in the way of the name that events are read under, they wait.
 pub(super) async fn make_missing(
     client: &Client,
     indices: &Indices,
     flavour: Flavour,
-) -> Result<(), Unavailable> {
-    let report = steps(client, indices, flavour, Mode::Fill).await;
-    let report = report.map_err(|trouble| Unavailable::new(trouble.reason()))?;
+) -> Result<Option<String>, Unavailable> {
+    let away = |trouble: Trouble| Unavailable::new(trouble.reason());
+    let product = product(client).await.map_err(away)?;
+    let cluster = product.as_ref().and_then(|product| product.cluster.clone());
+    let report = steps(client, product, indices, flavour, Mode::Fill).await;
+    let report = report.map_err(away)?;
     for Step { what, name, state } in report.steps {
         match state {
             State::Blocked(reason) => return Err(Unavailable::new(reason)),
@@ -70,7 +73,14 @@ pub(super) async fn make_missing(
             _ => {}
         }
     }
-    Ok(())
+    Ok(cluster)
+}
+
+/// The id that a cluster draws when it is made; none if it does not say.
+pub(super) async fn cluster(client: &Client) -> Result<Option<String>, Unavailable> {
+    let product = product(client).await;
+    let product = product.map_err(|trouble| Unavailable::new(trouble.reason()))?;
+    Ok(product.and_then(|product| product.cluster))
 }
 
 /// Sets up the server of a sink, or looks whether it is.
@@ -81,8 +91,11 @@ pub(crate) async fn run(
 ) -> Result<Report, SetupError> {
     let client = config.client().map_err(SetupError::Settings)?;
     let indices = Indices::of(config);
-    let report = steps(&client, &indices, flavour, mode).await;
-    report.map_err(|trouble| match trouble {
+    let report = async {
+        let product = product(&client).await?;
+        steps(&client, product, &indices, flavour, mode).await
+    };
+    report.await.map_err(|trouble| match trouble {
         Trouble::Away(reason) => SetupError::Unreached(reason),
         Trouble::Unknown(reason) | Trouble::Refused(reason) => SetupError::Refused(reason),
     })
@@ -90,11 +103,11 @@ pub(crate) async fn run(
 
 async fn steps(
     client: &Client,
+    product: Option<Product>,
     indices: &Indices,
     flavour: Flavour,
     mode: Mode,
 ) -> Result<Report, Trouble> {
-    let product = product(client).await?;
     let flavour = product.as_ref().map_or(flavour, |product| product.flavour);
     let mut taken = Vec::new();
     for kind in indices.kinds() {
@@ -140,6 +153,8 @@ pub(super) struct Product {
     flavour: Flavour,
     /// What, which version and where.
     pub(super) name: String,
+    /// The cluster's id.
+    cluster: Option<String>,
 }
 
 /// What the server says it is; none if it does not say (a proxy in between, or a user who may not ask).
@@ -157,7 +172,13 @@ pub(super) async fn product(client: &Client) -> Result<Option<Product>, Trouble>
         false => (Flavour::Elasticsearch, "Elasticsearch"),
     };
     let name = proto::visible::text(&format!("{word} {version} at {}", answer.host));
-    Ok(Some(Product { flavour, name }))
+    // `_na_` until a new cluster has drawn one.
+    let cluster = told["cluster_uuid"].as_str().filter(|id| *id != "_na_");
+    Ok(Some(Product {
+        flavour,
+        name,
+        cluster: cluster.map(str::to_owned),
+    }))
 }
 
 fn refused(answer: &Answer, request: &str) -> Trouble {
