@@ -329,7 +329,7 @@ mod tests {
         let start = Instant::now();
         drop(sink);
         drop(runtime);
-        assert!(start.elapsed() < Duration::from_secs(2));
+        assert!(start.elapsed() < Duration::from_secs(30));
         drop(reader);
     }
 }

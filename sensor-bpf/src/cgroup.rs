@@ -312,7 +312,7 @@ mod tests {
             .args(["-c", &script])
             .spawn()
             .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !populated(cgroup).unwrap() {
             assert!(
                 Instant::now() < deadline,

@@ -438,7 +438,12 @@ async fn who_does_not_say_hello_is_sent_away_with_the_reason() {
     .await;
     let mut silent = relay.connect().await;
     assert_eq!(silent.end().await.code(), Code::DeadlineExceeded);
+    assert_eq!(relay.accounts.sessions_ended(EndReason::BadHello), 1);
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_something_else_first_is_sent_away_with_the_reason() {
+    let relay = relay().await;
     let mut rude = relay.connect().await;
     rude.batch(1, 1).await;
     let status = rude.end().await;
@@ -461,7 +466,7 @@ async fn who_does_not_say_hello_is_sent_away_with_the_reason() {
         status.message().contains("version 3") && status.message().contains("version 1"),
         "{status}"
     );
-    assert_eq!(relay.accounts.sessions_ended(EndReason::BadHello), 3);
+    assert_eq!(relay.accounts.sessions_ended(EndReason::BadHello), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
