@@ -138,6 +138,7 @@ pub struct App {
     conditions: Conditions,
     heads: Heads,
     at_start: AtStart,
+    lost_before: Vec<LossStatus>,
     log: Store,
     ingest: Ingest,
     sources: Sources,
@@ -206,6 +207,7 @@ impl App {
         };
         let traces = Traces::build(config.relay.telemetry.traces.as_ref(), &origin)?;
         let fanout = build_sinks(&config, &log, &registry, &traces)?;
+        let lost_before = shown::sink_losses(&fanout);
         let tail = Tail::start(log.view(), feed_config(&config), &registry)?;
         let rollout = policy::rollout(&config, &policies, &log, &registry)?;
         let distributor = Distributor::new(rollout.offered());
@@ -312,6 +314,7 @@ impl App {
             conditions,
             heads,
             at_start,
+            lost_before,
             log,
             ingest,
             sources,
@@ -485,6 +488,7 @@ impl App {
         let fanout = self.fanout.clone();
         losses::Teller {
             losses: move || shown::sink_losses(&fanout),
+            before: self.lost_before.clone(),
             importer: self.ingest.importer(Door::Relay),
             origin: self.origin.clone(),
         }

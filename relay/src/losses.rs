@@ -129,6 +129,8 @@ impl Origin {
 pub(crate) struct Teller<L> {
     /// The losses of all sinks.
     pub(crate) losses: L,
+    /// What they were when the sinks were made: that was told in an earlier life.
+    pub(crate) before: Vec<LossStatus>,
     /// The way into the journal.
     pub(crate) importer: Importer,
     /// Whose messages they are.
@@ -136,10 +138,11 @@ pub(crate) struct Teller<L> {
 }
 
 impl<L: Fn() -> Vec<LossStatus>> Teller<L> {
-    /// Looks every second. What was lost in an earlier life was told in it.
+    /// Looks every second.
     pub(crate) async fn run(self) {
         let by_place = |loss: LossStatus| ((loss.r#where, loss.class), loss.count);
-        let mut told: BTreeMap<_, u64> = (self.losses)().into_iter().map(by_place).collect();
+        let before = self.before.iter().cloned();
+        let mut told: BTreeMap<_, u64> = before.map(by_place).collect();
         let mut logged = told.clone();
         loop {
             tokio::time::sleep(LOOK).await;
