@@ -289,6 +289,38 @@ mod tests {
     }
 
     #[test]
+    fn a_field_is_found_however_its_key_is_written_and_whatever_stands_before_it() {
+        // PodName is field 6 of an alert, UID field 12.
+        let pod = [6 << 3 | 2, 1, b'p'];
+        let long_key = [0xb2, 0x80, 0x00, 1, b'p'];
+        let long_length = [6 << 3 | 2, 0x81, 0x80, 0x00, b'p'];
+        // Field 99, 2,000,000 and a group of number 1,000, which no table has.
+        let unknown: [&[u8]; 3] = [
+            &[0x98, 0x06, 0x05],
+            &[0x82, 0xa4, 0xe8, 0x07, 1, b'x'],
+            &[0xc3, 0x3e, 0x08, 1, 0xc4, 0x3e],
+        ];
+        for before in [&[][..], unknown[0], unknown[1], unknown[2]] {
+            for pod in [&pod[..], &long_key, &long_length] {
+                let bytes = [before, pod, before, &[12 << 3, 7]].concat();
+                let found = Found::read(Kind::Alert, &bytes).unwrap();
+                let all: Vec<String> = found
+                    .shown(FieldSet::KubeArmor)
+                    .map(|at| told(&found, at))
+                    .collect();
+                assert_eq!(all, ["PodName=p", "PPID=0", "UID=7"], "{bytes:?}");
+                let again = found.marks().found(&bytes).view();
+                assert_eq!(again, View::read(Kind::Alert, &bytes));
+            }
+        }
+        // A known field with another wire type is refused wherever it stands.
+        for bytes in [&[6 << 3, 1][..], &[0x98, 0x06, 0x05, 12 << 3 | 2, 0]] {
+            let read = Found::read(Kind::Alert, bytes);
+            assert!(matches!(read, Err(Malformed::WireType { .. })), "{bytes:?}");
+        }
+    }
+
+    #[test]
     fn broken_bytes_are_an_error() {
         assert!(Found::read(Kind::Alert, &[0x0a, 200]).is_err());
         // Field 6 of an alert is text, 30 a list of it, 31 a message of it.
