@@ -280,6 +280,9 @@ async fn health_readiness_and_metrics_are_there_and_other_pages_say_what_is() {
     relay.stop().await;
 }
 
+/// HTTP/2's own, in bytes (RFC 9113, 6.9.2).
+const WINDOW: u32 = 65_535;
+
 /// The administrator's door.
 async fn admin(relay: &Relay) -> Channel {
     let socket = relay.at.admin.clone();
@@ -291,7 +294,9 @@ async fn admin(relay: &Relay) -> Channel {
                 .map(hyper_util::rt::TokioIo::new)
         }
     });
+    // What is sent before anybody reads: a client's default would take all answers of a call.
     Endpoint::from_static("http://admin")
+        .initial_stream_window_size(WINDOW)
         .connect_with_connector(connect)
         .await
         .expect("connected")

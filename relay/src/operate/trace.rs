@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::vec;
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use journal::{Entry, Journal};
 use proto::operate::{AtSink, InTopic, Journaled, Loss, Spooled, TraceReply};
 use proto::{Event, EventId, StreamId, link};
@@ -25,6 +26,9 @@ use crate::log::{Shared, Store};
 pub(super) const MOST: usize = 10_000;
 /// Calls for many events at one time. Their answers, some kilobytes each at most, are in memory until they are read.
 const CALLS: usize = 4;
+/// Answers that are handed on together. Each in a frame of its own would be too many small ones for a client that reads late:
+/// h2 ends a connection on which some thousand of them wait.
+const PIECE: usize = 100;
 
 /// An answer, or why there are no more.
 pub(super) type Answer = Result<TraceReply, Status>;
@@ -41,7 +45,8 @@ pub(crate) struct Tracer {
 
 /// Answers as they are found. No thread waits for whoever reads them.
 pub(super) struct Answers {
-    told: mpsc::UnboundedReceiver<Answer>,
+    told: mpsc::UnboundedReceiver<Vec<Answer>>,
+    piece: vec::IntoIter<Answer>,
     _call: Option<Arc<OwnedSemaphorePermit>>,
 }
 
@@ -49,7 +54,15 @@ impl Stream for Answers {
     type Item = Answer;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Answer>> {
-        self.told.poll_recv(context)
+        loop {
+            if let Some(answer) = self.piece.next() {
+                return Poll::Ready(Some(answer));
+            }
+            match ready!(self.told.poll_recv(context)) {
+                Some(piece) => self.piece = piece.into_iter(),
+                None => return Poll::Ready(None),
+            }
+        }
     }
 }
 
@@ -73,7 +86,7 @@ impl Tracer {
     /// All that is known of an event; destinations are asked for their part.
     pub(super) async fn trace(&self, id: EventId) -> Answer {
         let mut answers = self.begin(vec![id], true, None)?;
-        let answer = answers.told.recv().await;
+        let answer = answers.next().await;
         answer.unwrap_or_else(|| Err(Status::internal("the search ended without an answer")))
     }
 
@@ -117,9 +130,10 @@ impl Tracer {
                 received: received.has(id),
             });
             let wanted: Vec<Wanted> = wanted.collect();
+            let mut piece = Vec::new();
             let answer = |n: usize, found| {
-                let answer = tracer.answer(&seen, wanted[n], found, ask);
-                tell.send(Ok(answer)).is_ok()
+                piece.push(Ok(tracer.answer(&seen, wanted[n], found, ask)));
+                piece.len() < PIECE || tell.send(std::mem::take(&mut piece)).is_ok()
             };
             let searched = match log {
                 Searched::Journal(journal) => search(&journal, &wanted, answer),
@@ -129,13 +143,16 @@ impl Tracer {
                     search_shared(&*log, partitions.as_deref(), &wanted, heard, answer)
                 }
             };
-            if let Err(why) = searched {
-                // Whoever asked may have left.
-                let _ = tell.send(Err(Status::unavailable(why)));
-            }
+            piece.extend(searched.err().map(|why| Err(Status::unavailable(why))));
+            // Whoever asked may have left.
+            let _ = tell.send(piece);
             drop(searching);
         });
-        Ok(Answers { told, _call: call })
+        Ok(Answers {
+            told,
+            piece: Vec::new().into_iter(),
+            _call: call,
+        })
     }
 
     fn searched(&self) -> Result<Searched, Status> {
