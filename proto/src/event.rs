@@ -134,14 +134,15 @@ impl Event {
         out.freeze()
     }
 
-    /// The same of many, in memory that they share.
+    /// The same of many. Neighbours share pieces of memory, which are soon free again.
     #[must_use]
     pub fn all_to_journal(events: &[Event]) -> Vec<Bytes> {
-        let lengths = events
-            .iter()
-            .map(|event| EventId::LEN + event.payload.len());
-        let mut out = BytesMut::with_capacity(lengths.sum());
+        let mut out = BytesMut::new();
         let record = |event: &Event| {
+            let length = EventId::LEN + event.payload.len();
+            if out.capacity() < length {
+                out = BytesMut::with_capacity(length.max(PIECE));
+            }
             out.put_slice(&event.id.to_bytes());
             out.put_slice(&event.payload);
             out.split().freeze()
@@ -187,6 +188,9 @@ impl Event {
     }
 }
 
+/// Memory that records share on their way into the journal, in bytes.
+const PIECE: usize = 32 << 10;
+
 /// Key of field 100, length-delimited (100 << 3 | 2 = 802), then the length.
 const ID_HEADER: [u8; 3] = [0xa2, 0x06, EventId::LEN as u8];
 
@@ -221,7 +225,12 @@ mod tests {
 
     #[test]
     fn many_become_the_records_that_each_alone_becomes() {
-        let events = [event(), event()];
+        let large = |length| Event {
+            payload: vec![7; length].into(),
+            ..event()
+        };
+        let mut events = vec![event(), large(PIECE - 20), event(), large(3 * PIECE)];
+        events.extend((0..1000).map(large));
         let each: Vec<Bytes> = events.iter().map(Event::to_journal).collect();
         assert_eq!(Event::all_to_journal(&events), each);
     }

@@ -313,6 +313,12 @@ mod tests {
                 assert_eq!(again, View::read(Kind::Alert, &bytes));
             }
         }
+        // ATags is field 30; its first key is longer than it need be.
+        let tags = [0xf2, 0x81, 0x00, 1, b'a', 0xf2, 0x01, 1, b'b'];
+        let bytes = [unknown[0], &tags].concat();
+        let found = Found::read(Kind::Alert, &bytes).unwrap();
+        let tags = found.shown(FieldSet::KubeArmor).last();
+        assert_eq!(told(&found, tags.unwrap()), "ATags a b");
         // A known field with another wire type is refused wherever it stands.
         for bytes in [&[6 << 3, 1][..], &[0x98, 0x06, 0x05, 12 << 3 | 2, 0]] {
             let read = Found::read(Kind::Alert, bytes);
