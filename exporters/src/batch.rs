@@ -2,7 +2,8 @@
 //!
 //! Several sinks want the same JSON. It is made by the first that asks and kept beside the event, which all sinks at the
 //! journal's tail share. Two forms exist, one a field set, and the second that is asked for is made of the
-//! first; a sink that wants protobuf or text pays for none. So is where its fields are: found by the first that looks.
+//! first; a sink that wants protobuf or text pays for none. Where the event's fields are is kept in the same way, found by the
+//! first that looks.
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
