@@ -156,6 +156,11 @@ impl Relay {
         let address = self.address.clone();
         match status.code() {
             Code::InvalidArgument => Trouble::Usage(status.message().to_string()),
+            // What the relay itself says has no cause on this side.
+            Code::Unavailable if status.source().is_none() => Trouble::Unable {
+                address,
+                reason: reason(&status),
+            },
             Code::Unavailable => Trouble::Gone {
                 address,
                 reason: reason(&status),
@@ -247,6 +252,8 @@ pub(crate) enum Trouble {
     Silent { address: String },
     /// The relay answered, and then no more.
     Gone { address: String, reason: String },
+    /// The relay cannot do that at present.
+    Unable { address: String, reason: String },
     /// The relay said no.
     Refused { address: String, reason: String },
     /// Nobody answers at a sensor's control socket.
@@ -265,6 +272,7 @@ impl Trouble {
             Trouble::Unreachable { .. }
             | Trouble::Silent { .. }
             | Trouble::Gone { .. }
+            | Trouble::Unable { .. }
             | Trouble::Sensor { .. }
             | Trouble::Destination { .. } => 3,
             Trouble::Refused { .. } | Trouble::Local(_) => 1,
@@ -301,6 +309,9 @@ impl fmt::Display for Trouble {
             }
             Trouble::Gone { address, reason } => {
                 write!(f, "the relay at {address} went away: {reason}")
+            }
+            Trouble::Unable { address, reason } => {
+                write!(f, "the relay at {address} cannot do that now: {reason}")
             }
             Trouble::Refused { address, reason } => {
                 write!(f, "the relay at {address} refused: {reason}")

@@ -44,9 +44,10 @@ pub use services::services;
 pub use tail::{Config, Tail};
 
 pub(crate) use figures::class;
-pub(crate) use reader::{EXPIRED, Place, read_patiently, unreadable};
+pub(crate) use past::{Onward, Stretch};
+pub(crate) use reader::{EXPIRED, Place, unreadable};
 pub(crate) use ring::{Counts, Found};
-pub(crate) use tail::{Admission, Lane, kind_index};
+pub(crate) use tail::{Admission, Behind, Lane, kind_index};
 pub(crate) use threads::Threads;
 
 /// What a request may weigh, in bytes: it holds one word.

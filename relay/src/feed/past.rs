@@ -31,7 +31,7 @@ use crate::log::{Reader, View};
 /// Most stretches that are kept; what they hold is bounded in bytes besides.
 const KEPT: usize = 512;
 
-/// Stretches of a row.
+/// Stretches of a row, at most.
 const ROW: usize = 4;
 
 /// What readers share of a stretch: made once, where the journal is read.
@@ -135,7 +135,7 @@ impl<C: Made> Past<C> {
         }
     }
 
-    /// The stretch that holds `position`, for a reader that was in the row of `before`. What is at the journal's end is an
+    /// The stretch that holds `position`, for one of so many readers, who was in the row of `before`. What is at the journal's end is an
     /// empty block, which nobody shares.
     ///
     /// # Errors
@@ -145,12 +145,13 @@ impl<C: Made> Past<C> {
         log: &dyn View,
         position: Seq,
         before: Option<&Onward>,
+        readers: usize,
     ) -> Result<Arc<Stretch<C>>, ReadError> {
-        let cell = self.cell(position);
+        let (cell, row) = (self.cell(position), self.row(readers));
         let read = cell.get_or_try_init(|| async {
             let onward = before.and_then(|onward| onward.take(position));
             let reader = onward.unwrap_or_else(|| log.reader(position));
-            let (first, more) = read_row(&self.threads, reader).await?;
+            let (first, more) = read_row(&self.threads, reader, row).await?;
             self.add(first.next, more);
             Ok(first)
         });
@@ -160,6 +161,11 @@ impl<C: Made> Past<C> {
             _ => self.forget(&cell),
         }
         read
+    }
+
+    /// How many stretches a row has: what is kept has to last until each of so many readers has taken its own.
+    fn row(&self, readers: usize) -> usize {
+        (self.max_size / READ / readers.max(1)).clamp(1, ROW)
     }
 
     fn cell(&self, position: Seq) -> Cell<C> {
@@ -211,13 +217,14 @@ type Row<C> = (Arc<Stretch<C>>, Vec<Arc<Stretch<C>>>);
 async fn read_row<C: Made>(
     threads: &Threads,
     reader: Box<dyn Reader>,
+    length: usize,
 ) -> Result<Row<C>, ReadError> {
-    let (reader, read) = read_patiently(threads, reader, |reader, first| {
+    let (reader, read) = read_patiently(threads, reader, move |reader, first| {
         let onward = Arc::<Onward>::default();
         let first = Stretch::new(first, &onward);
         // An error behind the first block is for whoever comes there.
         let more = std::iter::from_fn(|| reader.next(READ).ok())
-            .take(ROW - 1)
+            .take(length - 1)
             .take_while(|block| !block.is_empty())
             .map(|block| Stretch::new(block, &onward))
             .collect();
@@ -262,19 +269,21 @@ mod tests {
         let journal = journal(folder.path(), 1_000).await;
         let past = Past::<Block>::new(1 << 20, &Threads::default());
         let (one, two) = tokio::join!(
-            past.read(&journal, Seq(1), None),
-            past.read(&journal, Seq(1), None)
+            past.read(&journal, Seq(1), None, 1),
+            past.read(&journal, Seq(1), None, 1)
         );
         let (one, two) = (one.expect("read"), two.expect("read"));
         assert!(Arc::ptr_eq(&one, &two));
-        let inside = past.read(&journal, Seq(5), None).await.expect("read");
+        let inside = past.read(&journal, Seq(5), None, 1).await.expect("read");
         assert!(Arc::ptr_eq(&one, &inside));
         let last = lock(&past.slots)
             .back()
             .and_then(|slot| slot.cell.get().cloned());
         let last = last.expect("a stretch");
         assert!(last.next > one.next, "a row was read");
-        let next = past.read(&journal, last.next, Some(&inside.onward)).await;
+        let next = past
+            .read(&journal, last.next, Some(&inside.onward), 1)
+            .await;
         assert_eq!(
             next.expect("read").content.entries[0].seq,
             last.next,
@@ -288,7 +297,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let journal = journal(folder.path(), 3).await;
         let past = Past::<Block>::new(1 << 20, &Threads::default());
-        let empty = past.read(&journal, Seq(4), None).await.expect("read");
+        let empty = past.read(&journal, Seq(4), None, 1).await.expect("read");
         assert_eq!((empty.next, empty.content.entries.len()), (Seq(4), 0));
         let record = Record {
             kind: 1,
@@ -296,7 +305,7 @@ mod tests {
             payload: Bytes::from_static(b"new"),
         };
         journal.append(vec![record]).await.expect("appended");
-        let found = past.read(&journal, Seq(4), None).await.expect("read");
+        let found = past.read(&journal, Seq(4), None, 1).await.expect("read");
         assert_eq!(found.content.entries.len(), 1);
     }
 
@@ -306,10 +315,13 @@ mod tests {
         let journal = journal(folder.path(), 300).await;
         let past = Past::<Block>::new(1 << 20, &Threads::default());
         {
-            let leaving = past.read(&journal, Seq(1), None);
+            let leaving = past.read(&journal, Seq(1), None, 1);
             let _ = tokio::time::timeout(Duration::ZERO, leaving).await;
         }
-        let read = tokio::time::timeout(Duration::from_secs(60), past.read(&journal, Seq(1), None));
+        let read = tokio::time::timeout(
+            Duration::from_secs(60),
+            past.read(&journal, Seq(1), None, 1),
+        );
         let stretch = read.await.expect("in time").expect("read");
         assert_eq!(stretch.content.entries[0].seq, Seq(1));
     }
@@ -323,7 +335,10 @@ mod tests {
         let tail = tail.expect("started");
         let kept = || lock(&tail.past_frames().slots).len();
         let (one, two) = (tail.behind(), tail.behind());
-        let read = tail.past_frames().read(&**tail.log(), Seq(1), None).await;
+        let read = tail
+            .past_frames()
+            .read(&**tail.log(), Seq(1), None, 1)
+            .await;
         assert!(read.expect("read").content[0].count_from(Seq(1)).0 > 0);
         drop(one);
         assert!(kept() > 0);
@@ -339,7 +354,7 @@ mod tests {
         let past = Past::<Block>::new(200_000, &Threads::default());
         let (mut at, mut before) = (Seq(1), None::<Arc<Onward>>);
         while at < Seq(2_001) {
-            let stretch = past.read(&journal, at, before.as_deref()).await;
+            let stretch = past.read(&journal, at, before.as_deref(), 1).await;
             let stretch = stretch.expect("read");
             at = stretch.next;
             before = Some(stretch.onward.clone());

@@ -23,7 +23,7 @@ use tonic::Status;
 use crate::access::Namespaces;
 use crate::filter::Filter;
 use crate::framed::frame;
-use crate::log::Reader;
+use crate::log::{Later, Reader};
 
 use super::figures::class;
 use super::frames::Frames;
@@ -35,6 +35,9 @@ use super::threads::Threads;
 /// How often a failing read is repeated, and after which time.
 const ATTEMPTS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How often a reader that is live looks whether the log can be read again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Why a reader jumps whose events retention took.
 pub(crate) const EXPIRED: &str = "they expired from the journal before it read them";
@@ -112,8 +115,32 @@ impl Place {
         self.position = next;
     }
 
-    /// Reads the journal behind the rings, off the threads that serve everybody; shared with who reads there, too.
+    /// Reads the log behind the rings, off the threads that serve everybody; shared with who reads there, too. Who is live has
+    /// time: while the log cannot be read at present, this waits.
+    ///
+    /// # Errors
+    /// The log cannot be read here, or the feeds end.
     pub(crate) async fn read_past<C: Made>(
+        &mut self,
+        past: fn(&Tail) -> &Past<C>,
+    ) -> Result<Arc<Stretch<C>>, ReadError> {
+        let mut stopped = self.tail.stopped();
+        loop {
+            let read = self.read_now(past).await;
+            match read {
+                Err(error) if Later::of(&error).is_some() => {
+                    tracing::debug!(%error, "a live reader waits");
+                    tokio::select! {
+                        () = tokio::time::sleep(AGAIN) => {}
+                        _ = stopped.wait_for(|stopped| *stopped) => return Err(error),
+                    }
+                }
+                read => return read,
+            }
+        }
+    }
+
+    async fn read_now<C: Made>(
         &mut self,
         past: fn(&Tail) -> &Past<C>,
     ) -> Result<Arc<Stretch<C>>, ReadError> {
@@ -122,7 +149,7 @@ impl Place {
             None => (self.tail.behind(), None),
         };
         let (log, position) = (&**self.tail.log(), self.position);
-        let read = past(&self.tail).read(log, position, row.as_deref());
+        let read = past(&self.tail).read(log, position, row.as_deref(), behind.readers());
         let stretch = read.await?;
         self.behind = Some((behind, stretch.onward.clone()));
         Ok(stretch)
@@ -158,7 +185,11 @@ pub(crate) async fn read_patiently<T: Send + 'static>(
 fn patiently(reader: &mut dyn Reader) -> Result<Block, ReadError> {
     let mut block = reader.next(READ);
     for _ in 0..ATTEMPTS {
-        if block.is_ok() {
+        if block
+            .as_ref()
+            .err()
+            .is_none_or(|error| Later::of(error).is_some())
+        {
             break;
         }
         std::thread::sleep(PAUSE);
@@ -353,7 +384,13 @@ impl Feed {
     }
 }
 
+/// Why there is nothing to read, and whether to ask again.
 pub(crate) fn unreadable(error: ReadError) -> Status {
+    match Later::of(&error) {
+        Some(Later::Away(why)) => return Status::unavailable(format!("{}: {why}", error.name)),
+        Some(Later::Busy(why)) => return Status::resource_exhausted(why),
+        None => {}
+    }
     Status::data_loss(format!("cannot read the log: {error}"))
 }
 

@@ -32,7 +32,7 @@ use super::ring::{Counts, Found, Ring};
 use super::sieve::Sieve;
 use super::threads::Threads;
 use crate::filter::Budget;
-use crate::log::{Reader, View};
+use crate::log::{Later, Reader, View};
 
 /// How much of the journal is read at a time, in bytes. A client that stops reading holds on to one block, so this
 /// times the number of clients is what they can pin.
@@ -164,6 +164,13 @@ impl Drop for Admission {
 /// A reader behind the rings. When the last one has caught up, nothing of the past is kept.
 pub(crate) struct Behind {
     tail: Tail,
+}
+
+impl Behind {
+    /// How many there are.
+    pub(crate) fn readers(&self) -> usize {
+        self.tail.inner.behind.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Behind {
@@ -458,7 +465,12 @@ impl Inner {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(%error, position = position.0, "feeds cannot read the log");
+                    match Later::of(&error) {
+                        Some(_) => tracing::debug!(%error, "feeds wait for the log"),
+                        None => {
+                            tracing::error!(%error, position = position.0, "feeds cannot read the log");
+                        }
+                    }
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }

@@ -325,6 +325,24 @@ pub trait Reader: Send + Sync {
     fn wait(&mut self) -> BoxFuture<'_, bool>;
 }
 
+/// A read that may be had another time; inside the [`ReadError`].
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Later {
+    /// Who has the records does not answer.
+    #[error("{0}")]
+    Away(String),
+    /// As many read as may.
+    #[error("{0}")]
+    Busy(String),
+}
+
+impl Later {
+    /// Whether, and why, to come again with the same.
+    pub(crate) fn of(error: &ReadError) -> Option<&Later> {
+        error.source.get_ref()?.downcast_ref()
+    }
+}
+
 /// How far a sink has come.
 pub trait Cursor: Send + Sync {
     /// The next record to deliver.

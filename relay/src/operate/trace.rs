@@ -26,6 +26,8 @@ use crate::log::{Shared, Store};
 pub(super) const MOST: usize = 10_000;
 /// Calls for many events at one time. Their answers, some kilobytes each at most, are in memory until they are read.
 const CALLS: usize = 4;
+/// Searches at one time of a log that relays share: each reads on for half a minute and more.
+const SEARCHES: usize = 4;
 /// Answers that are handed on together. Each in a frame of its own would be too many small ones for a client that reads late:
 /// h2 ends a connection on which some thousand of them wait.
 const PIECE: usize = 100;
@@ -41,6 +43,7 @@ pub(crate) struct Tracer {
     sensors: Sensors,
     heads: Heads,
     calls: Arc<Semaphore>,
+    searches: Arc<Semaphore>,
 }
 
 /// Answers as they are found. No thread waits for whoever reads them.
@@ -80,6 +83,7 @@ impl Tracer {
             fanout,
             sensors,
             calls: Arc::new(Semaphore::new(CALLS)),
+            searches: Arc::new(Semaphore::new(SEARCHES)),
         }
     }
 
@@ -137,7 +141,7 @@ impl Tracer {
             };
             let searched = match log {
                 Searched::Journal(journal) => search(&journal, &wanted, answer),
-                Searched::Shared(log) => {
+                Searched::Shared(log, _place) => {
                     let partitions = tracer.partitions(&wanted);
                     let heard = || !tell.is_closed();
                     search_shared(&*log, partitions.as_deref(), &wanted, heard, answer)
@@ -156,10 +160,21 @@ impl Tracer {
     }
 
     fn searched(&self) -> Result<Searched, Status> {
-        let journal = self.log.journal().cloned().map(Searched::Journal);
-        let shared = || self.log.log().shared().map(Searched::Shared);
-        let neither = || Status::unimplemented("this log cannot be searched for events");
-        journal.or_else(shared).ok_or_else(neither)
+        if let Some(journal) = self.log.journal().cloned() {
+            return Ok(Searched::Journal(journal));
+        }
+        let Some(shared) = self.log.log().shared() else {
+            return Err(Status::unimplemented(
+                "this log cannot be searched for events",
+            ));
+        };
+        let place = self.searches.clone().try_acquire_owned();
+        let place = place.map_err(|_| {
+            Status::resource_exhausted(format!(
+                "{SEARCHES} searches of the log are under way; ask again when one of them is over"
+            ))
+        })?;
+        Ok(Searched::Shared(shared, place))
     }
 
     /// Where all of them should be; none: the sensors of some are not known here.
@@ -331,7 +346,7 @@ fn last(among: &Range<u64>) -> u64 {
 /// What a search goes through.
 enum Searched {
     Journal(Journal),
-    Shared(Arc<dyn Shared>),
+    Shared(Arc<dyn Shared>, OwnedSemaphorePermit),
 }
 
 /// A time as people read it.

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use journal::{Entry, Seq};
+use journal::{Block, Entry, Seq};
 use proto::query::watch_reply::Is;
 use proto::query::{Gap, WatchReply, WatchRequest, WatchedEvent};
 use proto::{Event, EventId, Kind, link};
@@ -26,10 +26,10 @@ use super::length;
 use super::resume::{Resume, Tokens};
 use crate::access::Caller;
 use crate::feed::{
-    Admission, Counts, EXPIRED, Found, Lane, Place, Tail, Threads, kind_index, read_patiently,
+    Admission, Behind, Counts, EXPIRED, Found, Lane, Onward, Place, Stretch, Tail, kind_index,
     unreadable,
 };
-use crate::filter::{Filter, Part};
+use crate::filter::{Filter, Part as Memory};
 use crate::log::{Mark, Marked, Marks, View};
 
 /// The first step back in search of the last events, in records; each further step is twice as long.
@@ -57,7 +57,7 @@ pub(super) struct Watch {
     /// That of the event sent last, which is often that of the next.
     mark: Option<(Seq, Mark)>,
     _admission: Admission,
-    memory: Part,
+    memory: Memory,
 }
 
 impl Watch {
@@ -70,7 +70,7 @@ impl Watch {
         tail: &Tail,
         tokens: Tokens,
         caller: &Caller,
-        (filter, memory): (Filter, Part),
+        (filter, memory): (Filter, Memory),
         request: WatchRequest,
     ) -> Result<Watch, Status> {
         let invalid = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
@@ -305,7 +305,7 @@ impl Replies {
     }
 
     /// Tells of records that could not be read.
-    fn push_losses(&mut self, block: &journal::Block) {
+    fn push_losses(&mut self, block: &Block) {
         if block.expired > 0 {
             self.push_gap(expired(block.expired));
         }
@@ -343,9 +343,9 @@ impl Replies {
             if *self.stopped.borrow() {
                 return Err(Status::unavailable("the relay is stopping"));
             }
-            let block = reader.next().await?;
+            let part = reader.next().await?;
             let wanted = |entry: &&Entry| entry.seq < stop && self.event(entry).is_some();
-            count += block.entries.iter().filter(wanted).count() as u64; // usize is at most 64 bits
+            count += part.entries().iter().filter(wanted).count() as u64; // usize is at most 64 bits
         }
         Ok(count)
     }
@@ -355,9 +355,9 @@ impl Replies {
         if reader.position >= self.watch.end {
             return Ok(self.end_of_history(reader));
         }
-        let block = reader.next().await?;
-        self.push_losses(&block);
-        for entry in &block.entries {
+        let part = reader.next().await?;
+        self.push_losses(part.block());
+        for entry in part.entries() {
             if !self.watch.follow && (entry.seq >= self.watch.end || entry.time > self.watch.until)
             {
                 return Ok(Phase::Over);
@@ -518,37 +518,57 @@ fn missed(watch: &Watch, counts: Counts) -> u64 {
     kinds.iter().map(of).sum()
 }
 
-/// Reads history off the threads that serve everybody.
+/// Reads history off the threads that serve everybody, together with who reads there, too.
 struct Reader {
-    reader: Option<Box<dyn crate::log::Reader>>,
+    tail: Tail,
     position: Seq,
-    threads: Threads,
+    /// The row of stretches that it is in.
+    row: Option<Arc<Onward>>,
+    behind: Behind,
+}
+
+/// What a reader has not seen of a stretch.
+struct Part {
+    stretch: Arc<Stretch<Block>>,
+    from: usize,
+}
+
+impl Part {
+    fn block(&self) -> &Block {
+        &self.stretch.content
+    }
+
+    fn entries(&self) -> &[Entry] {
+        &self.block().entries[self.from..]
+    }
 }
 
 impl Reader {
     fn new(tail: &Tail, position: Seq) -> Reader {
         Reader {
-            reader: Some(tail.log().reader(position)),
+            tail: tail.clone(),
             position,
-            threads: tail.threads().clone(),
+            row: None,
+            behind: tail.behind(),
         }
     }
 
-    async fn next(&mut self) -> Result<journal::Block, Status> {
-        let Some(reader) = self.reader.take() else {
-            return Err(Status::internal("a read of the log was given up"));
-        };
-        let (reader, block) = read_patiently(&self.threads, reader, |_, block| block).await;
-        self.reader = Some(reader);
-        let block = block.map_err(unreadable)?;
-        if block.next <= self.position {
+    async fn next(&mut self) -> Result<Part, Status> {
+        let (log, row, readers) = (&**self.tail.log(), self.row.take(), self.behind.readers());
+        let past = self.tail.past_records();
+        let read = past.read(log, self.position, row.as_deref(), readers);
+        let stretch = read.await.map_err(unreadable)?;
+        if stretch.next <= self.position {
             return Err(Status::data_loss(format!(
                 "the log ends at {}",
                 self.position.0
             )));
         }
-        self.position = block.next;
-        Ok(block)
+        let entries = &stretch.content.entries;
+        let from = entries.partition_point(|entry| entry.seq < self.position);
+        self.position = stretch.next;
+        self.row = Some(Arc::clone(&stretch.onward));
+        Ok(Part { stretch, from })
     }
 }
 

@@ -144,6 +144,36 @@ pub(crate) async fn append(store: &Store, sensor: u8, sequences: impl Iterator<I
     assert_eq!(store.append(from, events).await.unwrap().refused, []);
 }
 
+/// Text that no compression makes much shorter.
+fn noise(seed: u64, length: usize) -> String {
+    let mut state = seed;
+    let letters = std::iter::repeat_with(|| {
+        // xorshift64 (Marsaglia, 2003)
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b' ' + (state % 95) as u8)
+    });
+    letters.take(length).collect()
+}
+
+/// Appends events of a sensor, 200 KiB each.
+pub(crate) async fn fill(store: &Store, sequences: impl Iterator<Item = u64>) {
+    for sequence in sequences {
+        let alert = feeder::Alert {
+            message: noise(sequence, 200 << 10),
+            ..Default::default()
+        };
+        let event = Event {
+            kind: Kind::Alert,
+            id: id(1, sequence),
+            payload: alert.encode_to_vec().into(),
+        };
+        let kept = store.append("sensor-1".into(), vec![event]).await.unwrap();
+        assert_eq!(kept.refused, []);
+    }
+}
+
 /// Ids from a place on, until there are so many; a gap is a failure.
 pub(crate) async fn read(view: &Arc<dyn View>, from: Seq, count: usize) -> Vec<EventId> {
     let mut reader = view.reader(from);

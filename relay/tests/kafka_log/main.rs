@@ -13,6 +13,7 @@ mod contract;
 mod elasticsearch;
 mod ground;
 mod outage;
+mod past;
 mod program;
 mod relays;
 mod sensor;

@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use journal::Seq;
-use prost::Message as _;
-use proto::{Event, Kind, StreamId, feeder};
+use proto::StreamId;
 use relay::ingest::Owners;
-use relay::log::{Reader, Store};
+use relay::log::Reader;
 
-use crate::ground::{Ground, LONG, close, id};
+use crate::ground::{Ground, LONG, close, fill};
 use crate::servers::Kafka;
 
 /// A runtime with few threads for what blocks.
@@ -62,36 +61,6 @@ fn claims_that_wait_for_brokers_take_no_thread_from_others_and_say_why_they_fail
     });
 }
 
-/// Text that no compression makes much shorter.
-fn noise(seed: u64, length: usize) -> String {
-    let mut state = seed;
-    let letters = std::iter::repeat_with(|| {
-        // xorshift64 (Marsaglia, 2003)
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        char::from(b' ' + (state % 95) as u8)
-    });
-    letters.take(length).collect()
-}
-
-/// More than a reader has in advance: it has to ask the broker for the rest.
-async fn fill(store: &Store) {
-    for sequence in 1..=100 {
-        let alert = feeder::Alert {
-            message: noise(sequence, 200 << 10),
-            ..Default::default()
-        };
-        let event = Event {
-            kind: Kind::Alert,
-            id: id(1, sequence),
-            payload: alert.encode_to_vec().into(),
-        };
-        let kept = store.append("sensor-1".into(), vec![event]).await.unwrap();
-        assert_eq!(kept.refused, []);
-    }
-}
-
 /// Reads until it cannot, and says why.
 fn read_to_the_end(mut reader: Box<dyn Reader>) -> String {
     loop {
@@ -111,7 +80,8 @@ fn readers_of_the_past_that_wait_for_brokers_end_with_the_relay_however_many_the
         };
         let ground = Ground::kafka(&kafka.brokers());
         let store = ground.open().await;
-        fill(&store).await;
+        // More than a reader has in advance: it has to ask the broker for the rest.
+        fill(&store, 1..=100).await;
         close(store).await;
         // All of that is the past of this one.
         let store = ground.open().await;

@@ -1,10 +1,13 @@
 //! A relay as a process of its own: this test program started again, which can be killed.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use relay::{App, LogKind};
 use rustix::process::{Pid, Signal, kill_process};
@@ -22,6 +25,7 @@ pub(crate) struct Program {
     /// Where sensors connect; none while it is down.
     pub(crate) link: Arc<Mutex<Option<SocketAddr>>>,
     http: Option<SocketAddr>,
+    feed: Option<SocketAddr>,
 }
 
 impl Program {
@@ -33,6 +37,7 @@ impl Program {
             child: None,
             link: Arc::default(),
             http: None,
+            feed: None,
         };
         program.start();
         program
@@ -58,6 +63,7 @@ impl Program {
         let mut addresses = addresses.split(' ').map(|word| word.parse().unwrap());
         *self.link.lock().unwrap() = addresses.next();
         self.http = addresses.next();
+        self.feed = addresses.next();
         self.child = Some(child);
     }
 
@@ -83,6 +89,30 @@ impl Program {
     fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("it runs");
         kill_process(Pid::from_child(child), signal).unwrap();
+    }
+
+    /// Where readers connect.
+    pub(crate) fn feed(&self) -> SocketAddr {
+        self.feed.unwrap()
+    }
+
+    /// Clients of brokers that it has: each has one thread of this name. What such a thread starts has its name for a moment,
+    /// so it has to have it twice.
+    pub(crate) fn clients(&self) -> usize {
+        let first = self.threads("rdk:main");
+        std::thread::sleep(Duration::from_millis(5));
+        self.threads("rdk:main").intersection(&first).count()
+    }
+
+    fn threads(&self, name: &str) -> BTreeSet<OsString> {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let named = |task: std::io::Result<std::fs::DirEntry>| {
+            let task = task.ok()?;
+            let has = std::fs::read_to_string(task.path().join("comm")).ok()?;
+            (has.trim() == name).then(|| task.file_name())
+        };
+        tasks.filter_map(named).collect()
     }
 
     /// Its page of figures.
@@ -129,10 +159,11 @@ fn a_relay_for_others() {
         config.relay.log.brokers = vec![brokers];
         config.relay.log.partitions = Some(6);
         let app = App::build(config).await.unwrap();
-        let (link, http) = (app.addresses().link, app.addresses().http);
+        let at = app.addresses();
+        let (link, http, feed) = (at.link, at.http, at.feed);
         // One write a line, so that what was printed is whole.
         std::io::stdout()
-            .write_all(format!("\nUP {link} {http}\n").as_bytes())
+            .write_all(format!("\nUP {link} {http} {feed}\n").as_bytes())
             .unwrap();
         app.run(std::future::pending()).await.unwrap();
     });

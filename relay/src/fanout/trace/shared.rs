@@ -12,15 +12,22 @@ use crate::log::{Shared, Supply};
 /// The next event of every partition for a sink; none where no relay has begun.
 pub(super) type Stands = Result<Vec<Option<Seq>>, String>;
 
+/// Questions at one time; each has a client of its own.
+const AT_ONCE: usize = 8;
 /// Clocks of brokers and relays differ.
 const SKEW_MS: u64 = 60_000;
 
-/// Where these sinks stand. Each costs a question to the brokers, so all are asked at once. Blocks.
+/// Where these sinks stand. Each costs a question to the brokers, so some are asked at once. Blocks.
 pub(super) fn stands(log: Option<Arc<dyn Shared>>, sinks: &[&str]) -> Vec<Stands> {
     let Some(log) = log else {
         return vec![Ok(Vec::new()); sinks.len()];
     };
     let ask = |sink: &str| log.stands(sink).map_err(|error| error.to_string());
+    let some = sinks.chunks(AT_ONCE);
+    some.flat_map(|sinks| at_once(sinks, ask)).collect()
+}
+
+fn at_once(sinks: &[&str], ask: impl Fn(&str) -> Stands + Sync) -> Vec<Stands> {
     std::thread::scope(|scope| {
         let ask = &ask;
         let asked = sinks.iter().map(|sink| scope.spawn(move || ask(sink)));

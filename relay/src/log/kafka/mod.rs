@@ -19,15 +19,20 @@
 //!   second by its id; other sinks are at least once.
 //! - **Numbers.** In one partition a record's number is its offset + 1. In the order of all it is 1 + the sum of all offsets
 //!   before it, so every relay numbers alike but for events of the same moment ([`cut`]).
+//! - **Readers of the past have a consumer only while they read** ([`past`]), so a few serve all of them, and brokers that
+//!   are away are waited for by the first of them only ([`away`]).
 //! - **Retention is the topic's**: a relay that makes the topic gives it its own `max_age`; a sink that lags longer has lost.
 
 mod agreed;
+mod away;
 mod cut;
 mod follow;
 mod group;
+mod made;
 mod marks;
 mod merge;
 mod own;
+mod past;
 mod position;
 mod producer;
 mod quiet;
@@ -50,6 +55,7 @@ use proto::{Event, StreamId};
 use self::agreed::Agreed;
 use self::group::Group;
 use self::own::Own;
+use self::past::Consumers;
 use self::producer::Producer;
 use self::timeline::Timeline;
 use self::topic::Topic;
@@ -112,6 +118,7 @@ impl From<BadLog> for OpenError {
 /// The log.
 pub struct KafkaLog {
     topic: Arc<Topic>,
+    past: Arc<Consumers>,
     producer: Producer,
     timeline: Timeline,
     positions: PathBuf,
@@ -141,11 +148,13 @@ impl KafkaLog {
             .map_err(|error| BadLog::new(error.to_string()))?;
         let agreed = Agreed::open(&topic)?;
         let secret = secret(&agreed).map_err(|error| BadLog::new(error.to_string()))?;
+        let past = Consumers::new(&topic);
         Ok(KafkaLog {
             agreed,
             secret,
             producer: Producer::open(Arc::clone(&topic), relay, received)?,
-            timeline: Timeline::start(Arc::clone(&topic), high)?,
+            timeline: Timeline::start(Arc::clone(&topic), Arc::clone(&past), high)?,
+            past,
             positions: data_dir.join("positions"),
             relay: relay.to_owned(),
             life: StreamId::random().to_string(),
@@ -249,6 +258,7 @@ impl Log for KafkaLog {
     fn shared(&self) -> Option<Arc<dyn Shared>> {
         Some(Arc::new(Whole {
             topic: Arc::clone(&self.topic),
+            past: Arc::clone(&self.past),
             own: Arc::clone(&self.own),
         }))
     }
@@ -272,6 +282,7 @@ impl Log for KafkaLog {
         self.give_up();
         self.producer.close();
         self.timeline.stop();
+        self.past.close_all();
         self.agreed.stop();
         for own in self
             .own

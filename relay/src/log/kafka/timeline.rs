@@ -10,19 +10,21 @@
 //! cut, or asks for a time, has all that lies before it merged in that order. So a number means the same record as long as
 //! its block is known, and later the same but for records of the same moment.
 
+mod reading;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::future::{BoxFuture, FutureExt as _};
-use journal::{Block, Entry, ReadError, Seq};
+use journal::{Entry, ReadError, Seq};
 use tokio::sync::watch;
 
+use self::reading::Reading;
 use super::BadLog;
 use super::cut::Cut;
-use super::follow::{Stop, arrived, follow};
-use super::merge::{Merge, Step};
+use super::follow::{Stop, follow};
+use super::past::Consumers;
 use super::record::Read;
 use super::topic::Topic;
 use crate::log::{Marked, Marks, Reader, View};
@@ -37,8 +39,9 @@ const LOOK_AROUND: Duration = Duration::from_secs(5);
 const STOP_WITHIN: Duration = Duration::from_millis(200);
 /// Clocks of brokers, and the order of what came at one moment, are this exact.
 const BLUR_MS: i64 = 1000;
-/// Places that were looked up last.
-const FOUND: usize = 64;
+/// Places that were looked up or read to last, and bytes of those cuts.
+const FOUND: usize = 1024;
+const FOUND_BYTES: usize = 256 << 10;
 
 /// The order of all; a cheap handle.
 #[derive(Clone)]
@@ -48,6 +51,7 @@ pub(super) struct Timeline {
 
 struct Inner {
     topic: Arc<Topic>,
+    past: Arc<Consumers>,
     state: Mutex<State>,
     committed: watch::Sender<Seq>,
     /// Number of the oldest record, and its time in milliseconds.
@@ -68,8 +72,10 @@ struct State {
     bytes: usize,
     /// Blocks that are not in memory.
     light: usize,
-    /// Numbers that were asked for by time, with their cuts.
+    /// Numbers that were asked for by time, or read to, with their cuts.
     found: VecDeque<(u64, Cut)>,
+    /// How many of them may be known.
+    most_found: usize,
 }
 
 /// A block as it was put down.
@@ -83,7 +89,11 @@ struct Put {
 
 impl Timeline {
     /// Follows the topic from `from` on.
-    pub(super) fn start(topic: Arc<Topic>, from: Cut) -> Result<Timeline, BadLog> {
+    pub(super) fn start(
+        topic: Arc<Topic>,
+        past: Arc<Consumers>,
+        from: Cut,
+    ) -> Result<Timeline, BadLog> {
         let number = from.number();
         let begin = from.clone();
         let state = State {
@@ -91,12 +101,14 @@ impl Timeline {
             low: from.clone(),
             end: from,
             most: (CUTS / (8 * topic.partitions().max(1))).clamp(256, BLOCKS),
+            most_found: (FOUND_BYTES / (8 * topic.partitions().max(1))).clamp(64, FOUND),
             bytes: 0,
             light: 0,
             found: VecDeque::new(),
         };
         let inner = Arc::new(Inner {
             topic,
+            past,
             state: Mutex::new(state),
             committed: watch::Sender::new(Seq(number - 1)),
             first: AtomicU64::new(number),
@@ -200,12 +212,7 @@ impl View for Timeline {
     }
 
     fn reader(&self, from: Seq) -> Box<dyn Reader> {
-        Box::new(Reading {
-            inner: Arc::clone(&self.inner),
-            next: from.0.max(1),
-            own: None,
-            committed: self.inner.committed.subscribe(),
-        })
+        Box::new(Reading::new(&self.inner, from))
     }
 
     fn seek_time(&self, unix_ns: u64) -> Result<Seq, ReadError> {
@@ -264,6 +271,7 @@ impl Inner {
         let mut looked = Instant::now();
         while !self.stop.is_told() {
             std::thread::sleep(STOP_WITHIN);
+            self.past.close_idle();
             if looked.elapsed() > LOOK_AROUND {
                 self.look_back();
                 looked = Instant::now();
@@ -295,12 +303,17 @@ impl Inner {
     fn at_time(&self, time: i64) -> Result<Cut, ReadError> {
         let end = self.state().end.clone();
         let cut = self.topic.at_time(time)?.min(&end);
+        self.note(&cut);
+        Ok(cut)
+    }
+
+    /// Remembers where a number lies.
+    fn note(&self, cut: &Cut) {
         let mut state = self.state();
         state.found.push_back((cut.number(), cut.clone()));
-        if state.found.len() > FOUND {
+        if state.found.len() > state.most_found {
             state.found.pop_front();
         }
-        Ok(cut)
     }
 
     /// The first millisecond at which `number` lies before the cut of the time.
@@ -431,132 +444,4 @@ impl State {
 
 fn now_ms() -> i64 {
     i64::try_from(crate::log::unix_nanoseconds() / 1_000_000).unwrap_or(i64::MAX)
-}
-
-/// One reader.
-struct Reading {
-    inner: Arc<Inner>,
-    next: u64,
-    /// Reading again what is not in memory: from where, and the number there.
-    own: Option<Own>,
-    committed: watch::Receiver<Seq>,
-}
-
-struct Own {
-    merge: Merge,
-    number: u64,
-}
-
-impl Reading {
-    fn nothing(&self) -> Block {
-        Block {
-            next: Seq(self.next),
-            ..Block::default()
-        }
-    }
-
-    /// The rest of a block that is in memory and ends at `next`.
-    fn here(&mut self, entries: &[Entry], next: u64) -> Block {
-        let from = entries.partition_point(|entry| entry.seq.0 < self.next);
-        let mut block = Block {
-            entries: entries[from..].to_vec(),
-            next: Seq(next),
-            ..Block::default()
-        };
-        let mut at = self.next;
-        for entry in &entries[from..] {
-            lost(&mut block, at, entry.seq.0);
-            at = entry.seq.0 + 1;
-        }
-        lost(&mut block, at, next);
-        self.next = next;
-        self.own = None;
-        block
-    }
-
-    /// Reads on between cuts, from the one that `from` finds unless the reader stands there already.
-    fn merged(
-        &mut self,
-        to: &Cut,
-        max_bytes: usize,
-        from: impl FnOnce(&Inner, u64) -> Result<Cut, ReadError>,
-    ) -> Result<Block, ReadError> {
-        let stands = self.own.take().filter(|own| own.number == self.next);
-        let mut own = match stands {
-            Some(own) => own,
-            None => {
-                let from = from(&self.inner, self.next)?;
-                let number = from.number();
-                let merge = Merge::open(&self.inner.topic, from)?;
-                Own { merge, number }
-            }
-        };
-        let mut block = Block::default();
-        let mut bytes = 0;
-        if own.number > self.next {
-            lost(&mut block, self.next, own.number);
-        }
-        while bytes < max_bytes.max(1) {
-            match own.merge.next(to)? {
-                Step::End(missing) => {
-                    lost(&mut block, own.number.max(self.next), own.number + missing);
-                    own.number += missing;
-                    break;
-                }
-                Step::Record(missing, read) => {
-                    lost(&mut block, own.number.max(self.next), own.number + missing);
-                    let number = own.number + missing;
-                    own.number = number + 1;
-                    if number >= self.next {
-                        bytes += read.weight();
-                        block.entries.push(read.entry(number));
-                    }
-                }
-            }
-        }
-        self.next = own.number.max(self.next);
-        block.next = Seq(self.next);
-        self.own = Some(own);
-        Ok(block)
-    }
-}
-
-/// Records that retention took.
-fn lost(block: &mut Block, from: u64, to: u64) {
-    if to > from {
-        block.expired += to - from;
-        block.skipped.push(Seq(from)..Seq(to));
-    }
-}
-
-impl Reader for Reading {
-    fn position(&self) -> Seq {
-        Seq(self.next)
-    }
-
-    fn next(&mut self, max_bytes: usize) -> Result<Block, ReadError> {
-        match self.inner.look(self.next) {
-            Look::End => Ok(self.nothing()),
-            Look::Here { entries, next } => Ok(self.here(&entries, next)),
-            Look::Again { from, to } => {
-                // A block is read whole: it is small.
-                self.merged(&to, usize::MAX, |_, _| Ok(from))
-            }
-            Look::History { to } => {
-                self.merged(&to, max_bytes, |inner, next| inner.cut_before(next))
-            }
-        }
-    }
-
-    fn at_hand(&mut self, _max_bytes: usize) -> Option<Result<Block, ReadError>> {
-        match self.inner.look(self.next) {
-            Look::End => Some(Ok(self.nothing())),
-            Look::Here { entries, next } => Some(Ok(self.here(&entries, next))),
-            Look::Again { .. } | Look::History { .. } => None,
-        }
-    }
-
-    fn wait(&mut self) -> BoxFuture<'_, bool> {
-        arrived(&mut self.committed, self.next).boxed()
-    }
 }

@@ -5,28 +5,33 @@ use std::time::{Duration, Instant};
 
 use exporters::kafka::Client;
 use journal::ReadError;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use sha2::{Digest as _, Sha256};
 
+use super::away::{Away, PATIENCE, may_pass};
 use super::cut::Cut;
 use super::follow::Stop;
+use super::made::{Bounds, Made};
 use super::quiet::Quiet;
 use super::{BadLog, Config};
+use crate::log::Later;
 
 /// How long the brokers may take to answer at start.
 const START: Duration = Duration::from_secs(30);
-/// How long they may take later.
+/// How long they may take later to tell what a topic is.
 const ASK: Duration = Duration::from_secs(10);
+/// Between two attempts at the same question.
+const PAUSE: Duration = Duration::from_millis(100);
+/// What a consumer of the past fetches in advance from all partitions, and at least from each, in KiB.
+const AHEAD: usize = 4096;
+const AHEAD_EACH: usize = 64;
 /// How long they may take to say whether they would take events.
 const ATTEMPT: Duration = Duration::from_secs(3);
 /// The largest record of a topic that is made: the largest event and what stands around it.
 const MAX_RECORD: usize = (1 << 20) + (64 << 10);
-/// What brokers take unless told otherwise (`message.max.bytes`).
-const USUAL_LIMIT: usize = 1_048_588;
 
 /// The topic, for whoever reads or writes it.
 pub(super) struct Topic {
@@ -44,6 +49,7 @@ pub(super) struct Topic {
     replication: Option<u32>,
     /// Nobody waits for the brokers any more.
     given_up: Stop,
+    away: Away,
 }
 
 impl Topic {
@@ -101,6 +107,7 @@ impl Topic {
             in_sync,
             replication,
             given_up: Stop::default(),
+            away: Away::default(),
         };
         topic.partitions = topic.count_partitions()?;
         tracing::info!(
@@ -166,8 +173,70 @@ impl Topic {
     /// The relay is stopping.
     pub(super) fn is_needed(&self) -> Result<(), ReadError> {
         match self.given_up.is_told() {
-            true => Err(self.unreadable("the relay is stopping")),
+            true => Err(self.later(Later::Away("the relay is stopping".to_owned()))),
             false => Ok(()),
+        }
+    }
+
+    /// Whether there is anybody to ask.
+    ///
+    /// # Errors
+    /// Somebody waited for the brokers in vain a moment ago.
+    pub(super) fn is_reachable(&self) -> Result<(), ReadError> {
+        match self.away.told() {
+            Some(why) => Err(self.later(Later::Away(why))),
+            None => Ok(()),
+        }
+    }
+
+    /// The brokers were waited for in vain; word of it is left for others.
+    pub(super) fn is_silent(&self, why: &str) -> ReadError {
+        let why = format!(
+            "the brokers gave no answer within {} s ({why}); see that they run and that the relay reaches them (live events go on by themselves)",
+            PATIENCE.as_secs()
+        );
+        self.away.note(&why);
+        self.later(Later::Away(why))
+    }
+
+    /// So many consumers are lent all the time.
+    pub(super) fn is_busy(&self, most: usize) -> ReadError {
+        self.later(Later::Busy(format!(
+            "{most} readers of the past at one time are all that a relay has consumers for, and none was free for {} s; ask for less of the past or later",
+            PATIENCE.as_secs()
+        )))
+    }
+
+    /// The brokers answer.
+    pub(super) fn answers(&self) {
+        self.away.is_over();
+    }
+
+    /// Asks until there is an answer, or `until`. Blocks.
+    fn ask<T>(
+        &self,
+        until: Instant,
+        question: impl Fn(Duration) -> Result<T, KafkaError>,
+    ) -> Result<T, ReadError> {
+        self.is_reachable()?;
+        loop {
+            self.is_needed()?;
+            let left = until.saturating_duration_since(Instant::now());
+            match question(left.max(PAUSE)) {
+                Ok(answer) => {
+                    self.asking.context().fine();
+                    self.answers();
+                    return Ok(answer);
+                }
+                Err(error) if !may_pass(&error) => return Err(self.unreadable(error)),
+                Err(error) if left <= PAUSE => {
+                    // What went wrong is told to whoever polls.
+                    let _ = self.asking.poll(Duration::ZERO);
+                    let trouble = self.asking.context().trouble();
+                    return Err(self.is_silent(&trouble.unwrap_or_else(|| error.to_string())));
+                }
+                Err(_) => std::thread::sleep(PAUSE),
+            }
         }
     }
 
@@ -243,6 +312,8 @@ impl Topic {
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_uncommitted")
             .set("queued.max.messages.kbytes", "4096")
+            // A full queue is looked at again after so long; librdkafka's own second is what a reader then stands still.
+            .set("fetch.queue.backoff.ms", "20")
             .set("fetch.wait.max.ms", "100")
             .set("fetch.error.backoff.ms", "200");
         config
@@ -251,6 +322,21 @@ impl Topic {
     /// A consumer that is in no group, at these places.
     pub(super) fn reader(&self, from: &Cut) -> Result<BaseConsumer<Quiet>, KafkaError> {
         let config = self.reading(&format!("{}.reader", self.name));
+        let consumer = BaseConsumer::from_config_and_context(&config, Quiet::default())?;
+        consumer.assign(&self.list(from)?)?;
+        Ok(consumer)
+    }
+
+    /// The same with a queue for every partition, all of which together fetch so much in advance.
+    pub(super) fn past_reader(&self, from: &Cut) -> Result<BaseConsumer<Quiet>, KafkaError> {
+        let each = (AHEAD / self.partitions.max(1)).max(AHEAD_EACH);
+        let mut config = self.reading(&format!("{}.reader", self.name));
+        config
+            .set("queued.max.messages.kbytes", each.to_string())
+            .set(
+                "max.partition.fetch.bytes",
+                (each.min(1024) << 10).to_string(),
+            );
         let consumer = BaseConsumer::from_config_and_context(&config, Quiet::default())?;
         consumer.assign(&self.list(from)?)?;
         Ok(consumer)
@@ -266,9 +352,18 @@ impl Topic {
 
     /// Where a partition begins and ends. Blocks.
     pub(super) fn bounds(&self, partition: i32) -> Result<(i64, i64), ReadError> {
-        self.asking
-            .fetch_watermarks(&self.name, partition, ASK)
-            .map_err(|error| self.unreadable(error))
+        self.bounds_by(partition, Instant::now() + PATIENCE)
+    }
+
+    /// The same until then at most.
+    pub(super) fn bounds_by(
+        &self,
+        partition: i32,
+        until: Instant,
+    ) -> Result<(i64, i64), ReadError> {
+        self.ask(until, |within| {
+            self.asking.fetch_watermarks(&self.name, partition, within)
+        })
     }
 
     /// Where all partitions begin and end. Blocks.
@@ -298,11 +393,11 @@ impl Topic {
     /// The first record of that time (milliseconds since 1970) or later in every partition; its end, where there is none.
     /// Blocks.
     pub(super) fn at_time(&self, time: i64) -> Result<Cut, ReadError> {
-        let asked = self
-            // Negative numbers are words of their own there.
-            .list(&Cut(vec![time.max(0); self.partitions]))
-            .and_then(|list| self.asking.offsets_for_times(list, ASK));
-        let found = asked.map_err(|error| self.unreadable(error))?;
+        // Negative numbers are words of their own there.
+        let times = Cut(vec![time.max(0); self.partitions]);
+        let found = self.ask(Instant::now() + PATIENCE, |within| {
+            self.asking.offsets_for_times(self.list(&times)?, within)
+        })?;
         let mut cut = Vec::with_capacity(self.partitions);
         for partition in (0..).take(self.partitions) {
             let offset = found
@@ -318,9 +413,8 @@ impl Topic {
 
     /// How far a group has come in every partition; none: it has not begun there. Blocks.
     pub(super) fn committed(&self, group: &str) -> Result<Vec<Option<i64>>, ReadError> {
-        let found = self
-            .ask_group(group)
-            .map_err(|error| self.unreadable(error))?;
+        let until = Instant::now() + PATIENCE;
+        let found = self.ask(until, |within| self.ask_group(group, within))?;
         let offset = |partition| match found.find_partition(&self.name, partition)?.offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,
@@ -329,98 +423,27 @@ impl Topic {
     }
 
     /// A client is of one group, so it is one for this question.
-    fn ask_group(&self, group: &str) -> Result<TopicPartitionList, KafkaError> {
+    fn ask_group(&self, group: &str, within: Duration) -> Result<TopicPartitionList, KafkaError> {
         let asking: BaseConsumer<Quiet> =
             BaseConsumer::from_config_and_context(&self.reading(group), Quiet::default())?;
         let mut all = TopicPartitionList::with_capacity(self.partitions);
         for partition in (0..).take(self.partitions) {
             all.add_partition(&self.name, partition);
         }
-        asking.committed_offsets(all, ASK)
+        asking.committed_offsets(all, within)
     }
 
     pub(super) fn unreadable(&self, error: impl std::fmt::Display) -> ReadError {
         ReadError {
-            name: format!("topic {}", self.name),
+            name: self.whereabouts(),
             source: io::Error::other(error.to_string()),
         }
     }
-}
 
-/// A topic to be made.
-struct Made {
-    partitions: u32,
-    replication: Option<u32>,
-    settings: Vec<(&'static str, String)>,
-}
-
-impl Made {
-    /// Makes it where there is none; its bounds.
-    fn make(&self, config: &ClientConfig, topic: &str) -> Result<Bounds, BadLog> {
-        let admin = AdminClient::from_config_and_context(config, Quiet::default())
-            .map_err(|e| BadLog::new(e.to_string()))?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| BadLog::new(e.to_string()))?;
-        runtime.block_on(async {
-            self.create(&admin, topic).await?;
-            Ok(Bounds::of(&admin, topic).await)
-        })
-    }
-
-    async fn create(&self, admin: &AdminClient<Quiet>, topic: &str) -> Result<(), BadLog> {
-        let partitions = i32::try_from(self.partitions).unwrap_or(i32::MAX);
-        let replication = self
-            .replication
-            .and_then(|n| i32::try_from(n).ok())
-            .unwrap_or(-1);
-        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replication));
-        let new = self
-            .settings
-            .iter()
-            .fold(new, |new, (key, value)| new.set(key, value));
-        let options = AdminOptions::new().operation_timeout(Some(START));
-        let made = admin.create_topics([&new], &options).await;
-        match made.map(|mut made| made.pop()) {
-            Ok(Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists)))) => Ok(()),
-            // Whoever may not make topics may still use one.
-            Ok(Some(Err((_, why)))) => {
-                tracing::debug!(topic, %why, "the topic is not made");
-                Ok(())
-            }
-            Ok(_) => Ok(()),
-            Err(error) => Err(BadLog::new(format!("topic {topic}: {error}"))),
-        }
-    }
-}
-
-/// What the topic says of itself, or what is usual where it may not be asked.
-struct Bounds {
-    /// What a record may weigh.
-    limit: usize,
-    /// Copies that have to be in sync.
-    in_sync: usize,
-    /// What becomes of old records; empty: not known.
-    cleanup: String,
-}
-
-impl Bounds {
-    async fn of(admin: &AdminClient<Quiet>, topic: &str) -> Bounds {
-        let options = AdminOptions::new().request_timeout(Some(ASK));
-        let told = admin
-            .describe_configs([&ResourceSpecifier::Topic(topic)], &options)
-            .await;
-        let told = told
-            .ok()
-            .and_then(|mut told| told.pop())
-            .and_then(Result::ok);
-        let word = |name: &str| told.as_ref()?.get(name)?.value.clone();
-        let number = |name: &str| word(name)?.parse().ok();
-        Bounds {
-            limit: number("max.message.bytes").unwrap_or(USUAL_LIMIT),
-            in_sync: number("min.insync.replicas").unwrap_or(1),
-            cleanup: word("cleanup.policy").unwrap_or_default(),
+    fn later(&self, later: Later) -> ReadError {
+        ReadError {
+            name: self.whereabouts(),
+            source: io::Error::other(later),
         }
     }
 }

@@ -3,12 +3,15 @@
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use journal::{ReadError, Seq};
 
+use super::away::PATIENCE;
 use super::cut::Cut;
-use super::merge::{Merge, Step};
+use super::merge::Step;
 use super::own::Own;
+use super::past::Consumers;
 use super::record::{Read, number};
 use super::topic::Topic;
 use crate::log::{Placed, Shared};
@@ -22,6 +25,7 @@ pub(super) type Owns = Arc<Mutex<Vec<Arc<Own>>>>;
 /// The topic, and what of it this relay counts.
 pub(super) struct Whole {
     pub(super) topic: Arc<Topic>,
+    pub(super) past: Arc<Consumers>,
     pub(super) own: Owns,
 }
 
@@ -77,8 +81,8 @@ impl Whole {
         begins: &mut Begins,
         look: &mut dyn FnMut(Placed) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, ReadError> {
-        let mut merge = Merge::open(&self.topic, from.clone())?;
-        while let Step::Record(_, read) = merge.next(to)? {
+        let mut lent = self.past.lend(from, Instant::now() + PATIENCE)?;
+        while let Step::Record(_, read) = lent.merge.next(to, Instant::now() + PATIENCE)? {
             begins.note(&read);
             if look(placed(read)).is_break() {
                 return Ok(ControlFlow::Break(()));
