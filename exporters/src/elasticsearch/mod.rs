@@ -53,7 +53,7 @@ use self::outcomes::Outcomes;
 use self::pace::{Pace, Turn};
 use self::prepared::{Look, Prepared};
 use self::request::{Bodies, Bulk, Places, Refused};
-use self::response::{Verdict, Whole};
+use self::response::{Judged, Verdict, Whole};
 use crate::aside::aside;
 use crate::config::{BatchLimits, Defaults};
 use crate::{
@@ -148,8 +148,8 @@ impl Elasticsearch {
         })
     }
 
-    /// Before an index is made of which nobody knows what its fields are: before the first event, again each day, and after
-    /// the server was away, or may have been.
+    /// Before an index is made of which nobody knows what its fields are: before the first event, again each day, after the
+    /// server was away, or may have been, and after an index was made.
     async fn prepare(&self) -> Result<(), Unavailable> {
         if self.setup == Setup::Manual {
             return Ok(());
@@ -167,6 +167,16 @@ impl Elasticsearch {
             *prepared = Some(Prepared::new(today, cluster, now));
         }
         Ok(())
+    }
+
+    /// An index was made for an event. That is so once a day, and where somebody removed all that there was in mid-stream,
+    /// templates too: then that index has the fields that the server guessed, and no other shall.
+    async fn look_again(&self) {
+        *self.prepared.lock().await = None;
+        if let Err(away) = self.prepare().await {
+            // The next request looks again, and waits for it.
+            tracing::debug!(reason = away.reason, "after an index was made");
+        }
     }
 
     /// Whether the server is still the one that was seen.
@@ -215,7 +225,12 @@ impl Elasticsearch {
         let of_host = |reason: String| format!("{}: {reason}", answer.host);
         if answer.status == 200 {
             match response::items(&answer.body, bulk.events.len()) {
-                Ok(verdicts) => take(verdicts, &bulk, after, turn, outcomes),
+                Ok(Judged { verdicts, made }) => {
+                    take(verdicts, &bulk, after, turn, outcomes);
+                    if made {
+                        self.look_again().await;
+                    }
+                }
                 Err(reason) => {
                     outcomes.stop(of_host(reason), after);
                     return Next::Stop;

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 /// The parts of an answer that are read; the server leaves out the others.
-pub(super) const BULK: &str = "_bulk?filter_path=errors,items.*.status,items.*.error.type,items.*.error.reason,\
+pub(super) const BULK: &str = "_bulk?filter_path=errors,items.*.status,items.*._seq_no,items.*.error.type,items.*.error.reason,\
     items.*.error.caused_by.reason,error,status";
 
 /// Longest reason that is kept.
@@ -69,6 +69,9 @@ struct Item<'a> {
 #[derive(Deserialize)]
 struct Told<'a> {
     status: u16,
+    /// Its number in the shard.
+    #[serde(rename = "_seq_no", default)]
+    number: Option<u64>,
     #[serde(borrow)]
     error: Option<Fault<'a>>,
 }
@@ -103,11 +106,20 @@ enum FailureText<'a> {
     Text(String),
 }
 
-/// One verdict for each of the `sent` events, in their order.
+/// What became of the events of a request.
+#[derive(Debug)]
+pub(super) struct Judged {
+    /// One for each event, in their order.
+    pub(super) verdicts: Vec<Verdict>,
+    /// One of them is the first document of a shard: its index was made for it.
+    pub(super) made: bool,
+}
+
+/// What became of the `sent` events.
 ///
 /// # Errors
 /// The answer is not about these events.
-pub(super) fn items(body: &[u8], sent: usize) -> Result<Vec<Verdict>, String> {
+pub(super) fn items(body: &[u8], sent: usize) -> Result<Judged, String> {
     let answer: Answer<'_> = serde_json::from_slice(body).map_err(|error| {
         format!(
             "the answer is none to a bulk request: {error}: {}",
@@ -120,11 +132,11 @@ pub(super) fn items(body: &[u8], sent: usize) -> Result<Vec<Verdict>, String> {
             "the answer tells of {told} events when {sent} were sent"
         ));
     }
-    Ok(answer
-        .items
-        .iter()
-        .map(|item| judge(&item.create))
-        .collect())
+    let told = || answer.items.iter().map(|item| &item.create);
+    Ok(Judged {
+        verdicts: told().map(judge).collect(),
+        made: told().any(|told| told.status == 201 && told.number == Some(0)),
+    })
 }
 
 fn judge(told: &Told<'_>) -> Verdict {
@@ -255,8 +267,19 @@ mod tests {
 
     fn one(item: &str) -> Verdict {
         let answer = format!(r#"{{"errors":true,"items":[{{"create":{item}}}]}}"#);
-        let mut verdicts = items(answer.as_bytes(), 1).unwrap();
+        let mut verdicts = items(answer.as_bytes(), 1).unwrap().verdicts;
         verdicts.remove(0)
+    }
+
+    #[test]
+    fn the_first_document_of_a_shard_says_that_its_index_was_made() {
+        let made = |status: u16, number: u64| {
+            let answer =
+                format!(r#"{{"items":[{{"create":{{"_seq_no":{number},"status":{status}}}}}]}}"#);
+            items(answer.as_bytes(), 1).unwrap().made
+        };
+        assert!(made(201, 0));
+        assert!(!made(201, 7) && !made(409, 0));
     }
 
     #[test]
@@ -307,7 +330,7 @@ mod tests {
     fn an_answer_that_is_cut_or_miscounts_says_nothing() {
         let answer =
             br#"{"errors":false,"items":[{"create":{"status":201}},{"create":{"status":201}}]}"#;
-        assert_eq!(items(answer, 2).unwrap().len(), 2);
+        assert_eq!(items(answer, 2).unwrap().verdicts.len(), 2);
         for sent in [0, 1, 3] {
             assert!(items(answer, sent).is_err());
         }

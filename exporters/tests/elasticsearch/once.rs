@@ -171,6 +171,68 @@ async fn a_server_that_stops_or_dies_in_mid_stream_has_every_event_once() {
     assert_eq!(ids, expected);
 }
 
+/// Removes all that the sink made: the template, so that the index that follows has none, and everything else.
+async fn empty(server: &Elasticsearch, name: &str) {
+    let (status, told) = server
+        .ask("DELETE", &format!("_index_template/{name}"), None)
+        .await;
+    assert_eq!(status, 200, "{told}");
+    let held = server.get(&format!("{name}-*/_alias")).await;
+    for index in held.as_object().unwrap().keys() {
+        let (status, told) = server.ask("DELETE", index, None).await;
+        assert_eq!(status, 200, "{told}");
+    }
+    // Used by nobody any more, unless an index was made meanwhile.
+    server
+        .ask("DELETE", &format!("_ilm/policy/{name}"), None)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_emptied_in_mid_stream_is_prepared_again_and_has_what_follows_once() {
+    let Some(server) = Elasticsearch::shared(SUITE) else {
+        return;
+    };
+    let name = "emptied-alerts";
+    let sink = sink_to(&server.url(), &names("emptied", ""));
+    let events = alerts(1..=4000);
+    let mut after = Vec::new();
+    for (n, batch) in events.chunks(50).enumerate() {
+        if n % 20 == 10 {
+            let (refused, ()) = tokio::join!(deliver(&*sink, batch, 5), async {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                empty(&server, name).await;
+            });
+            assert!(refused.0.is_empty(), "{refused:?}");
+            after.clear();
+            continue;
+        }
+        let (refused, _) = deliver(&*sink, batch, 50).await;
+        assert!(refused.is_empty(), "{refused:?}");
+        after.extend(batch.iter().map(|event| event.id().to_string()));
+        // One batch later all is as it was: what it is read under, and what the next index needs.
+        if n % 20 == 11 {
+            let held = server.get(&format!("{name}/_alias")).await;
+            for index in held.as_object().unwrap().keys() {
+                let settings = server.get(&format!("{index}/_settings")).await;
+                let lifecycle = &settings[index]["settings"]["index"]["lifecycle"]["name"];
+                assert_eq!(lifecycle, name, "{settings}");
+            }
+            server.get(&format!("_index_template/{name}")).await;
+            server.get(&format!("_ilm/policy/{name}")).await;
+        }
+    }
+    let ids = server.ids(name).await;
+    let lost: Vec<_> = after.iter().filter(|id| !ids.contains_key(*id)).collect();
+    assert!(lost.is_empty(), "{} of {}", lost.len(), after.len());
+    assert!(ids.values().all(|count| *count == 1));
+    // As `cresset sink rewind` does: what was removed comes back, and nothing twice.
+    let (refused, _) = deliver(&*sink, &events, 500).await;
+    assert!(refused.is_empty(), "{refused:?}");
+    let expected = events.iter().map(|event| (event.id().to_string(), 1));
+    assert_eq!(server.ids(name).await, expected.collect());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_away_is_passed_over() {
     let Some(server) = Elasticsearch::shared(SUITE) else {

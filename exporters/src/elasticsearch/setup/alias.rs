@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use super::{Trouble, refused};
 use crate::elasticsearch::client::{Body, Client};
 use crate::elasticsearch::index::Indices;
+use crate::elasticsearch::lifecycle;
+use crate::elasticsearch::template::Flavour;
 use crate::setup::{Mode, State};
 
 /// Indices that a name or pattern stands for, with their aliases.
@@ -42,11 +44,13 @@ pub(super) fn taken(name: &str) -> String {
     )
 }
 
-/// Finds the indices that lack the alias, and gives it to them if the mode says so.
+/// Finds the indices that lack the alias, and gives it to them unless the mode is to look: their template was not there when
+/// they were made. So they have no lifecycle either, and get that, too, where it is a setting of the index.
 pub(super) async fn settle(
     client: &Client,
     indices: &Indices,
     kind: Kind,
+    flavour: Flavour,
     mode: Mode,
 ) -> Result<State, Trouble> {
     let name = indices.name(kind);
@@ -64,18 +68,35 @@ pub(super) async fn settle(
         .iter()
         .map(|index| format!("{index} was made without it"));
     let told = told.collect();
-    if mode != Mode::Make {
+    if mode == Mode::Look {
         return Ok(State::Differs(told));
     }
     let add = |index: &&String| json!({ "add": { "index": index, "alias": name } });
     let actions: Vec<Value> = without.iter().map(add).collect();
+    say(
+        client,
+        Method::Post,
+        "_aliases",
+        json!({ "actions": actions }),
+    )
+    .await?;
+    if flavour == Flavour::Elasticsearch && lifecycle::is_wanted(indices) {
+        for index in without {
+            let settings = json!({ "index": { "lifecycle": { "name": name } } });
+            say(client, Method::Put, &format!("{index}/_settings"), settings).await?;
+        }
+    }
+    Ok(State::Changed(told))
+}
+
+async fn say(client: &Client, method: Method, path: &str, body: Value) -> Result<(), Trouble> {
     let body = Body {
-        bytes: Bytes::from(json!({ "actions": actions }).to_string()),
+        bytes: Bytes::from(body.to_string()),
         ..Body::default()
     };
-    let answer = client.request(Method::Post, "_aliases", Some(body)).await?;
+    let answer = client.request(method, path, Some(body)).await?;
     match answer.status {
-        200 => Ok(State::Changed(told)),
-        _ => Err(refused(&answer, "POST _aliases")),
+        200 => Ok(()),
+        _ => Err(refused(&answer, path)),
     }
 }

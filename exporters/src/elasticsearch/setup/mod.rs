@@ -2,7 +2,7 @@
 //!
 //! | who asks | [`Mode`] | what is missing | what differs |
 //! |---|---|---|---|
-//! | the sink, before its first event, each day, after the server was away and after a pause (`index.setup: auto`) | `Fill` | is made | stays as it is |
+//! | the sink, before its first event, each day, after the server was away, after a pause and after an index was made (`index.setup: auto`) | `Fill` | is made | stays as it is |
 //! | `cresset sink setup NAME` | `Make` | is made | is put right |
 //! | `cresset sink setup NAME --check` | `Look` | is told | is told |
 //!
@@ -63,6 +63,13 @@ pub(super) async fn make_missing(
         match state {
             State::Blocked(reason) => return Err(Unavailable::new(reason)),
             State::Made => tracing::info!(what, name, "the server was prepared for events"),
+            State::Changed(told) => tracing::warn!(
+                what,
+                name,
+                told = told.join(", "),
+                "an index was made while its template was gone, so the server guessed its fields; it has its alias now. To have \
+                 the fields right too, delete the index and send its events again with `cresset sink rewind`"
+            ),
             State::Refused(reason) => tracing::warn!(
                 what,
                 name,
@@ -131,7 +138,7 @@ async fn steps(
             let name = indices.name(kind);
             let state = match taken.iter().any(|taken| taken == name) {
                 true => Ok(State::Blocked(alias::taken(name))),
-                false => alias::settle(client, indices, kind, mode).await,
+                false => alias::settle(client, indices, kind, flavour, mode).await,
             };
             steps.push(step("read alias", name, state)?);
         }
