@@ -1,6 +1,8 @@
 //! Sinks steered from the command line: `cresset sink`, `dlq` and `tap` against the real relay over its admin socket.
 #![allow(clippy::expect_used, clippy::panic)] // reason: a test that cannot go on has failed
 
+#[path = "sinks/damage.rs"]
+mod damage;
 mod support;
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};

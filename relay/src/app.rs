@@ -207,7 +207,7 @@ impl App {
         };
         let traces = Traces::build(config.relay.telemetry.traces.as_ref(), &origin)?;
         let fanout = build_sinks(&config, &log, &registry, &traces)?;
-        let lost_before = shown::sink_losses(&fanout);
+        let lost_before = shown::sink_losses_before(&fanout);
         let tail = Tail::start(log.view(), feed_config(&config), &registry)?;
         let rollout = policy::rollout(&config, &policies, &log, &registry)?;
         let distributor = Distributor::new(rollout.offered());
@@ -239,7 +239,8 @@ impl App {
             addresses: addresses.clone(),
             readiness: readiness.clone(),
         };
-        let at_start = AtStart::of(log.opened(), log.folder().as_deref());
+        let at_start = AtStart::of(log.opened(), log.folder().as_deref())
+            .with_letters(&fanout.letter_damage());
         at_start.log();
         let parts = Parts::new()
             .with(move |reply| about.fill(reply))

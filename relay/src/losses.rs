@@ -26,6 +26,9 @@ const DAMAGE: &str = "journal damage";
 /// Dead letters that went to keep their bound.
 const DEAD_LETTERS: &str = "dead letters";
 
+/// Dead letters that cannot be read any more.
+const LETTER_DAMAGE: &str = "dead letter damage";
+
 /// Between two looks at what is to be told.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -43,8 +46,27 @@ pub(crate) fn of_doors(accounts: &Accounts) -> Vec<LossStatus> {
     some(rejected)
 }
 
-/// Events that a sink never got, and dead letters that nobody can send again; `dropped` tells of those by sink.
-pub(crate) fn of_sinks(sinks: &[SinkStatus], dropped: &[(String, u64)]) -> Vec<LossStatus> {
+/// What the disk does not give back of a sink's dead letters.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LetterDamage {
+    pub(crate) sink: String,
+    /// Letters that are lost, since there are any,
+    pub(crate) lost: u64,
+    /// and how many of them this start found.
+    pub(crate) found: u64,
+    /// Bytes of a write that a crash interrupted: of letters that nobody counted yet.
+    pub(crate) cut_bytes: u64,
+    /// Which are done with could not be read: they are kept again.
+    pub(crate) forgotten: bool,
+}
+
+/// Events that a sink never got, and dead letters that nobody can send again; `dropped` tells by sink of those that went to keep
+/// their bound.
+pub(crate) fn of_sinks(
+    sinks: &[SinkStatus],
+    dropped: &[(String, u64)],
+    damage: &[LetterDamage],
+) -> Vec<LossStatus> {
     let lost = sinks.iter().flat_map(|sink| {
         [
             loss(JOURNAL, &sink.name, sink.expired),
@@ -54,7 +76,10 @@ pub(crate) fn of_sinks(sinks: &[SinkStatus], dropped: &[(String, u64)]) -> Vec<L
     let dropped = dropped
         .iter()
         .map(|(sink, count)| loss(DEAD_LETTERS, sink, *count));
-    some(lost.chain(dropped))
+    let damage = damage
+        .iter()
+        .map(|damage| loss(LETTER_DAMAGE, &damage.sink, damage.lost));
+    some(lost.chain(dropped).chain(damage))
 }
 
 fn some(losses: impl IntoIterator<Item = LossStatus>) -> Vec<LossStatus> {
@@ -175,6 +200,7 @@ impl<L: Fn() -> Vec<LossStatus>> Teller<L> {
         let reason = match place.as_str() {
             JOURNAL => "they left the journal before the sink had taken them",
             DAMAGE => "the journal could not read them any more",
+            LETTER_DAMAGE => "they were dead letters, which are damaged on disk",
             _ => "they were dead letters, and the oldest of those went to keep their bound",
         };
         let plural = if count == 1 { "" } else { "s" };
@@ -231,7 +257,12 @@ mod tests {
         };
         let sinks = [sink("a", 2, 3), sink("b", 0, 0)];
         let dropped = [("a".to_owned(), 0), ("b".to_owned(), 5)];
-        let losses = of_sinks(&sinks, &dropped);
+        let damage = LetterDamage {
+            sink: "a".to_owned(),
+            lost: 4,
+            ..LetterDamage::default()
+        };
+        let losses = of_sinks(&sinks, &dropped, &[damage]);
         let told: Vec<_> = losses
             .iter()
             .map(|loss| (loss.r#where.as_str(), loss.class.as_str(), loss.count))
@@ -241,7 +272,8 @@ mod tests {
             [
                 ("journal", "a", 2),
                 ("journal damage", "a", 3),
-                ("dead letters", "b", 5)
+                ("dead letters", "b", 5),
+                ("dead letter damage", "a", 4)
             ]
         );
     }

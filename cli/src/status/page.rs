@@ -145,16 +145,16 @@ impl Page {
                 "log",
                 &format!("{mark}{state}, {events} events{oldest}, {place}"),
             );
-            return;
+        } else {
+            self.section(
+                "journal",
+                &format!(
+                    "{mark}{state}, {events} events in {}{bound}, {} segments{oldest}",
+                    size(journal.bytes),
+                    journal.segments
+                ),
+            );
         }
-        self.section(
-            "journal",
-            &format!(
-                "{mark}{state}, {events} events in {}{bound}, {} segments{oldest}",
-                size(journal.bytes),
-                journal.segments
-            ),
-        );
         for found in &journal.found {
             self.line(1, &format!("! found at the start: {found}"));
         }

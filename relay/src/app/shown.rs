@@ -103,7 +103,17 @@ pub(super) fn sinks(fanout: &Fanout) -> impl Fn(&mut StatusReply) + Send + Sync 
 }
 
 pub(super) fn sink_losses(fanout: &Fanout) -> Vec<LossStatus> {
-    losses::of_sinks(&fanout.status(), &fanout.dead_letters_dropped())
+    let dropped = fanout.dead_letters_dropped();
+    losses::of_sinks(&fanout.status(), &dropped, &fanout.letter_damage())
+}
+
+/// What they were before this start looked: that was told in an earlier life.
+pub(super) fn sink_losses_before(fanout: &Fanout) -> Vec<LossStatus> {
+    let mut damage = fanout.letter_damage();
+    for letters in &mut damage {
+        letters.lost = letters.lost.saturating_sub(letters.found);
+    }
+    losses::of_sinks(&fanout.status(), &fanout.dead_letters_dropped(), &damage)
 }
 
 pub(super) fn pulled(sources: &Sources) -> impl Fn(&mut StatusReply) + Send + Sync + 'static {

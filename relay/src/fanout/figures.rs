@@ -70,7 +70,7 @@ impl Figures {
             )?,
             dead_dropped: counter(
                 "dead_letters_dropped_total",
-                "Dead letters that went to keep their bound.",
+                "Dead letters that went to keep their bound, or cannot be read any more.",
             )?,
             dead_resent: counter(
                 "dead_letters_resent_total",
@@ -153,7 +153,7 @@ impl Figures {
             (&self.corrupt, status.corrupt),
             (&self.retries, health.retries()),
             (&self.held, health.budget.held()),
-            (&self.dead_dropped, dead.overrun),
+            (&self.dead_dropped, dead.overrun + dead.damaged),
             (&self.dead_resent, dead.retried),
             (&self.dead_discarded, dead.dropped),
         ] {

@@ -8,12 +8,14 @@ use journal::{Account, CursorStats, Expired, Seq, WhenFull};
 use prometheus::Registry;
 use proto::query::SinkStatus;
 
+use super::Fanout;
 use super::budget::Budget;
 use super::dead_letters::DeadLetters;
 use super::pace::Pace;
 use super::pauses::Pause;
 use super::taps::Taps;
 use crate::log::{Cursor, Supply, unix_nanoseconds};
+use crate::losses::LetterDamage;
 
 /// What a sink does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -356,5 +358,26 @@ impl Board {
             .iter()
             .map(|health| (health.name.clone(), dropped(health)))
             .collect()
+    }
+
+    fn letter_damage(&self) -> Vec<LetterDamage> {
+        let damage = |health: &Arc<Health>| {
+            let found = health.dead_letters.at_start();
+            LetterDamage {
+                sink: health.name.clone(),
+                lost: health.dead_letters.count().damaged,
+                found: found.damaged,
+                cut_bytes: found.cut_bytes,
+                forgotten: found.forgotten,
+            }
+        };
+        self.all().iter().map(damage).collect()
+    }
+}
+
+impl Fanout {
+    /// What the disk does not give back of every sink's dead letters.
+    pub(crate) fn letter_damage(&self) -> Vec<LetterDamage> {
+        self.inner.board.letter_damage()
     }
 }

@@ -93,6 +93,7 @@ impl Letter {
         let (outcome, how) = match fate {
             Some(Fate::Retried) => ("delivered", "`cresset dlq retry`"),
             Some(Fate::Dropped) => ("dropped", "`cresset dlq drop`"),
+            Some(Fate::Damaged) => ("lost", "damage on disk"),
             None => ("settled", "`cresset dlq retry` or `drop`"),
         };
         Traced {

@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 
 use super::budget::Budget;
 use super::crew::Crew;
-use super::dead_letters::DeadLetters;
+use super::dead_letters::{DeadLetters, Refused};
 use super::flight::Runway;
 use super::health::{Health, Lasting, StoppedOnDrop};
 use super::passed::Trail;
@@ -133,6 +133,17 @@ fn spawn(
     tokio::spawn(life.instrument(span))
 }
 
+/// What the sink's own account says of its dead letters; nothing where the account goes on with another relay.
+fn refused(supply: &Supply) -> Refused {
+    match supply {
+        Supply::Lane(lane) => {
+            let cursor = Arc::clone(&lane.cursor);
+            Box::new(move || cursor.stats().account.dead_lettered)
+        }
+        Supply::Share(_) => Box::new(|| 0),
+    }
+}
+
 // === impl Inner ===
 
 impl Inner {
@@ -174,7 +185,8 @@ impl Inner {
                 source,
             })?;
         let path: PathBuf = self.data_dir.join("dead-letters").join(name);
-        let dead_letters = DeadLetters::new(path.clone(), common.dead_letters_max_size);
+        let size = common.dead_letters_max_size;
+        let dead_letters = DeadLetters::new(path.clone(), size, refused(&supply));
         let dead_letters = dead_letters.map_err(|reason| BuildError::DeadLetters {
             name: name.to_owned(),
             path,

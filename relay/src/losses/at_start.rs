@@ -1,11 +1,12 @@
-//! What the journal found lost or damaged when it was opened: shown in status and metrics as long as the relay runs, and
+//! What the journal, and each sink's dead letters, found lost or damaged when they were opened: shown in status and metrics as long as the relay runs, and
 //! told once as events.
 //!
 //! ```text
 //! DATA/damage.json    {"segment": 1, "damaged": 12}    of the newest segment: so many damaged records are told
 //! ```
 //! A start walks the newest segment only, and what is damaged inside it stays there: the next start finds it again. So
-//! what was told of it is kept. All else is found once: a torn tail is cut, a hole is closed, numbers are given up.
+//! what was told of it is kept. All else is found once: a torn tail is cut, a hole is closed, numbers are given up, a dead
+//! letter is settled.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -19,7 +20,7 @@ use proto::query::StatusReply;
 use proto::{Kind, feeder};
 use serde::{Deserialize, Serialize};
 
-use super::{LOOK, Origin, loss};
+use super::{LOOK, LetterDamage, Origin, loss};
 use crate::ingest::Importer;
 use crate::log::unix_nanoseconds;
 
@@ -71,6 +72,12 @@ impl AtStart {
             },
             path,
         }
+    }
+
+    /// The same with what was found of dead letters.
+    pub(crate) fn with_letters(mut self, letters: &[LetterDamage]) -> Self {
+        self.found.extend(letters.iter().flat_map(of_letters));
+        self
     }
 
     /// A line each for who reads the relay's own log.
@@ -230,6 +237,35 @@ fn findings(opened: &Opened, told: Told) -> Vec<Finding> {
     ));
     let lost = lost.into_iter().flatten();
     lost.chain(cut).chain(unknown).chain(positions).collect()
+}
+
+fn of_letters(letters: &LetterDamage) -> impl Iterator<Item = Finding> + use<> {
+    let LetterDamage {
+        sink,
+        lost: _,
+        found: damaged,
+        cut_bytes,
+        forgotten,
+    } = letters;
+    let (damaged, cut_bytes) = (*damaged, *cut_bytes);
+    let plural = if damaged == 1 { "" } else { "s" };
+    // Counted with what the sink lost, and told with that.
+    let damage = (damaged > 0).then(|| Finding {
+        fresh: 0,
+        ..Finding::other(
+            "WARN",
+            format!("{damaged} dead letter{plural} of sink {sink} lost: damaged on disk. `cresset dlq list {sink}` shows those that are left"),
+        )
+    });
+    let cut = (cut_bytes > 0).then(|| Finding::other(
+        "INFO",
+        format!("{cut_bytes} bytes at the end of the dead letters of sink {sink} were cut: a write that a crash interrupted. Those events are offered to the sink again"),
+    ));
+    let forgotten = forgotten.then(|| Finding::other(
+        "WARN",
+        format!("which dead letters of sink {sink} are done with could not be read: all that are on disk are kept again, so a retry may send some twice"),
+    ));
+    damage.into_iter().chain(cut).chain(forgotten)
 }
 
 #[cfg(test)]

@@ -93,6 +93,7 @@ impl Act {
         let fate = match fate {
             Fate::Retried => "retried",
             Fate::Dropped => "dropped",
+            Fate::Damaged => "damaged",
         };
         // What stood before a crash cut it off is no line of its own.
         format!("\n{at} {first} {last} {fate} {by}\n")

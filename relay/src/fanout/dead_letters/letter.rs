@@ -3,14 +3,16 @@
 //! ```text
 //! record  kind, time: the event's kind, when it was refused
 //! payload version u8 = 1 │ sequence in the relay's journal u64 │ reason len u32, UTF-8 │ event: id, original bytes
+//! lost    kind 0, payload version u8 = 0: the place of a letter of which nothing is left
 //! ```
 //! Numbers are big-endian. The first line of the stored reason says why; lines after it are the destination's answer.
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use journal::{Entry, Record};
 use proto::Event;
 
 const VERSION: u8 = 1;
+const LOST: u8 = 0;
 /// A longer answer of a destination is cut.
 const MAX_REASON: usize = 4 << 10;
 
@@ -23,6 +25,20 @@ pub struct DeadLetter {
     pub reason: String,
     /// The event, to be sent again as it is.
     pub event: Event,
+}
+
+/// What takes the place of a letter of which nothing is left, so that no other gets its number.
+pub(super) fn lost(time: u64) -> Record {
+    Record {
+        kind: 0,
+        time,
+        payload: Bytes::from_static(&[LOST]),
+    }
+}
+
+/// Whether that stands there.
+pub(super) fn is_lost(entry: &Entry) -> bool {
+    entry.kind == 0 && *entry.payload == [LOST]
 }
 
 /// A record that is no dead letter.
@@ -97,7 +113,6 @@ fn parse(entry: &Entry) -> Result<DeadLetter, String> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use journal::Seq;
     use proto::{EventId, Kind, StreamId};
 
