@@ -186,7 +186,9 @@ impl SinkConfig {
     /// not use it if one of them is an error.
     pub fn read(node: &Node, unknown: Severity, problems: &mut Vec<Problem>) -> Option<Self> {
         let config: SinkConfig = node.read(unknown, problems)?;
+        let read = problems.len();
         config.check(node, problems);
+        yaml::drop_echoes(problems, read);
         Some(config)
     }
 
@@ -547,6 +549,25 @@ mod tests {
             problems[0]
         );
         assert!(problems[5].contains("path"), "{}", problems[5]);
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_is_told_once_by_its_line_and_its_words() {
+        let (_, problems) =
+            read("type: webhook\nurl: http://127.0.0.1:1/\nshape: slak\ntemplate: [x]\n");
+        assert_eq!(problems.len(), 2, "{problems:#?}");
+        assert!(
+            problems[0].starts_with("c.yaml:3: shape: unknown value `slak`; did you mean `slack`?")
+                && problems[0].contains("`falcosidekick`"),
+            "{}",
+            problems[0]
+        );
+        let (_, problems) = read("type: kafka\nbrokers: [{host: a}]\n");
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(
+            problems[0].starts_with("c.yaml:2: brokers[0]"),
+            "{problems:?}"
+        );
     }
 
     #[test]

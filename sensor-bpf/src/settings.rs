@@ -50,6 +50,7 @@ impl Config {
             sensor,
             ..
         } = node.read(Severity::Error, problems)?;
+        let read = problems.len();
         if let Some(version) = version.filter(|version| *version != 1) {
             let message =
                 format!("version {version} of this file is unknown; this program reads version 1");
@@ -66,6 +67,7 @@ impl Config {
                 .into_iter()
                 .map(|why| node.problem_at(&why.path, why.message)),
         );
+        yaml::drop_echoes(problems, read);
         Some(config)
     }
 }

@@ -34,7 +34,7 @@ mod units;
 
 pub use nearest::nearest;
 pub use node::Node;
-pub use problem::{Problem, Severity};
+pub use problem::{Problem, Severity, drop_echoes};
 pub use settings::{settings, settings_text};
 pub use tree::{MAX_ALIASED, MAX_DEPTH, MAX_NODES, parse, parse_bytes};
 pub use units::{BadUnit, Size, Span};

@@ -50,6 +50,21 @@ impl Problem {
     }
 }
 
+/// Takes out what checks, from the problem `read` on, say of a key that could not be read: it was left out, so they call it
+/// missing, and the reading has told what is wrong with it or with one of its items.
+pub fn drop_echoes(problems: &mut Vec<Problem>, read: usize) {
+    let checked = problems.split_off(read.min(problems.len()));
+    let broken = |path: &str| {
+        let of_it = |rest: &str| rest.is_empty() || rest.starts_with('[');
+        let read = problems.iter().filter(|problem| problem.is_error());
+        read.filter_map(|problem| problem.path.strip_prefix(path))
+            .any(of_it)
+    };
+    let news = |problem: &Problem| problem.path.is_empty() || !broken(&problem.path);
+    let news: Vec<Problem> = checked.into_iter().filter(news).collect();
+    problems.extend(news);
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file)?;
@@ -60,5 +75,31 @@ impl fmt::Display for Problem {
             write!(f, ": {}", self.path)?;
         }
         write!(f, ": {}", self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_key_that_could_not_be_read_is_no_news() {
+        let at = |path: &str| Problem {
+            path: path.to_owned(),
+            ..Problem::whole_file("a.yaml", "wrong")
+        };
+        let read = [at("sink.shape"), at("sink.brokers[0].port"), at("")];
+        let checked = [
+            "sink.shape",
+            "sink.brokers",
+            "sink",
+            "sink.shape.x",
+            "",
+            "sink.sha",
+        ];
+        let mut problems: Vec<Problem> = read.into_iter().chain(checked.map(at)).collect();
+        drop_echoes(&mut problems, 3);
+        let left: Vec<&str> = problems.iter().skip(3).map(|left| &*left.path).collect();
+        assert_eq!(left, ["sink", "sink.shape.x", "", "sink.sha"]);
     }
 }

@@ -116,11 +116,9 @@ pub(super) fn add_sinks(
         // JSON is YAML, and what a variable holds stands in it as a string, whatever it is.
         let (documents, _) = yaml::parse("environment", &settings.to_string());
         let mut found = Vec::new();
-        let sink = documents.first().and_then(|node| {
-            let sink: exporters::SinkConfig = node.read(Severity::Error, &mut found)?;
-            sink.check(node, &mut found);
-            Some(sink)
-        });
+        let sink = documents
+            .first()
+            .and_then(|node| exporters::SinkConfig::read(node, Severity::Error, &mut found));
         for problem in &mut found {
             (problem.line, problem.column) = (0, 0);
             problem.path = format!("sinks.{}.{}", row.name, problem.path);

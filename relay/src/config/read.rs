@@ -98,8 +98,10 @@ impl Config {
         check::later_sinks(node, &mut found);
         problems.append(&mut found);
         let mut config: Self = read?;
+        let read = problems.len();
         environment::add_sinks(&mut config, &Environment(environment), problems);
         check::check(&config, node, problems);
+        yaml::drop_echoes(problems, read);
         Some(config)
     }
 }
