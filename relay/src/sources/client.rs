@@ -161,6 +161,7 @@ impl Client {
         Ok(Messages {
             body,
             deframer: Deframer::new(limit),
+            ahead: Ahead::default(),
             unreleased: 0,
         })
     }
@@ -209,8 +210,17 @@ fn framed(message: &impl Message) -> Bytes {
 pub(super) struct Messages {
     body: RecvStream,
     deframer: Deframer,
+    ahead: Ahead,
     /// Bytes that were received and not given back to the sender's window.
     unreleased: usize,
+}
+
+/// What came while nobody could take it: one window at most.
+#[derive(Default)]
+struct Ahead {
+    bytes: BytesMut,
+    /// Why nothing comes behind that.
+    end: Option<CallError>,
 }
 
 impl Messages {
@@ -220,6 +230,15 @@ impl Messages {
     /// # Errors
     /// Why the stream ended. `out` holds what came before that.
     pub(super) async fn read(&mut self, out: &mut Vec<Item>, most: usize) -> Result<(), CallError> {
+        if !self.ahead.bytes.is_empty() {
+            let piece = self.ahead.bytes.len().min(most);
+            let bytes = self.ahead.bytes.split_to(piece).freeze();
+            self.unreleased += bytes.len();
+            return Ok(self.deframer.take(bytes, out)?);
+        }
+        if let Some(end) = self.ahead.end.take() {
+            return Err(end);
+        }
         let mut data = self.body.data().await;
         let mut taken = 0;
         loop {
@@ -240,6 +259,20 @@ impl Messages {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// Takes what comes out of the connection's hands while nobody reads, for the next [`Messages::read`]; goes on until it
+    /// is stopped. A daemon sends each event in a frame of its own, and h2 ends a connection on which too many wait that are
+    /// below 256 bytes (`too_many_data_frames`), long before the window is full. Nothing is released, so it is one window.
+    pub(super) async fn hoard(&mut self) {
+        while self.ahead.end.is_none() {
+            match self.body.data().await {
+                Some(Ok(bytes)) => self.ahead.bytes.extend_from_slice(&bytes),
+                Some(Err(error)) => self.ahead.end = Some(error.into()),
+                None => self.ahead.end = Some(self.end().await),
+            }
+        }
+        std::future::pending().await
     }
 
     /// Lets the far side send as much again as was read since the last time.

@@ -3,7 +3,7 @@
 //! ```text
 //! daemon ═▶ read what is there ─▶ import: check, number, journal ─▶ release
 //!              ▲                      │ the journal is full, or the budget used up: wait
-//!              └──────────────────────┘ meanwhile the daemon may send one window, and no more
+//!              └──────────────────────┘ meanwhile the daemon may send one window, and no more, which is hoarded
 //! ```
 
 use std::time::Duration;
@@ -106,7 +106,10 @@ impl Watch<'_> {
                 read = messages.read(&mut items, BATCH) => Some(read),
                 () = self.line.over() => None,
             };
-            self.deliver(&mut items).await;
+            tokio::select! {
+                () = self.deliver(&mut items) => {}
+                () = messages.hoard() => {}
+            }
             match read {
                 Some(Ok(())) => messages.release(),
                 Some(Err(why)) => return Some(why),

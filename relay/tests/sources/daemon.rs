@@ -1,6 +1,7 @@
 //! A KubeArmor daemon, as far as a relay can tell: `feeder.LogService` on a port, a queue a subscriber, nothing kept.
 //!
-//! As with a server of grpc-go, a watch answers nothing at all, not even headers, before its first event.
+//! As with a server of grpc-go, a watch answers nothing at all, not even headers, before its first event, and each event is a
+//! DATA frame of its own.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -22,7 +23,7 @@ use proto::{Kind, feeder};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http;
 use tonic::server::Grpc;
 use tonic::{Request, Response, Status};
@@ -283,6 +284,10 @@ impl Encoder for Raw {
     fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
         out.put(item);
         Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(8 << 10, 1)
     }
 }
 
