@@ -10,6 +10,12 @@
 mod events;
 #[path = "support/fake_http.rs"]
 mod fake_http;
+#[path = "support/ocsf.rs"]
+mod ocsf;
+#[path = "web/schema.rs"]
+mod schema;
+#[path = "support/servers.rs"]
+mod servers;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -31,12 +31,17 @@ pub fn alert(sequence: u64, pod: &str) -> Carried {
 
 /// An alert of these bytes.
 pub fn of(sequence: u64, payload: Vec<u8>) -> Carried {
+    of_kind(Kind::Alert, sequence, payload)
+}
+
+/// An event of these bytes.
+pub fn of_kind(kind: Kind, sequence: u64, payload: Vec<u8>) -> Carried {
     let id = EventId {
         stream: StreamId(*b"contract"),
         sequence,
     };
     Carried::from(Encoded::new(Event {
-        kind: Kind::Alert,
+        kind,
         id,
         payload: payload.into(),
     }))

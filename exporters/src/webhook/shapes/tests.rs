@@ -229,7 +229,7 @@ fn an_alert_is_a_detection_finding_of_ocsf() {
     );
     assert_eq!(
         finding["metadata"]["profiles"],
-        json!(["host", "security_control"])
+        json!(["host", "container", "security_control"])
     );
     assert_eq!(finding["resources"][0]["namespace"], "shop");
     assert_eq!(finding["unmapped"]["PolicyName"], "no-apt");
@@ -310,17 +310,28 @@ fn what_ocsf_asks_of_an_activity_is_there() {
         (&json!(1), &own)
     );
     assert_eq!(accepted["src_endpoint"]["ip"], "10.0.0.7");
-    // An endpoint without address and name is none.
+    let listening = log(
+        "Network",
+        "sin_port=80 sin_addr=0.0.0.0",
+        "syscall=SYS_BIND",
+    );
+    assert_eq!(
+        (&listening["class_uid"], &listening["dst_endpoint"]),
+        (
+            &json!(4001),
+            &json!({"hostname": "node-a", "name": "cart-1", "ip": "0.0.0.0", "port": 80})
+        )
+    );
+    // Nobody answers a socket that is only made.
     let socket = log(
         "Network",
         "domain=AF_INET type=SOCK_DGRAM",
         "syscall=SYS_SOCKET",
     );
     assert_eq!(
-        (&socket["src_endpoint"], &socket["dst_endpoint"]),
-        (&own, &Value::Null)
+        (&socket["class_uid"], &socket["kernel"]),
+        (&json!(1003), &json!({"name": "SYS_SOCKET", "type_id": 2}))
     );
-    assert_eq!(socket["activity_name"], "SYS_SOCKET");
     let traced = log(
         "Process",
         "/bin/x",
@@ -330,7 +341,10 @@ fn what_ocsf_asks_of_an_activity_is_there() {
         (&traced["activity_id"], &traced["type_uid"]),
         (&json!(3), &json!(100_703))
     );
-    assert_eq!(traced["process"]["name"], "x");
+    assert_eq!(
+        (&traced["process"]["name"], &traced["process"]["pid"]),
+        (&json!("x"), &json!(3))
+    );
     assert_eq!(traced["actor"]["process"]["name"], "gdb");
     let called = log("Syscall", "/tmp/a", "syscall=SYS_UNLINKAT flags=");
     assert_eq!(
