@@ -168,6 +168,8 @@ impl App {
         Box::pin(async {
             // First what can be wrong without a trace. What the relay keeps itself is opened, or made, once the folder is its own.
             trust::look(&config)?;
+            // Before the journal opens its own: a cursor a sink.
+            listen::raise_limit();
             let log = open_log(&config).await?;
             Self::build_over(config, log).await
         })

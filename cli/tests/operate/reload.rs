@@ -135,6 +135,17 @@ fn sinks_come_change_and_go_with_sighup_while_cursors_stay() {
     ] {
         assert!(told.contains(words), "{words} is not in {told}");
     }
+    // Who renames a sink is told what its old name leaves behind.
+    let stuck = "sinks: {stuck: {type: file, path: /dev/null, start: beginning}, ";
+    scene.edit("sinks: {", stuck);
+    let (code, said) = scene.said(&["config", "reload"]);
+    assert_eq!(code, Some(0), "{said}");
+    scene.edit(stuck, "sinks: {");
+    let (_, said) = scene.said(&["config", "reload"]);
+    assert!(
+        said.contains("sink stuck: removed; ") && said.contains("events that it had not delivered"),
+        "{said}"
+    );
     relay.page_when("all is accounted for", |page| {
         page.sink("archive", "pending") == 0
     });

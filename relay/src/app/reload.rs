@@ -329,10 +329,23 @@ fn tell_sinks(changes: Changes, outcome: &mut Outcome) {
         changed,
         removed,
     } = changes;
-    for (names, how) in [(added, "added"), (changed, "changed"), (removed, "removed")] {
+    for (names, how) in [(added, "added"), (changed, "changed")] {
         for name in names {
             outcome.changed(format!("sink {name}"), how);
         }
+    }
+    for (name, pending) in removed {
+        outcome.changed(format!("sink {name}"), &left_behind(pending));
+    }
+}
+
+/// What becomes of what a sink had still to deliver, for who meant to rename it.
+fn left_behind(pending: u64) -> String {
+    match pending {
+        0 => "removed".to_owned(),
+        left => format!(
+            "removed; {left} events that it had not delivered stay so, unless it comes back under this name while the log has them"
+        ),
     }
 }
 

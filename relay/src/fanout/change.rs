@@ -26,7 +26,8 @@ const LANDING: Duration = Duration::from_secs(3);
 pub(crate) struct Changes {
     pub(crate) added: Vec<String>,
     pub(crate) changed: Vec<String>,
-    pub(crate) removed: Vec<String>,
+    /// With how many events each had not delivered.
+    pub(crate) removed: Vec<(String, u64)>,
 }
 
 /// A sink of the new settings.
@@ -168,5 +169,7 @@ fn shelve(unit: &Unit, turn: &mut Turn, changes: &mut Changes) {
     let lasting = unit.post.health.lasting();
     lasting.retire();
     turn.shelf.insert(name.clone(), lasting);
-    changes.removed.push(name);
+    changes
+        .removed
+        .push((name, unit.post.health.lanes.stats().pending));
 }

@@ -172,3 +172,43 @@ async fn a_broker_that_goes_away_refuses_and_comes_back() {
     assert_eq!(ids.last(), Some(&id(1, 9)));
     close(store).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_made_anew_under_a_relay_is_told_of() {
+    let Some(kafka) = Kafka::shared("relay kafka_log anew") else {
+        return;
+    };
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", kafka.brokers())
+        .create()
+        .unwrap();
+    for (topic, partitions, says) in [
+        ("anew", 4, "restart"),
+        ("anew-smaller", 2, "2 partitions, and had 4"),
+    ] {
+        let store = Ground::topic(&kafka.brokers(), topic).open().await;
+        append(&store, 1, 1..=100).await;
+        let view = store.view();
+        soon("it was read", || view.committed().0 == 100).await;
+        assert_eq!(store.log().attempt(), Ok(()));
+        let options = AdminOptions::new();
+        admin.delete_topics(&[topic], &options).await.unwrap();
+        let again = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        // The brokers still delete, or somebody who asked for it made it.
+        while !matches!(
+            admin.create_topics([&again], &options).await.as_deref(),
+            Ok([Ok(_)])
+        ) {
+            assert!(std::time::Instant::now() < deadline, "{topic} is not made");
+            admin.delete_topics(&[topic], &options).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        soon(says, || {
+            let attempt = store.log().attempt();
+            attempt.is_err_and(|why| why.contains(says) && why.contains("made anew"))
+        })
+        .await;
+        close(store).await;
+    }
+}

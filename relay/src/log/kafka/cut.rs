@@ -26,6 +26,17 @@ impl Cut {
         self.with(other, i64::max)
     }
 
+    /// Where to go on in what is kept from `low` to `high`. What a partition says that ends before this place came after it
+    /// was made anew: all of it.
+    pub(super) fn kept(&self, low: &Cut, high: &Cut) -> Cut {
+        let bounds = low.0.iter().zip(&high.0);
+        let places = self.0.iter().zip(bounds).map(|(own, (low, high))| {
+            let within = own >= low && own <= high;
+            if within { *own } else { *low }
+        });
+        Cut(places.collect())
+    }
+
     fn with(&self, other: &Cut, one: impl Fn(i64, i64) -> i64) -> Cut {
         Cut(self
             .0
@@ -106,6 +117,13 @@ mod tests {
         assert_eq!(Cut::from_text(&a.to_text()), Some(a.clone()));
         assert_eq!(Cut::from_text("1 x"), None);
         assert_eq!(a.widened(4).0, [3, 0, 7, 0]);
+    }
+
+    #[test]
+    fn a_place_that_retention_took_or_that_is_not_there_yet_is_where_what_is_kept_begins() {
+        let (low, high) = (Cut(vec![3, 3, 0]), Cut(vec![9, 9, 2]));
+        assert_eq!(Cut(vec![5, 1, 7]).kept(&low, &high).0, [5, 3, 0]);
+        assert_eq!(high.kept(&low, &high), high);
     }
 
     #[test]

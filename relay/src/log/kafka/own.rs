@@ -86,7 +86,9 @@ impl Own {
         let (low, high) = topic.watermarks().map_err(|e| bad(&e))?;
         let saved = file.load().map_err(|e| bad(&e))?;
         let (cut, state) = match saved {
-            Some(Position { cut, state }) => (cut.widened(topic.partitions()).max(&low), state),
+            Some(Position { cut, state }) => {
+                (cut.widened(topic.partitions()).kept(&low, &high), state)
+            }
             None if start == Start::Beginning => (low, None),
             None => (high.clone(), None),
         };

@@ -268,26 +268,29 @@ impl Inner {
 
     /// The life of a thread: brokers that take long to answer hold up nobody who reads.
     fn look_back_again(&self) {
-        let mut looked = Instant::now();
+        let (mut looked, mut was_short) = (Instant::now(), false);
         while !self.stop.is_told() {
             std::thread::sleep(STOP_WITHIN);
             self.past.close_idle();
             if looked.elapsed() > LOOK_AROUND {
-                self.look_back();
-                looked = Instant::now();
+                let end = self.state().end.clone();
+                let is_short = self.look_back().is_some_and(|high| !end.is_within(&high));
+                // A new leader may know less for a moment.
+                if is_short && was_short {
+                    self.topic.was_made_anew();
+                }
+                (looked, was_short) = (Instant::now(), is_short);
             }
         }
     }
 
-    /// Where retention has come to.
-    fn look_back(&self) {
-        let Ok((low, high)) = self.topic.watermarks() else {
-            return;
-        };
+    /// Where retention has come to. Where the topic ends, if the brokers say.
+    fn look_back(&self) -> Option<Cut> {
+        let (low, high) = self.topic.watermarks().ok()?;
         self.state().low = low.clone();
         let before = self.first.swap(low.number(), Ordering::Relaxed);
         if before == low.number() && self.oldest.load(Ordering::Relaxed) > 0 {
-            return;
+            return Some(high);
         }
         let oldest = if low == high {
             Ok(0)
@@ -297,6 +300,7 @@ impl Inner {
         if let Ok(oldest) = oldest {
             self.oldest.store(oldest, Ordering::Relaxed);
         }
+        Some(high)
     }
 
     /// The cut of a time, as far as it was followed.

@@ -1,6 +1,7 @@
 //! The topic: made if there is none, and asked where its partitions begin, end and stood at a time.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use exporters::kafka::Client;
@@ -33,6 +34,9 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 /// The largest record of a topic that is made: the largest event and what stands around it.
 const MAX_RECORD: usize = (1 << 20) + (64 << 10);
 
+/// What is wrong with a topic that ends before what was read of it, and what to do.
+const MADE_ANEW: &str = "the topic ends before what was read of it: it was deleted and made anew, or has lost its end; feeds show nothing of it until the relays of this log are restarted";
+
 /// The topic, for whoever reads or writes it.
 pub(super) struct Topic {
     name: String,
@@ -50,6 +54,8 @@ pub(super) struct Topic {
     /// Nobody waits for the brokers any more.
     given_up: Stop,
     away: Away,
+    /// It ends before what was read of it.
+    anew: AtomicBool,
 }
 
 impl Topic {
@@ -108,6 +114,7 @@ impl Topic {
             replication,
             given_up: Stop::default(),
             away: Away::default(),
+            anew: AtomicBool::new(false),
         };
         topic.partitions = topic.count_partitions()?;
         tracing::info!(
@@ -262,6 +269,13 @@ impl Topic {
         format!("topic {} of {}", self.name, self.client.brokers())
     }
 
+    /// It ends before what was read of it. Places in it mean something else now, and feeds stand where there is nothing.
+    pub(super) fn was_made_anew(&self) {
+        if !self.anew.swap(true, Ordering::Relaxed) {
+            tracing::error!(topic = self.name, "{MADE_ANEW}");
+        }
+    }
+
     /// Whether every partition has a leader and as many copies in sync as a write needs. Blocks for [`ATTEMPT`] at most.
     pub(super) fn attempt(&self) -> Result<(), String> {
         let metadata = self.asking.fetch_metadata(Some(&self.name), ATTEMPT);
@@ -275,6 +289,15 @@ impl Topic {
         self.asking.context().fine();
         let partitions = metadata.topics().first().map(|topic| topic.partitions());
         let partitions = partitions.unwrap_or_default();
+        if self.anew.load(Ordering::Relaxed) {
+            return Err(why(&MADE_ANEW));
+        }
+        let (found, known) = (partitions.len(), self.partitions);
+        if (1..known).contains(&found) {
+            return Err(why(&format!(
+                "it has {found} partitions, and had {known} when this relay started: it was made anew; restart the relays of this log"
+            )));
+        }
         for partition in partitions {
             let (id, copies) = (partition.id(), partition.isr().len());
             if partition.leader() < 0 {
