@@ -29,6 +29,9 @@ const GREETING: Duration = Duration::from_secs(10);
 /// Between two HealthChecks of a connection that says nothing to worry about.
 const CHECK: Duration = Duration::from_secs(30);
 
+/// From the end of a stream until its connection is known to have ended as well, on a busy machine.
+const MOMENT: Duration = Duration::from_millis(100);
+
 /// What is needed to read one daemon.
 pub(super) struct Daemon {
     pub(super) address: Address,
@@ -166,8 +169,8 @@ impl Daemon {
             let Some(why) = watch.stream().await else {
                 return;
             };
-            // The end of the connection ends the streams a moment before it is known.
-            watch.line.pause(Duration::ZERO).await;
+            // The end of the connection ends the streams a moment before it is known, and is one error, not two.
+            watch.line.pause(MOMENT).await;
             if watch.line.is_over() {
                 return;
             }
