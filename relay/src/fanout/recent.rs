@@ -4,8 +4,20 @@
 //! comes to the end first reads on for everybody, not more often than every few milliseconds while little comes: at 20,000
 //! events a second a read of each commit would be one of 20 events, and waking six sinks for it costs more than the events.
 //! A sink that lags behind the window reads for itself until it is back.
+//!
+//! ```text
+//!   ┌───────────┬───────────┬───────────┬───────────┐
+//!   │           │  ▲ kafka  │           │  ▲ otlp   │ ▲ stdout: reads on, and the oldest piece goes
+//!   └───────────┴───────────┴───────────┴───────────┘
+//!    ◀──────────── old ───────────────▶
+//! ```
+//! Where every CPU is busy sinks would soon stand apart, each with its own reads and its own JSON, and all of them would be slower
+//! for it. There the first one gives those that are still in the old part a moment before it reads on: what it does not use they
+//! do. The moment is short ([`PATIENCE`]): one that stands still is out of the window soon, and so is a slow one. While a CPU
+//! has nothing to do, nobody waits for anybody.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,17 +26,25 @@ use journal::{Block, ReadError, Seq};
 use proto::Event;
 use tokio::sync::{Mutex as TurnMutex, OwnedMutexGuard};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use super::company::{Company, Member};
 use super::progress::Fate;
+use super::spare::Spare;
 use crate::log::{Reader, View};
 
-/// Bytes that one read asks the journal for.
-const READ_BYTES: usize = 1 << 20;
+/// Bytes that one read asks the journal for: what is made of them stays in a processor's caches.
+const READ_BYTES: usize = 512 << 10;
 /// From one read to the next where the first left nothing unread.
 const REST: Duration = Duration::from_millis(10);
 /// Payload bytes that the window holds, besides the JSON made of them.
 const WINDOW_BYTES: usize = 8 << 20;
+/// Which share of a full window is old.
+const OLD: (usize, usize) = (3, 4);
+/// What the first sink gives those in the old part, a read: it is not kept below 25 MiB a second, some 35,000 events.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// How often it looks at them meanwhile.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Neighbouring events.
 #[derive(Clone, Debug)]
@@ -73,6 +93,8 @@ pub(super) struct Recent {
     window: Mutex<Window>,
     /// Held by whoever reads on.
     turn: Arc<TurnMutex<Turn>>,
+    company: Company,
+    spare: Spare,
 }
 
 #[derive(Default)]
@@ -80,6 +102,8 @@ struct Turn {
     reader: Option<Box<dyn Reader>>,
     /// Before that there is nothing worth a read.
     not_before: Option<Instant>,
+    /// Until then those in the old part may come up.
+    patient_until: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -104,6 +128,16 @@ impl Window {
         }
     }
 
+    /// The events of its old part, if another read takes the place of some.
+    fn old(&self) -> Option<Range<u64>> {
+        if self.bytes + READ_BYTES <= WINDOW_BYTES {
+            return None;
+        }
+        let (share, of) = OLD;
+        let new = self.pieces.get(self.pieces.len() * share / of)?;
+        Some(self.pieces.front()?.first..new.first)
+    }
+
     fn extend(&mut self, pieces: Vec<Piece>) {
         for piece in pieces {
             if self.end().is_some_and(|end| end != piece.first) {
@@ -123,11 +157,22 @@ impl Window {
 
 impl Recent {
     pub(super) fn new(view: Arc<dyn View>) -> Arc<Self> {
+        Self::with(view, Spare::default())
+    }
+
+    fn with(view: Arc<dyn View>, spare: Spare) -> Arc<Self> {
         Arc::new(Recent {
             view,
             window: Mutex::default(),
             turn: Arc::default(),
+            company: Company::default(),
+            spare,
         })
+    }
+
+    /// One more sink that takes its events from here.
+    pub(super) fn join(&self, next: u64) -> Member {
+        self.company.join(next)
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {
@@ -150,7 +195,7 @@ impl Recent {
         self: &Arc<Self>,
         next: u64,
     ) -> Option<JoinHandle<Result<(), ReadError>>> {
-        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let mut turn = Arc::clone(&self.turn).lock_owned().await;
         if !matches!(self.look(next), Look::Unread) {
             return None;
         }
@@ -162,10 +207,30 @@ impl Recent {
         if let Some(at) = turn.not_before {
             sleep_until(at).await;
         }
+        self.let_come_up(&mut turn).await;
         let recent = Arc::clone(self);
         Some(tokio::task::spawn_blocking(move || {
             recent.read_in_turn(turn, next)
         }))
+    }
+
+    /// Waits a moment where sinks are in what will soon be gone, and no CPU is to spare.
+    async fn let_come_up(&self, turn: &mut Turn) {
+        let old = self.window().old();
+        // Where the log has more than was read it may well be that none is.
+        let spare = || self.spare.any(turn.not_before.is_some());
+        // Looked at each time, so that the answer is about this moment.
+        if spare() {
+            return;
+        }
+        let Some(old) = old.filter(|old| self.company.is_in(old)) else {
+            return;
+        };
+        let most = Instant::now() + PATIENCE;
+        let until = *turn.patient_until.get_or_insert(most);
+        while Instant::now() < until && !spare() && self.company.is_in(&old) {
+            sleep(LOOK).await;
+        }
     }
 
     fn read_in_turn(&self, mut turn: OwnedMutexGuard<Turn>, next: u64) -> Result<(), ReadError> {
@@ -182,6 +247,7 @@ impl Recent {
         *turn = Turn {
             reader: Some(reader),
             not_before: all.then(|| began + REST),
+            patient_until: None,
         };
         self.window().extend(pieces);
         Ok(())
@@ -256,9 +322,10 @@ impl Pieces {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use bytes::Bytes;
-    use journal::Entry;
+    use journal::{Config, Entry, Journal, RealDisk};
 
     use super::*;
 
@@ -310,6 +377,85 @@ mod tests {
                 (15, 18, Some(Fate::Corrupt)),
             ]
         );
+    }
+
+    /// A full window of events 1 to 160, ten a piece, and two sinks that share it.
+    fn shared(folder: &std::path::Path, spare: Spare) -> (Arc<Recent>, [Member; 2]) {
+        let disk = Arc::new(RealDisk::open(folder).expect("a folder"));
+        let (journal, _) = Journal::open(disk, Config::default(), Box::new(())).expect("opened");
+        let recent = Recent::with(Arc::new(journal), spare);
+        let event = || Event::from_journal(1, Bytes::from(vec![0; READ_BYTES / 10])).expect("one");
+        let piece = |nth: u64| Piece {
+            first: 1 + 10 * nth,
+            run: Run::Events(Arc::new((0..10).map(|_| Encoded::new(event())).collect())),
+        };
+        recent.window().extend((0..16).map(piece).collect());
+        let members = [recent.join(161), recent.join(161)];
+        (recent, members)
+    }
+
+    /// Whether the first one is patient with another one at that event.
+    async fn is_patient(recent: &Recent, other: &Member, at: u64) -> bool {
+        other.goes_on_with(at);
+        let mut turn = Turn::default();
+        recent.let_come_up(&mut turn).await;
+        turn.patient_until.is_some()
+    }
+
+    #[tokio::test]
+    async fn where_no_cpu_is_to_spare_the_first_one_lets_others_come_up() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (recent, [_first, other]) = shared(folder.path(), Spare::always(false));
+        for (at, expected) in [
+            (161, false),
+            (121, false),
+            (120, true),
+            (1, true),
+            (0, false),
+        ] {
+            let patient = is_patient(&recent, &other, at).await;
+            assert_eq!(patient, expected, "the other one at {at}");
+        }
+    }
+
+    #[tokio::test]
+    async fn it_reads_on_when_the_other_one_has_come_up() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (recent, [_first, other]) = shared(folder.path(), Spare::always(false));
+        other.goes_on_with(30);
+        let mut turn = Turn {
+            patient_until: Some(Instant::now() + Duration::from_secs(3600)),
+            ..Turn::default()
+        };
+        let both = async {
+            tokio::join!(recent.let_come_up(&mut turn), async {
+                sleep(5 * LOOK).await;
+                other.goes_on_with(121);
+            })
+        };
+        let both = tokio::time::timeout(Duration::from_secs(60), both).await;
+        both.expect("it waited for more");
+    }
+
+    #[tokio::test]
+    async fn its_patience_is_counted_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (recent, [_first, other]) = shared(folder.path(), Spare::always(false));
+        other.goes_on_with(1);
+        let began = Some(Instant::now());
+        let mut turn = Turn {
+            patient_until: began,
+            ..Turn::default()
+        };
+        recent.let_come_up(&mut turn).await;
+        assert_eq!(turn.patient_until, began);
+    }
+
+    #[tokio::test]
+    async fn where_a_cpu_is_to_spare_nobody_waits() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (recent, [_first, other]) = shared(folder.path(), Spare::always(true));
+        assert!(!is_patient(&recent, &other, 1).await);
     }
 
     fn gap(first: u64, end: u64) -> Piece {

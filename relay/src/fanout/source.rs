@@ -8,6 +8,7 @@ use journal::{ReadError, Seq};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::company::Member;
 use super::recent::{self, Look, Piece, Recent};
 use crate::log::{Reader, View};
 
@@ -20,6 +21,8 @@ pub(super) struct Source {
     recent: Option<Arc<Recent>>,
     committed: watch::Receiver<Seq>,
     next: u64,
+    /// Among those that share the window.
+    member: Option<Member>,
     /// Pieces of a read of our own.
     own: VecDeque<Piece>,
     reader: Option<(u64, Box<dyn Reader>)>,
@@ -41,6 +44,7 @@ impl Source {
         let committed = view.subscribe();
         Source {
             view,
+            member: recent.as_ref().map(|recent| recent.join(next)),
             recent,
             committed,
             next,
@@ -52,7 +56,7 @@ impl Source {
 
     /// Goes on from another event; what is being read is let go.
     pub(super) fn move_to(&mut self, next: u64) {
-        self.next = next;
+        self.stand_at(next);
         self.own.clear();
         (self.reader, self.reading) = (None, None);
     }
@@ -96,8 +100,15 @@ impl Source {
     }
 
     fn hand_out(&mut self, piece: Piece) -> Piece {
-        self.next = piece.end();
+        self.stand_at(piece.end());
         piece
+    }
+
+    fn stand_at(&mut self, next: u64) {
+        self.next = next;
+        if let Some(member) = &self.member {
+            member.goes_on_with(next);
+        }
     }
 
     async fn wait_for_more(&mut self) {
