@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// From one look to the next: the kernel counts in hundredths of a second.
-const EVERY: Duration = Duration::from_millis(200);
-/// While nothing is known.
-const AT_FIRST: Duration = Duration::from_millis(30);
+/// From one look to the next: long enough that a pause between two batches does not count.
+const EVERY: Duration = Duration::from_millis(500);
+/// While nothing is known; the kernel counts in hundredths of a second.
+const AT_FIRST: Duration = Duration::from_millis(100);
 /// Looks further apart say nothing of this moment.
-const STALE: Duration = Duration::from_secs(1);
+const STALE: Duration = Duration::from_secs(2);
 /// There is none to spare where all of them do nothing for less than that share of their time.
 const SHARE: f64 = 0.2;
 
