@@ -35,6 +35,7 @@ for group in "$@"; do
         need mvn maven
         need kcat kcat
         need prometheus prometheus
+        need pip3 python3-pip
         ;;
     *)
         echo "setup.sh: unknown group $group; known are build and test" >&2
