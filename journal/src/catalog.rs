@@ -89,6 +89,8 @@ pub(crate) struct Chores {
     pub(crate) leaving: bool,
     /// A segment was closed by the next one and may be compressed.
     pub(crate) closed: bool,
+    /// One was, and an older one need not be in memory any more.
+    pub(crate) outgrown: bool,
     pub(crate) closing: bool,
 }
 

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{Advice, FlockOperation};
 
 /// The lock is asked for this often, with a pause between.
 const LOCK_ATTEMPTS: u32 = 4;
@@ -81,6 +81,8 @@ pub trait DiskFile: Send + Sync {
     fn length(&self) -> io::Result<u64>;
     /// Cuts the file (or lengthens it with zeros).
     fn truncate(&self, len: u64) -> io::Result<()>;
+    /// Says that nobody is expected to read it: what the system holds of it in memory may go. Only a hint.
+    fn give_back(&self) {}
 }
 
 /// Held as long as this process is the directory's writer.
@@ -365,5 +367,10 @@ impl DiskFile for RealFile {
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
+    }
+
+    fn give_back(&self) {
+        // Where a file system has no such thing, nothing is lost.
+        let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed);
     }
 }

@@ -190,13 +190,14 @@ impl Journal {
             ledger.received += count;
             ledger.in_flight += count;
             drop(ledger);
-            queue.waiting.push_back(Pending {
+            let wakes = queue.push(Pending {
                 records,
                 bytes,
                 reply,
                 _permit: permit,
             });
-            if queue.idle {
+            drop(queue);
+            if wakes {
                 shared.work.notify_one();
             }
         }

@@ -12,7 +12,7 @@ use crate::{
     catalog::{Chores, Shared, lock},
     journal,
     packing::{self, Packer},
-    retention,
+    pages, retention,
     writer::{Writer, close_queue},
 };
 
@@ -29,6 +29,7 @@ pub(crate) fn run(shared: &Shared) {
         }
         // What the disk does not remove today is tried again at the next chore.
         let _ = retention::finish_removals(shared);
+        pages::give_back(shared);
         if last_tick.elapsed() >= TICK {
             last_tick = Instant::now();
             tick(shared, now());
@@ -40,13 +41,13 @@ pub(crate) fn run(shared: &Shared) {
     }
 }
 
-/// Sleeps until a cursor moves, the journal closes, or the next tick; answers whether it closes.
+/// Sleeps until a cursor moves, a segment is closed or leaves, the journal closes, or the next tick; answers whether it closes.
 fn wait_for_chores(shared: &Shared) -> bool {
     let mut chores = lock(&shared.chores);
-    let idle = |c: &mut Chores| !c.cursors_moved && !c.leaving && !c.closing;
+    let idle = |c: &mut Chores| !c.cursors_moved && !c.leaving && !c.outgrown && !c.closing;
     let waited = shared.chore.wait_timeout_while(chores, TICK, idle);
     chores = waited.unwrap_or_else(PoisonError::into_inner).0;
-    (chores.cursors_moved, chores.leaving) = (false, false);
+    (chores.cursors_moved, chores.leaving, chores.outgrown) = (false, false, false);
     chores.closing
 }
 
@@ -130,6 +131,7 @@ impl Stepper {
     pub fn keep(&mut self, now: u64) {
         lock(&self.shared.chores).cursors_moved = false;
         flush_cursors(&self.shared);
+        pages::give_back(&self.shared);
         tick(&self.shared, now);
     }
 

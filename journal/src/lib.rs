@@ -52,6 +52,7 @@ mod keeper;
 mod opened;
 mod packed;
 mod packing;
+mod pages;
 mod reader;
 mod record;
 mod recovery;

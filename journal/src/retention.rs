@@ -81,7 +81,8 @@ pub(crate) fn remove_old(shared: &Shared, now: u64) -> io::Result<()> {
     }
 }
 
-fn all_passed(shared: &Shared, upper: u64) -> bool {
+/// Whether every cursor is durably past the records before `upper`.
+pub(crate) fn all_passed(shared: &Shared, upper: u64) -> bool {
     let cursors = lock(&shared.cursors);
     cursors.values().all(|cell| {
         let inner = lock(&cell.inner);

@@ -58,6 +58,8 @@ pub(crate) struct Segment {
     pub(crate) settled: AtomicBool,
     /// Counts the files that had its name and were exchanged or removed.
     edition: AtomicU32,
+    /// How many of those the kernel need not hold in memory any more.
+    given_back: AtomicU32,
 }
 
 impl Segment {
@@ -70,6 +72,7 @@ impl Segment {
             extent: OnceLock::new(),
             settled: AtomicBool::new(false),
             edition: AtomicU32::new(0),
+            given_back: AtomicU32::new(0),
         }
     }
 
@@ -80,6 +83,21 @@ impl Segment {
     /// Which file has its name: to be asked before it is opened. Another one later: what was opened is not it any more.
     pub(crate) fn edition(&self) -> u32 {
         self.edition.load(Ordering::Acquire)
+    }
+
+    /// The kernel was told that nobody is expected to read that file.
+    pub(crate) fn given_back(&self, edition: u32) {
+        self.given_back.store(edition + 1, Ordering::Relaxed);
+    }
+
+    /// Whether the kernel was told so of the file that has its name now.
+    pub(crate) fn is_given_back(&self) -> bool {
+        self.given_back.load(Ordering::Relaxed) > self.edition()
+    }
+
+    /// Whether it is not going to be compressed any more.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Relaxed)
     }
 
     /// Its file was exchanged or removed.

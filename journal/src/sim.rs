@@ -101,6 +101,8 @@ struct World {
     capacity: Option<u64>,
     faults: Vec<Fault>,
     locked: bool,
+    /// Names of files that nobody is expected to read.
+    given_back: Vec<String>,
 }
 
 impl SimDisk {
@@ -121,6 +123,7 @@ impl SimDisk {
             capacity: None,
             faults: Vec::new(),
             locked: false,
+            given_back: Vec::new(),
         };
         SimDisk {
             world: Arc::new(Mutex::new(world)),
@@ -225,6 +228,12 @@ impl SimDisk {
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.world().names.keys().cloned().collect()
+    }
+
+    /// The files of which was said that nobody is expected to read them, in that order.
+    #[must_use]
+    pub fn given_back(&self) -> Vec<String> {
+        self.world().given_back.clone()
     }
 
     /// Another disk with the same files, all durable.

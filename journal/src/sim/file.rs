@@ -99,6 +99,10 @@ impl DiskFile for SimFile {
         Ok(world.node(self.id)?.volatile.len() as u64)
     }
 
+    fn give_back(&self) {
+        self.disk.world().given_back.push(self.name.clone());
+    }
+
     fn truncate(&self, len: u64) -> io::Result<()> {
         let mut world = self.disk.world();
         world.step(self.epoch)?;
