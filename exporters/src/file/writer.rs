@@ -2,10 +2,12 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::Advice;
 use yaml::Span;
 
 use super::rotated::Rotated;
@@ -22,6 +24,11 @@ const LONGEST_LINE: u64 = 16 << 20;
 /// Written at once: what the processor still has at hand. A batch written as a whole costs twice as much to copy.
 const CHUNK: usize = 128 << 10;
 
+/// So much of a file that was just written stays in the page cache, for readers that follow it.
+const FOLLOWED: u64 = 16 << 20;
+/// Given back at once.
+const STEP: u64 = 4 << 20;
+
 /// Between two looks at the age of a file that gets no events: clocks may be set.
 const LEAST_REST: Duration = Duration::from_millis(10);
 const MOST_REST: Duration = Duration::from_secs(60);
@@ -33,6 +40,8 @@ pub(super) struct Writer {
     max_age: Option<Duration>,
     open: Option<Open>,
     rotated: Rotated,
+    /// Full files are read again, to be compressed.
+    gzip: bool,
     tidied: bool,
     buffer: Vec<u8>,
 }
@@ -45,6 +54,8 @@ struct Open {
     length: u64,
     /// Written behind that.
     ahead: u64,
+    /// What the kernel need not hold in memory, from the start; none: the full file is read once more.
+    given_back: Option<u64>,
     /// When it was made, as well as the file system knows.
     born: SystemTime,
 }
@@ -54,6 +65,7 @@ impl Writer {
         let gzip = rotate.compress == Compress::Gzip;
         Writer {
             rotated: Rotated::new(path.clone(), rotate.keep, gzip),
+            gzip,
             path,
             lines,
             max_size: rotate.max_size.0,
@@ -145,7 +157,8 @@ impl Writer {
         if !std::mem::replace(&mut self.tidied, true) {
             self.rotated.tidy()?;
         }
-        let open = Open::at(&self.path)?;
+        let mut open = Open::at(&self.path)?;
+        open.given_back = (!self.gzip).then_some(open.length);
         // The name must be on disk before an event in the file counts as delivered.
         File::open(folder)?.sync_all()?;
         self.open = Some(open);
@@ -186,8 +199,22 @@ impl Open {
         if sync && self.ahead > 0 {
             self.file.sync_data()?;
             self.length += std::mem::take(&mut self.ahead);
+            self.give_back();
         }
         Ok(())
+    }
+
+    /// Nobody here reads the file again. Memory that it takes is its neighbours', and memory that was never used before costs more
+    /// than to copy a line there: on a virtual machine 1.1 ms of CPU a MiB, against 0.35 where the same pages come round again.
+    fn give_back(&mut self) {
+        let followed = self.length.saturating_sub(FOLLOWED);
+        let Some(from) = self.given_back.filter(|from| from + STEP <= followed) else {
+            return;
+        };
+        let length = NonZeroU64::new(followed - from);
+        // Where a file system has no such thing, nothing is lost.
+        let _ = rustix::fs::fadvise(&self.file, from, length, Advice::DontNeed);
+        self.given_back = Some(followed);
     }
 
     fn at(path: &Path) -> io::Result<Open> {
@@ -222,6 +249,7 @@ impl Open {
             identity: (meta.dev(), meta.ino()),
             length,
             ahead: 0,
+            given_back: None,
             born: born.unwrap_or_else(|_| SystemTime::now()),
         })
     }
@@ -348,6 +376,25 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_ours_loses_nothing() {
         assert_eq!(mended(b"127.0.0.1 localhost"), b"127.0.0.1 localhost\n");
+    }
+
+    #[test]
+    fn what_nobody_follows_any_more_is_given_back_and_stays_in_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        let mut open = Open::at(&path).unwrap();
+        open.given_back = Some(0);
+        let line: Vec<u8> = (0..1 << 20)
+            .map(|n| (n % 251) as u8)
+            .chain([b'\n'])
+            .collect();
+        for written in 1..=24 {
+            open.append(&line, true).unwrap();
+            let back = open.given_back.unwrap();
+            let followed = (written * line.len() as u64).saturating_sub(FOLLOWED);
+            assert!(back <= followed && followed < back + STEP, "{back}");
+        }
+        assert!(fs::read(&path).unwrap() == line.repeat(24));
     }
 
     #[test]
