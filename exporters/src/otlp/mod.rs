@@ -290,14 +290,7 @@ impl Destination for Otlp {
 
     async fn render_all(&self, batch: &Arc<Batch>) -> Vec<Result<Item, String>> {
         let (extra, batch) = (Arc::clone(&self.extra), Arc::clone(batch));
-        let all = move || {
-            batch
-                .events()
-                .iter()
-                .map(|event| Item::of(event, &extra))
-                .collect()
-        };
-        aside(all).await
+        aside(move || Item::all(&batch, &extra)).await
     }
 
     fn standing(&self) -> &Standing {

@@ -18,14 +18,14 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use jiff::Timestamp;
 use opentelemetry_proto::tonic::logs::v1::SeverityNumber;
-use proto::{EventId, Found, Kind, Malformed, Texts, Value, View};
+use proto::{Event, EventId, Found, Kind, Malformed, Texts, Value, View};
 
 use super::attribute::{self, Name};
 use super::plan::{Plan, plan};
 use super::resource::{self, Extra};
 use super::wire::{field, field_len, fixed64, header};
 use crate::lines::unreadable;
-use crate::{Encoded, pen, told};
+use crate::{Batch, Encoded, told};
 
 /// Of `LogRecord`, in the order of their numbers.
 const TIME: u8 = 0x09;
@@ -74,10 +74,13 @@ const LOOKS_AT: Texts = Texts::of(&[
     "Level",
 ]);
 
+/// Bytes of an event in this form for each byte of it, seldom more: the names are written out.
+const GROWS: usize = 3;
+
 /// One event in OTLP's form.
 #[derive(Debug)]
 pub(crate) struct Item {
-    /// The attributes of its resource, then the record.
+    /// The attributes of its resource, then the record. Those of a batch lie in one piece of memory.
     bytes: Bytes,
     record: usize,
 }
@@ -88,18 +91,31 @@ impl Item {
     /// # Errors
     /// Its bytes are none of its kind.
     pub(super) fn of(event: &Encoded, extra: &Extra) -> Result<Self, String> {
-        let inner = event.event();
-        let unreadable = |malformed| unreadable(inner.kind, &malformed);
-        let found = event.found().map_err(|e| unreadable(e.clone()))?;
-        let (view, plan) = (found.view_of(LOOKS_AT), plan(inner.kind));
-        let written = pen::write(|out| {
-            resource::write(&found, &view, plan, extra, out)?;
-            let record = out.len();
-            write(&found, &view, plan, inner.id, out)?;
-            Ok(record)
-        });
-        let (bytes, record) = written.map_err(unreadable)?;
+        let mut out = Vec::new();
+        let record = item(event, extra, &mut out)?;
+        let bytes = Bytes::from(out);
         Ok(Item { bytes, record })
+    }
+
+    /// Writes the events of a batch; the errors are those of [`of`](Item::of).
+    pub(super) fn all(batch: &Batch, extra: &Extra) -> Vec<Result<Self, String>> {
+        let mut out = Vec::with_capacity(GROWS * batch.bytes());
+        let written: Vec<Result<Place, String>> = batch
+            .events()
+            .iter()
+            .map(|event| {
+                let start = out.len();
+                let record = item(event, extra, &mut out).inspect_err(|_| out.truncate(start))?;
+                let end = out.len();
+                Ok(Place { start, record, end })
+            })
+            .collect();
+        let bytes = Bytes::from(out);
+        let cut = |Place { start, record, end }| Item {
+            bytes: bytes.slice(start..end),
+            record: record - start,
+        };
+        written.into_iter().map(|place| place.map(cut)).collect()
     }
 
     /// The attributes of its resource: the inside of a `Resource`.
@@ -111,6 +127,28 @@ impl Item {
     pub(super) fn record(&self) -> &[u8] {
         &self.bytes[self.record..]
     }
+}
+
+/// Where an item is among those of its batch.
+struct Place {
+    start: usize,
+    record: usize,
+    end: usize,
+}
+
+/// Writes an item behind what is there, and says where its record begins.
+fn item(event: &Encoded, extra: &Extra, out: &mut Vec<u8>) -> Result<usize, String> {
+    let Event { kind, id, .. } = *event.event();
+    let unreadable = |malformed: &Malformed| unreadable(kind, malformed);
+    let found = event.found().map_err(unreadable)?;
+    let (view, plan) = (found.view_of(LOOKS_AT), plan(kind));
+    let mut write_all = || {
+        resource::write(&found, &view, plan, extra, out)?;
+        let record = out.len();
+        write(&found, &view, plan, id, out)?;
+        Ok(record)
+    };
+    write_all().map_err(|malformed| unreadable(&malformed))
 }
 
 fn write(

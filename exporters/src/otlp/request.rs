@@ -63,12 +63,14 @@ pub(super) fn request(items: &[&Item], extra: &Extra) -> Vec<u8> {
 
 /// In the order in which the resources come up.
 fn grouped<'a>(items: &[&'a Item]) -> Vec<Group<'a>> {
-    // Resources differ early, at the pod: to compare a few takes less than to hash one.
-    let mut places: BTreeMap<&[u8], usize> = BTreeMap::new();
+    // Most differ in length already: to compare takes less than to hash one.
+    let mut places: BTreeMap<(usize, &[u8]), usize> = BTreeMap::new();
     let mut groups: Vec<Group<'a>> = Vec::new();
     for item in items {
         let resource = item.resource();
-        let at = *places.entry(resource).or_insert(groups.len());
+        let at = *places
+            .entry((resource.len(), resource))
+            .or_insert(groups.len());
         if at == groups.len() {
             groups.push(Group {
                 resource,

@@ -27,7 +27,7 @@ mod events;
 /// What a collector reads of these events.
 fn sent(batch: &Batch, extra: &BTreeMap<String, String>) -> ExportLogsServiceRequest {
     let extra = Extra::new(extra);
-    let items = batch.events().iter().map(|event| Item::of(event, &extra));
+    let items = Item::all(batch, &extra).into_iter();
     let items: Vec<Item> = items.collect::<Result<_, _>>().unwrap();
     let body = request::request(&items.iter().collect::<Vec<_>>(), &extra);
     ExportLogsServiceRequest::decode(&body[..]).unwrap()
@@ -241,6 +241,29 @@ fn batch(events: Vec<(Kind, Vec<u8>)>) -> Batch {
             Carried::from(Encoded::new(Event { kind, id, payload }))
         });
     Batch::new(events.collect())
+}
+
+#[test]
+fn events_that_are_none_leave_their_neighbours_as_they_are() {
+    let good = |pod| (Kind::Alert, alert(pod).encode_to_vec());
+    // Field 18, `Source`: a text that is no UTF-8 behind what can be written, and one that is cut off.
+    let torn = [alert("torn").encode_to_vec(), vec![0x92, 0x01, 1, 0xff]].concat();
+    let batch = batch(vec![
+        good("a"),
+        (Kind::Alert, torn),
+        good("b"),
+        (Kind::Alert, vec![0x92, 0x01, 9]),
+    ]);
+    let items = Item::all(&batch, &Extra::default());
+    let whole: Vec<bool> = items.iter().map(Result::is_ok).collect();
+    assert_eq!(whole, [true, false, true, false]);
+    for (item, event) in items.iter().zip(batch.events()) {
+        let Ok(item) = item else { continue };
+        let alone = Item::of(event, &Extra::default()).unwrap();
+        assert_eq!(item.resource(), alone.resource());
+        let attributes = |item: &Item| LogRecord::decode(item.record()).unwrap().attributes;
+        assert_eq!(attributes(item), attributes(&alone));
+    }
 }
 
 proptest! {
