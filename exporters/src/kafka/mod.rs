@@ -101,7 +101,7 @@ pub(crate) static DEFAULTS: Defaults = Defaults {
     batch: BatchLimits {
         max_events: 2000,
         max_bytes: 8 << 20,
-        max_delay: Duration::from_millis(5),
+        max_delay: Duration::from_millis(50),
     },
     concurrency: 1,
     max_concurrency: 1,
