@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::check::Malformed;
 use crate::ids::EventId;
@@ -112,17 +112,21 @@ impl Event {
     ///
     /// # Errors
     /// The kind is unknown, or the record is shorter than an id.
-    pub fn from_journal(kind: u8, payload: Bytes) -> Result<Event, Malformed> {
+    pub fn from_journal(kind: u8, mut payload: Bytes) -> Result<Event, Malformed> {
         let kind = Kind::try_from(kind)?;
-        let Some((id, _)) = payload.split_first_chunk() else {
-            return Err(Malformed::NoId(payload.len()));
-        };
+        let (id, _) = Event::parts(&payload)?;
         let id = EventId::from_bytes(*id);
-        Ok(Event {
-            kind,
-            id,
-            payload: payload.slice(EventId::LEN..),
-        })
+        payload.advance(EventId::LEN);
+        Ok(Event { kind, id, payload })
+    }
+
+    /// The id and the sender's bytes of a journal record, where they lie.
+    ///
+    /// # Errors
+    /// The record is shorter than an id.
+    pub fn parts(record: &[u8]) -> Result<(&[u8; EventId::LEN], &[u8]), Malformed> {
+        let parts = record.split_first_chunk();
+        parts.ok_or(Malformed::NoId(record.len()))
     }
 
     /// What the journal stores: the 16 bytes of the id, then the payload.
@@ -166,9 +170,14 @@ impl Event {
 
     /// Writes what [`Event::with_id`] gives behind what is in `out`.
     pub fn put_with_id(&self, out: &mut impl BufMut) {
-        out.put_slice(&self.payload);
+        Event::put_parts(&self.id.to_bytes(), &self.payload, out);
+    }
+
+    /// The same of [`parts`](Event::parts).
+    pub fn put_parts(id: &[u8; EventId::LEN], payload: &[u8], out: &mut impl BufMut) {
+        out.put_slice(payload);
         out.put_slice(&ID_HEADER);
-        out.put_slice(&self.id.to_bytes());
+        out.put_slice(id);
     }
 
     /// The id that another relay put behind an event as [`Event::with_id`] does, and the event without it. These bytes may
@@ -184,7 +193,13 @@ impl Event {
     /// The length of what [`Event::with_id`] gives, in bytes.
     #[must_use]
     pub fn len_with_id(&self) -> usize {
-        self.payload.len() + ID_HEADER.len() + EventId::LEN
+        Event::len_of_parts(&self.payload)
+    }
+
+    /// The same of the sender's bytes.
+    #[must_use]
+    pub fn len_of_parts(payload: &[u8]) -> usize {
+        payload.len() + ID_HEADER.len() + EventId::LEN
     }
 }
 

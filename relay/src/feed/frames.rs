@@ -44,7 +44,7 @@ impl Frames {
         let mut bytes = BytesMut::with_capacity(size);
         let mut marks = Vec::new();
         for entry in of_kind {
-            let Ok(event) = Event::from_journal(entry.kind, entry.payload.clone()) else {
+            let Ok((id, payload)) = Event::parts(&entry.payload) else {
                 continue;
             };
             marks.push(Mark {
@@ -52,8 +52,8 @@ impl Frames {
                 time: entry.time,
                 at: bytes.len(),
             });
-            put_header(&mut bytes, event.len_with_id());
-            event.put_with_id(&mut bytes);
+            put_header(&mut bytes, Event::len_of_parts(payload));
+            Event::put_parts(id, payload, &mut bytes);
         }
         Frames {
             bytes: bytes.freeze(),
