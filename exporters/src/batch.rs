@@ -136,9 +136,13 @@ impl Encoded {
 /// events is held.
 #[derive(Debug, Clone)]
 pub struct Carried {
-    block: Arc<Vec<Encoded>>,
+    block: Arc<Share>,
     at: u32,
 }
+
+/// One sink's part of a block. Who holds an event is counted here: processors that count in one place wait for each other.
+#[derive(Debug)]
+struct Share(Arc<Vec<Encoded>>);
 
 impl Carried {
     /// The events of a block from one of them on.
@@ -146,8 +150,8 @@ impl Carried {
         block: &Arc<Vec<Encoded>>,
         first: usize,
     ) -> impl Iterator<Item = Carried> + use<> {
-        let block = Arc::clone(block);
         let places = (0..=u32::MAX).take(block.len()).skip(first);
+        let block = Arc::new(Share(Arc::clone(block)));
         places.map(move |at| Carried {
             block: Arc::clone(&block),
             at,
@@ -158,7 +162,7 @@ impl Carried {
 impl From<Encoded> for Carried {
     fn from(event: Encoded) -> Self {
         Carried {
-            block: Arc::new(vec![event]),
+            block: Arc::new(Share(Arc::new(vec![event]))),
             at: 0,
         }
     }
@@ -168,7 +172,7 @@ impl Deref for Carried {
     type Target = Encoded;
 
     fn deref(&self) -> &Encoded {
-        &self.block[self.at as usize]
+        &self.block.0[self.at as usize]
     }
 }
 

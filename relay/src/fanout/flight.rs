@@ -102,10 +102,9 @@ pub(super) struct Runway {
 
 impl Runway {
     /// Sends these events together: an outcome for each, in their order.
-    pub(super) async fn send(&self, events: Vec<Carried>) -> Result<Vec<Outcome>, Unavailable> {
-        let tapped = self.taps.sent(&events);
-        let batch = Arc::new(Batch::new(events));
-        let answer = self.ask(&batch).await;
+    pub(super) async fn send(&self, batch: &Arc<Batch>) -> Result<Vec<Outcome>, Unavailable> {
+        let tapped = self.taps.sent(batch.events());
+        let answer = self.ask(batch).await;
         if let Some(tapped) = tapped {
             tapped.answered(batch.events(), &answer);
         }
@@ -152,18 +151,24 @@ pub(super) async fn fly(runway: Runway, parcel: Parcel) -> Flown {
     flown
 }
 
-async fn carry(runway: Runway, parcel: Parcel) -> Flown {
+async fn carry(runway: Runway, mut parcel: Parcel) -> Flown {
     if parcel.is_asked_again() {
         runway.sink.elsewhere();
     }
     let before = runway.trust.now();
-    let events = parcel.events.iter();
-    let outcomes = match runway
-        .send(events.map(|(_, event)| event.clone()).collect())
-        .await
-    {
+    // Moved, not cloned: to count who holds an event costs more than the rest of its flight.
+    let (numbers, events): (Vec<u64>, Vec<Carried>) =
+        std::mem::take(&mut parcel.events).into_iter().unzip();
+    let batch = Arc::new(Batch::new(events));
+    let mut events = numbers.into_iter().zip(batch.events());
+    let outcomes = match runway.send(&batch).await {
         Ok(outcomes) => outcomes,
-        Err(away) => return nothing(parcel, away),
+        Err(away) => {
+            parcel.events = events
+                .map(|(number, event)| (number, event.clone()))
+                .collect();
+            return nothing(parcel, away);
+        }
     };
     let mut flown = Flown {
         settled: Vec::with_capacity(outcomes.len()),
@@ -171,7 +176,6 @@ async fn carry(runway: Runway, parcel: Parcel) -> Flown {
         trouble: None,
     };
     let (mut dead, mut refused) = (Vec::new(), Vec::new());
-    let mut events = std::mem::take(&mut flown.again.events).into_iter();
     let asks = std::mem::take(&mut flown.again.asks);
     let mut contradicts = false;
     for (outcome, (number, event)) in outcomes.into_iter().zip(&mut events) {
@@ -181,11 +185,11 @@ async fn carry(runway: Runway, parcel: Parcel) -> Flown {
                 flown.settled.push((number, Fate::Delivered));
             }
             Outcome::Retry { after, reason } => {
-                flown.again.events.push((number, event));
+                flown.again.events.push((number, event.clone()));
                 flown.blame(reason, after);
             }
-            Outcome::Reject { reason } => dead.push((number, event, reason)),
-            Outcome::Refuse { reason } => refused.push((number, event, reason)),
+            Outcome::Reject { reason } => dead.push((number, event.clone(), reason)),
+            Outcome::Refuse { reason } => refused.push((number, event.clone(), reason)),
         }
     }
     let taken = flown.settled.len();

@@ -1,8 +1,9 @@
 //! What an administrator tells a sink's task. The task obeys between two of its own steps, so nothing is moved under its feet.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
-use exporters::{Carried, Outcome, Trial, Unavailable};
+use exporters::{Batch, Carried, Outcome, Trial, Unavailable};
 use futures::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 
@@ -72,7 +73,7 @@ impl Errand {
             // Whoever asked has given up.
             Errand::Send { done, .. } if done.is_closed() => {}
             Errand::Send { events, done } => {
-                let answer = runway.send(events).await;
+                let answer = runway.send(&Arc::new(Batch::new(events))).await;
                 // It stays a dead letter if nobody hears that it went: at least once.
                 let _ = done.send(answer);
             }
