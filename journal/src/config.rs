@@ -16,6 +16,9 @@ pub struct Config {
     pub group_bytes: u64,
     /// Bytes of appended records that may wait for the writer (default 16 MiB); further appends wait before it.
     pub queue_bytes: u64,
+    /// Bytes of closed segments, newest first, that are left in the page cache for whoever reads them late (default 512 MiB).
+    /// Older ones leave it once every cursor has passed them.
+    pub warm_bytes: u64,
     /// A cursor is made durable at most once in this time (default 100 ms).
     pub cursor_sync: Duration,
     /// How sealed segments are stored (default: as they were written).
@@ -46,6 +49,7 @@ impl Default for Config {
             max_age: Duration::from_secs(7 * 24 * 3600),
             group_bytes: 4 << 20,
             queue_bytes: 16 << 20,
+            warm_bytes: 512 << 20,
             cursor_sync: Duration::from_millis(100),
             compression: Compression::None,
             block_bytes: 128 << 10,

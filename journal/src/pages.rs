@@ -4,7 +4,7 @@
 //! serves is theirs, and pages that were never used before cost more than the write itself: on a virtual machine whose host
 //! gives it memory when it is first touched, 1.1 ms of CPU a MiB against 0.35 where the same pages come round again. So
 //! a closed segment that every cursor has passed is given back, but for the newest ones: a reader that comes a little late, or
-//! again, finds those in memory. Older ones are read from the disk.
+//! again, finds those in memory ([`crate::Config::warm_bytes`]). Older ones are read from the disk.
 
 use std::sync::Arc;
 
@@ -16,8 +16,6 @@ use crate::{
     segment::Segment,
 };
 
-/// Closed segments that stay, however far the cursors are.
-const KEPT: usize = 2;
 /// Given back at once; a journal that was just opened has many.
 const MOST: usize = 64;
 
@@ -45,9 +43,16 @@ fn candidates(shared: &Shared) -> Vec<(Arc<Segment>, u64)> {
     };
     let catalog = lock(&shared.catalog);
     let segments = &catalog.segments;
-    let pairs = segments.iter().zip(segments.iter().skip(1));
-    pairs
-        .take(segments.len().saturating_sub(1 + KEPT))
+    let closed = segments.iter().zip(segments.iter().skip(1));
+    // Of a segment and those behind it.
+    let mut bytes: u64 = closed.clone().map(|(segment, _)| segment.bytes()).sum();
+    let mut is_old = |segment: &Segment| {
+        let old = bytes > shared.config.warm_bytes;
+        bytes -= segment.bytes();
+        old
+    };
+    closed
+        .take_while(|(segment, _)| is_old(segment))
         .filter(|(segment, _)| !segment.is_given_back() && ready(segment))
         .map(|(segment, next)| (Arc::clone(segment), next.base.0))
         .take(MOST)

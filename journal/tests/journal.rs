@@ -581,8 +581,13 @@ fn by_age_a_segment_goes_only_when_every_cursor_has_passed_it() {
 #[test]
 fn segments_that_all_have_passed_are_given_back_once_but_for_the_newest() {
     let disk = journal::sim::SimDisk::new(1);
+    let config = Config {
+        // Two of them.
+        warm_bytes: 20 << 10,
+        ..small()
+    };
     let (journal, _, mut stepper) =
-        Journal::open_stepped(disk.disk(), small(), Box::new(())).unwrap();
+        Journal::open_stepped(disk.disk(), config, Box::new(())).unwrap();
     let fill = |stepper: &mut Stepper, segments| {
         while journal.stats().segments < segments {
             support::append(&journal, stepper, vec![sized(1, 900)]).unwrap();
