@@ -1,10 +1,11 @@
 //! Events on their way to a sink, and the JSON of each, made at most once.
 //!
 //! Several sinks want the same JSON. It is made by the first that asks and kept beside the event, which all sinks at the
-//! journal's tail share. Two forms exist, one a field set, and the second that is asked for is made of the
-//! first; a sink that wants protobuf or text pays for none. Where the event's fields are is kept in the same way, found by the
-//! first that looks.
+//! journal's tail share. Two forms exist, one a field set: the one that is asked for first is kept, and the other is made of it
+//! where it is wanted, which costs little more than to copy it. A sink that wants protobuf or text pays for none. Where
+//! the event's fields are is kept in the same way, found by the first that looks.
 
+use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
@@ -18,15 +19,24 @@ use crate::pen;
 pub struct Encoded {
     event: Event,
     marks: OnceLock<Result<Marks, Malformed>>,
-    kubearmor: OnceLock<Result<Bytes, Malformed>>,
-    all: OnceLock<Result<All, Malformed>>,
+    line: OnceLock<Result<Line, Malformed>>,
 }
 
-/// All fields, and how many bytes of that are KubeArmor's.
+/// The form that was asked for first.
 #[derive(Debug)]
-struct All {
-    line: Bytes,
-    theirs: usize,
+struct Line {
+    bytes: Bytes,
+    /// Of one with all fields, how many bytes of that are KubeArmor's.
+    theirs: Option<usize>,
+}
+
+impl Line {
+    fn set(&self) -> FieldSet {
+        match self.theirs {
+            Some(_) => FieldSet::All,
+            None => FieldSet::KubeArmor,
+        }
+    }
 }
 
 impl Encoded {
@@ -36,8 +46,7 @@ impl Encoded {
         Encoded {
             event,
             marks: OnceLock::new(),
-            kubearmor: OnceLock::new(),
-            all: OnceLock::new(),
+            line: OnceLock::new(),
         }
     }
 
@@ -98,37 +107,47 @@ impl Encoded {
     ///
     /// # Errors
     /// The payload is no event of its kind. Such an event can never be delivered as JSON: reject it.
-    pub fn json(&self, set: FieldSet) -> Result<&Bytes, &Malformed> {
-        match set {
-            FieldSet::KubeArmor => self.kubearmor.get_or_init(|| self.theirs()).as_ref(),
-            FieldSet::All => {
-                let all = self.all.get_or_init(|| self.whole());
-                all.as_ref().map(|all| &all.line)
+    pub fn json(&self, set: FieldSet) -> Result<Cow<'_, [u8]>, Malformed> {
+        let line = self.line(set)?;
+        if line.set() == set {
+            return Ok(Cow::Borrowed(&line.bytes));
+        }
+        let mut out = Vec::new();
+        self.put(line, set, &mut out)?;
+        Ok(Cow::Owned(out))
+    }
+
+    /// Appends what [`json`](Encoded::json) gives; on error `out` is as it was.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn put_json(&self, set: FieldSet, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        self.put(self.line(set)?, set, out)
+    }
+
+    fn put(&self, line: &Line, set: FieldSet, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        match line.theirs {
+            Some(theirs) if set == FieldSet::KubeArmor => json::cut(&line.bytes[..theirs], out),
+            None if set == FieldSet::All => {
+                let found = self.found().map_err(Clone::clone)?;
+                json::extend(&found, self.event.id, &line.bytes, out)?;
             }
+            _ => out.extend_from_slice(&line.bytes),
         }
+        Ok(())
     }
 
-    fn theirs(&self) -> Result<Bytes, Malformed> {
-        if let Some(Ok(All { line, theirs })) = self.all.get() {
-            return pen::write(|out| {
-                json::cut(&line[..*theirs], out);
-                Ok(())
-            })
-            .map(|(line, ())| line);
-        }
-        let found = self.found().map_err(Clone::clone)?;
-        let written = pen::write(|out| json::write_theirs(&found, out));
-        written.map(|(line, ())| line)
-    }
-
-    fn whole(&self) -> Result<All, Malformed> {
-        let (id, found) = (self.event.id, self.found().map_err(Clone::clone)?);
-        let written = match self.kubearmor.get() {
-            // What is behind KubeArmor's form is not asked for any more.
-            Some(Ok(line)) => pen::write(|out| json::extend(&found, id, line, out).map(|()| 0)),
-            _ => pen::write(|out| json::write_all(&found, id, out)),
-        };
-        written.map(|(line, theirs)| All { line, theirs })
+    /// The form that is kept; this one, if there is none yet.
+    fn line(&self, set: FieldSet) -> Result<&Line, Malformed> {
+        let line = self.line.get_or_init(|| {
+            let found = self.found().map_err(Clone::clone)?;
+            let written = pen::write(|out| match set {
+                FieldSet::KubeArmor => json::write_theirs(&found, out).map(|()| None),
+                FieldSet::All => json::write_all(&found, self.event.id, out).map(Some),
+            });
+            written.map(|(bytes, theirs)| Line { bytes, theirs })
+        });
+        line.as_ref().map_err(Clone::clone)
     }
 }
 
@@ -234,9 +253,10 @@ mod tests {
     }
 
     #[test]
-    fn json_is_made_once_for_each_field_set() {
+    fn json_is_made_once_and_the_other_form_of_it() {
         let event = message(b"\x3a\x04WARN");
         let first = event.json(FieldSet::KubeArmor).unwrap().as_ptr();
+        event.json(FieldSet::All).unwrap();
         assert_eq!(event.json(FieldSet::KubeArmor).unwrap().as_ptr(), first);
         assert_eq!(
             &event.json(FieldSet::KubeArmor).unwrap()[..],
@@ -265,12 +285,24 @@ mod tests {
                 &mut written,
             )
             .unwrap();
-            assert_eq!(theirs, &written);
+            assert_eq!(theirs, written);
+            for (set, json) in [(FieldSet::KubeArmor, theirs), (FieldSet::All, all)] {
+                for event in [&one, &other] {
+                    let mut out = b"before".to_vec();
+                    event.put_json(set, &mut out).unwrap();
+                    assert_eq!(out.strip_prefix(b"before"), Some(&json[..]));
+                }
+            }
         }
     }
 
     #[test]
     fn an_unreadable_payload_is_an_error_and_not_a_panic() {
-        assert!(message(b"\x3a\xff").json(FieldSet::All).is_err());
+        let mut out = b"before".to_vec();
+        for set in [FieldSet::All, FieldSet::KubeArmor] {
+            assert!(message(b"\x3a\xff").json(set).is_err());
+            assert!(message(b"\x3a\xff").put_json(set, &mut out).is_err());
+        }
+        assert_eq!(out, b"before");
     }
 }

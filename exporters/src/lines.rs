@@ -34,10 +34,10 @@ impl Lines {
                 let inner = event.event();
                 return proto::text::write(inner.kind, &inner.payload, out);
             }
-            Format::Json => out.extend_from_slice(event.json(self.fields).map_err(Clone::clone)?),
+            Format::Json => event.put_json(self.fields, out)?,
             Format::PrettyJson => {
-                let compact = event.json(self.fields).map_err(Clone::clone)?;
-                out.extend_from_slice(&proto::json::pretty(compact));
+                let compact = event.json(self.fields)?;
+                out.extend_from_slice(&proto::json::pretty(&compact));
             }
         }
         out.push(b'\n');
@@ -51,7 +51,7 @@ impl Lines {
             let payload = visible::event(inner.kind, &inner.payload);
             return proto::text::write(inner.kind, &payload, out);
         }
-        let mut line = event.json(self.fields).map_err(Clone::clone)?.to_vec();
+        let mut line = event.json(self.fields)?.into_owned();
         visible::json(&mut line);
         if self.format == Format::PrettyJson {
             line = proto::json::pretty(&line);

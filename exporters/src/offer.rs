@@ -268,8 +268,8 @@ mod tests {
 
         fn render(&self, event: &Encoded) -> Result<String, String> {
             let json = event.json(proto::FieldSet::KubeArmor);
-            json.map(|json| String::from_utf8_lossy(json).into_owned())
-                .map_err(ToString::to_string)
+            json.map(|json| String::from_utf8_lossy(&json).into_owned())
+                .map_err(|e| e.to_string())
         }
 
         fn standing(&self) -> &Standing {

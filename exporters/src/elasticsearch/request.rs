@@ -76,10 +76,6 @@ impl Bodies<'_> {
     }
 
     fn entry(&mut self, event: &Encoded, out: &mut Vec<u8>) -> Result<(), String> {
-        let json = event
-            .json(self.fields)
-            .map_err(|malformed| unreadable(event.kind(), malformed))?;
-        out.reserve(LINE + json.len());
         out.extend_from_slice(br#"{"create":{"_index":""#);
         let index = self.places.of(event).map_err(|why| why.to_string())?;
         out.extend_from_slice(index.as_bytes());
@@ -87,8 +83,8 @@ impl Bodies<'_> {
         event.id().push_hex(out);
         out.extend_from_slice(b"\"}}\n");
         match self.places.indices.layout {
-            Layout::DataStream => stamped(event, json, out)?,
-            Layout::Daily | Layout::Fixed => out.extend_from_slice(json),
+            Layout::DataStream => stamped(event, self.fields, out)?,
+            Layout::Daily | Layout::Fixed => put_json(event, self.fields, out)?,
         }
         out.push(b'\n');
         Ok(())
@@ -134,12 +130,11 @@ impl<'a> Places<'a> {
 }
 
 /// A data stream wants its own field for the time, first.
-fn stamped(event: &Encoded, json: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+fn stamped(event: &Encoded, fields: FieldSet, out: &mut Vec<u8>) -> Result<(), String> {
     let view = event.view_of(Day::FROM);
     if Day::of(&view).is_none() {
         return Err(NoIndex::NoTime.to_string());
     }
-    let rest = json.get(1..).unwrap_or_default();
     match time_text(view.updated_time) {
         Some(text) => push(out, format_args!("{{\"@timestamp\":\"{text}\"")),
         None => push(
@@ -147,11 +142,19 @@ fn stamped(event: &Encoded, json: &[u8], out: &mut Vec<u8>) -> Result<(), String
             format_args!("{{\"@timestamp\":{}", view.timestamp.saturating_mul(1000)),
         ),
     }
-    if rest.first() != Some(&b'}') {
-        out.push(b',');
+    let brace = out.len();
+    put_json(event, fields, out)?;
+    // The event goes on behind the time, in the same object.
+    match out[brace..].starts_with(b"{}") {
+        true => drop(out.remove(brace)),
+        false => out[brace] = b',',
     }
-    out.extend_from_slice(rest);
     Ok(())
+}
+
+fn put_json(event: &Encoded, fields: FieldSet, out: &mut Vec<u8>) -> Result<(), String> {
+    let put = event.put_json(fields, out);
+    put.map_err(|malformed| unreadable(event.kind(), &malformed))
 }
 
 /// The text if it is a time, and so needs no escaping.

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use bytes::Bytes;
 use proto::{FieldSet, Kind, Malformed, Texts, View};
 use rdkafka::message::{Header, OwnedHeaders};
 
@@ -35,7 +34,7 @@ pub(super) struct Records {
 pub(super) struct Record<'a> {
     pub(super) topic: Cow<'a, str>,
     pub(super) key: String,
-    pub(super) value: Cow<'a, Bytes>,
+    pub(super) value: Cow<'a, [u8]>,
 }
 
 impl Records {
@@ -52,10 +51,14 @@ impl Records {
     }
 
     /// Everything of the record that may be said before it is sent.
-    pub(super) fn make<'a>(&'a self, event: &'a Encoded) -> Result<Record<'a>, &'a Malformed> {
+    pub(super) fn make<'a>(&'a self, event: &'a Encoded) -> Result<Record<'a>, Malformed> {
         let value = match self.format {
-            Format::Json => Cow::Borrowed(event.json(self.fields)?),
-            Format::Protobuf => Cow::Owned(event.event().with_id()),
+            Format::Json => event.json(self.fields)?,
+            Format::Protobuf => {
+                let mut value = Vec::with_capacity(event.event().len_with_id());
+                event.event().put_with_id(&mut value);
+                Cow::Owned(value)
+            }
         };
         let view = event.view_of(self.looks_at);
         let mut key = String::with_capacity(ORDINARY_KEY);
@@ -181,7 +184,7 @@ mod tests {
         assert_eq!(record.topic, "kubearmor-alerts");
         assert_eq!(record.key, "shop/cart");
         let json = r#"{"NamespaceName":"shop","PodName":"cart","PPID":0,"UID":0}"#;
-        assert_eq!(record.value.as_ref(), json);
+        assert_eq!(record.value.as_ref(), json.as_bytes());
         let headers = records.headers(event);
         let all: Vec<_> = headers
             .iter()

@@ -195,7 +195,7 @@ impl Kafka {
             Fate::Open => RDKafkaErrorCode::MessageTimedOut,
         };
         if let Err(malformed) = self.records.make(event) {
-            let reason = unreadable(event.kind(), malformed);
+            let reason = unreadable(event.kind(), &malformed);
             return Outcome::Reject { reason };
         }
         let topic = self.records.topic(event);

@@ -234,11 +234,11 @@ impl Syslog {
         // Also tells of an event that cannot be read, whatever the format.
         let json = event
             .json(self.fields)
-            .map_err(|malformed| unreadable(event.kind(), malformed))?;
+            .map_err(|malformed| unreadable(event.kind(), &malformed))?;
         let view = event.view();
         let mut out = self.header.begin(event, &view);
         match self.format {
-            SyslogFormat::Json => out.extend_from_slice(json),
+            SyslogFormat::Json => out.extend_from_slice(&json),
             SyslogFormat::Cef => out.extend(cef::write(event, &view).bytes()),
             SyslogFormat::Leef => out.extend(leef::write(event, &view).bytes()),
             SyslogFormat::Text => out.extend(text::line(&view).bytes()),

@@ -522,8 +522,8 @@ impl Destination for Webhook {
         match self.shape {
             Shape::Ocsf => shapes::ocsf::event(event),
             _ => match event.json(self.fields) {
-                Ok(json) => Ok(json.to_vec()),
-                Err(malformed) => Err(unreadable(event.kind(), malformed)),
+                Ok(json) => Ok(json.into_owned()),
+                Err(malformed) => Err(unreadable(event.kind(), &malformed)),
             },
         }
     }

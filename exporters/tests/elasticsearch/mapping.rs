@@ -100,7 +100,7 @@ async fn odd_events_are_kept_whole_and_fix_no_types() {
         server.count("odd-alerts", json!({ "match_all": {} })).await;
         let (_, found) = server.ask("POST", "odd-alerts/_search", Some(hits)).await;
         let expected: serde_json::Value =
-            serde_json::from_slice(event.json(proto::FieldSet::All).unwrap()).unwrap();
+            serde_json::from_slice(&event.json(proto::FieldSet::All).unwrap()).unwrap();
         assert!(
             found["hits"]["hits"][0]["_source"] == expected,
             "{}",

@@ -54,7 +54,7 @@ async fn every_kind_is_whole_in_an_index_of_its_own_day_under_one_name() {
     ]) {
         let found = server.get(&format!("{index}/_doc/{}", event.id())).await;
         let expected: serde_json::Value =
-            serde_json::from_slice(event.json(proto::FieldSet::All).unwrap()).unwrap();
+            serde_json::from_slice(&event.json(proto::FieldSet::All).unwrap()).unwrap();
         assert_eq!(found["_source"], expected);
     }
     assert_eq!(

@@ -126,8 +126,8 @@ impl Told {
 pub(super) fn object(event: &Encoded) -> Result<Value, String> {
     let json = event
         .json(proto::FieldSet::All)
-        .map_err(|malformed| unreadable(event.kind(), malformed))?;
-    serde_json::from_slice(json).map_err(|error| error.to_string())
+        .map_err(|malformed| unreadable(event.kind(), &malformed))?;
+    serde_json::from_slice(&json).map_err(|error| error.to_string())
 }
 
 /// A word for how grave it is: `critical` from 8, `error` from 6, `warning` from 3, else `info`.
