@@ -37,7 +37,7 @@ const MARGIN: u64 = 64 << 10;
 /// A full disk that does not say what room it has is tried again after this time, in nanoseconds.
 const RETRY: u64 = 1_000_000_000;
 
-/// From the beginning of one group to that of the next, where little waits.
+/// From the beginning of one group to that of the next, where little waits. What that costs and saves is in `docs/performance.md`.
 const REST: Duration = Duration::from_micros(1500);
 
 /// A segment is not closed for its age before that, however short `max_age` is: each costs several syncs.

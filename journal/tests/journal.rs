@@ -17,7 +17,7 @@ use std::{
 
 use journal::{
     Account, AppendError, CheckpointFrom, Config, CursorError, CursorOptions, Disk, FORMAT,
-    Journal, OpenError, Opened, RealDisk, Seq, Start, Stepper, WhenFull,
+    Journal, OpenError, Opened, RealDisk, Seq, Start, WhenFull,
 };
 use support::{Counting, append, read_all, record, records, sized, text, texts};
 
@@ -575,47 +575,6 @@ fn by_age_a_segment_goes_only_when_every_cursor_has_passed_it() {
     stepper.keep(20 * DAY);
     let first = journal.first();
     assert!(first >= Seq(10) && first <= Seq(13), "{first}");
-    journal.check().unwrap();
-}
-
-#[test]
-fn segments_that_all_have_passed_are_given_back_once_but_for_the_newest() {
-    let disk = journal::sim::SimDisk::new(1);
-    let config = Config {
-        // Two of them.
-        warm_bytes: 20 << 10,
-        ..small()
-    };
-    let (journal, _, mut stepper) =
-        Journal::open_stepped(disk.disk(), config, Box::new(())).unwrap();
-    let fill = |stepper: &mut Stepper, segments| {
-        while journal.stats().segments < segments {
-            support::append(&journal, stepper, vec![sized(1, 900)]).unwrap();
-        }
-        stepper.keep(0);
-    };
-    let bases = || {
-        let names = disk.names().into_iter();
-        names.filter(|n| n.ends_with(".seg")).collect::<Vec<_>>()
-    };
-    fill(&mut stepper, 3);
-    assert!(disk.given_back().is_empty());
-    fill(&mut stepper, 5);
-    assert_eq!(disk.given_back(), bases()[..2], "nobody reads any of them");
-
-    let options = CursorOptions {
-        start: Start::Beginning,
-        ..CursorOptions::default()
-    };
-    let cursor = journal.cursor("c", options).unwrap();
-    fill(&mut stepper, 8);
-    assert_eq!(disk.given_back(), bases()[..2], "the cursor needs the rest");
-    let end = journal.committed().next();
-    let mut advance = Box::pin(cursor.advance(end, delivered(end.0 - 1), None));
-    assert!(support::poll(&mut advance).is_pending());
-    stepper.keep(0);
-    stepper.keep(0);
-    assert_eq!(disk.given_back(), bases()[..5]);
     journal.check().unwrap();
 }
 
