@@ -30,6 +30,22 @@ fn a_snapshot_of_a_running_relay_becomes_a_relay_that_goes_on_from_there() {
         let text = [out.stdout, out.stderr].concat();
         (out.status.code(), String::from_utf8(text).expect("text"))
     };
+    // A place is on disk a moment after it shows.
+    let placed = || {
+        let (_, said) = journal(&[
+            "inspect".as_ref(),
+            "-o".as_ref(),
+            "json".as_ref(),
+            data.as_ref(),
+        ]);
+        let report: serde_json::Value = serde_json::from_str(&said).ok()?;
+        (report["cursors"][0]["position"] == 501).then_some(())
+    };
+    support::eventually(
+        "the sink's place is on disk",
+        Duration::from_secs(30),
+        placed,
+    );
     let (code, said) = journal(&["snapshot".as_ref(), data.as_ref(), out.as_ref()]);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("verified"), "{said}");
