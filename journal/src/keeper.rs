@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_secs(5);
 pub(crate) fn run(shared: &Shared) {
     let mut last_tick = Instant::now();
     loop {
-        let closing = wait_for_chores(shared);
+        let Woken { moved, closing } = wait_for_chores(shared);
         if flush_cursors(shared) {
             lock(&shared.chores).cursors_moved = true;
         }
@@ -37,18 +37,31 @@ pub(crate) fn run(shared: &Shared) {
         if closing {
             return;
         }
-        coalesce(shared);
+        if moved {
+            coalesce(shared);
+        }
     }
 }
 
-/// Sleeps until a cursor moves, a segment is closed or leaves, the journal closes, or the next tick; answers whether it closes.
-fn wait_for_chores(shared: &Shared) -> bool {
+/// What the keeper was woken for, besides segments.
+struct Woken {
+    /// Cursors have moved.
+    moved: bool,
+    closing: bool,
+}
+
+/// Sleeps until a cursor moves, a segment is closed or leaves, the journal closes, or the next tick.
+fn wait_for_chores(shared: &Shared) -> Woken {
     let mut chores = lock(&shared.chores);
     let idle = |c: &mut Chores| !c.cursors_moved && !c.leaving && !c.outgrown && !c.closing;
     let waited = shared.chore.wait_timeout_while(chores, TICK, idle);
     chores = waited.unwrap_or_else(PoisonError::into_inner).0;
+    let woken = Woken {
+        moved: chores.cursors_moved,
+        closing: chores.closing,
+    };
     (chores.cursors_moved, chores.leaving, chores.outgrown) = (false, false, false);
-    chores.closing
+    woken
 }
 
 /// Lets moves gather, so each cursor is synced at most once in `cursor_sync`.

@@ -76,6 +76,9 @@ impl Bodies<'_> {
     }
 
     fn entry(&mut self, event: &Encoded, out: &mut Vec<u8>) -> Result<(), String> {
+        // Before anything that is missing in it: it is why nothing is found there.
+        let unreadable = |malformed| unreadable(event.kind(), malformed);
+        event.found().map_err(unreadable)?;
         out.extend_from_slice(br#"{"create":{"_index":""#);
         let index = self.places.of(event).map_err(|why| why.to_string())?;
         out.extend_from_slice(index.as_bytes());
