@@ -325,7 +325,15 @@ fn readers_that_come_and_go_or_stop_reading_cost_nobody_an_event_and_the_relay_n
     }
 
     left.send_replace(true);
-    runtime.block_on(async { while visiting.join_next().await.is_some() {} });
+    let ended = async { while visiting.join_next().await.is_some() {} };
+    let _ = runtime.block_on(async { tokio::time::timeout(PATIENCE, ended).await });
+    // A visitor that waits still, though the relay has nothing of it any more, waits for its own end of the line: with one
+    // that the relay keeps waiting this fails.
+    let are_gone = |page: &support::books::Page| {
+        held(page) && page.get(r#"cresset_connections{listener="feed"}"#) == Audience::STREAMS
+    };
+    relay.page_when("visitors are gone", are_gone);
+    drop(visiting);
     sent.send_replace(true);
     runtime.block_on(async {
         while let Some(ended) = sending.join_next().await {
@@ -336,9 +344,7 @@ fn readers_that_come_and_go_or_stop_reading_cost_nobody_an_event_and_the_relay_n
         let had = sensors.iter().all(|sensor| audience.has_all_of(sensor));
         had.then_some(())
     });
-    let page = relay.page_when("only those are left who stay", |page| {
-        held(page) && page.get(r#"cresset_connections{listener="feed"}"#) == Audience::STREAMS
-    });
+    let page = relay.page_when("only those are left who stay", are_gone);
     let last = table.row(&relay, &visits);
     assert!(sensors.iter().all(|sensor| sensor.is_settled()));
     assert_eq!(page.check_at_rest(), Ok(()));
