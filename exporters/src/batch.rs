@@ -1,4 +1,4 @@
-//! Events on their way to a sink, and the JSON of each, made at most once.
+//! Events on their way to a sink, and the JSON of each, rendered at most once.
 //!
 //! Several sinks want the same JSON. It is made by the first that asks and kept beside the event, which all sinks at the
 //! journal's tail share. Two forms exist, one a field set: the one that is asked for first is kept, and the other is made of it

@@ -15,7 +15,8 @@
 //!   letters. After a crash the events from there on are sent again: at least once.
 //! - Every event that the cursor passes is accounted for, once: delivered, filtered, dead-lettered, expired or corrupt.
 //! - A destination that is away is left alone for a random time up to a bound that doubles, then asked with one batch.
-//! - Shown figures come from the cursor, so they go on after a restart and never ahead of what is durable.
+//! - Shown figures come from the cursor, so they go on after a restart. A move shows at once and is durable a moment later
+//!   (`journal::Config::cursor_sync`): after a crash they may stand a little lower.
 //! - Sinks are added, exchanged and taken out while the others go on (change.rs).
 
 mod away;
